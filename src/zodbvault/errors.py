@@ -1,0 +1,46 @@
+"""The base class of all errors that a user is meant to read.
+
+Imports nothing of the project, so that no import can run in a circle. Subclasses live in the package that raises them,
+and only where a caller acts on the difference.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class ZodbvaultError(Exception):
+    """Something went wrong that an administrator can understand and act on.
+
+    what: what happened, a lower-case phrase without a full stop ("holds another md5 than its line in the .dat says").
+    path: the file or folder that it happened to.
+    hint: what is safe, and what to do next; a sentence.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        path: str | bytes | os.PathLike[str] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.path = None if path is None else os.fsdecode(path)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """One line: the file, what happened to it, what to do."""
+        text = self.what if self.path is None else f"{self.path}: {self.what}"
+        if self.hint:
+            text = f"{text}. {self.hint}"
+        # A file name may hold line breaks and bytes that are not UTF-8; the message stays one printable line.
+        printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in printable)
+
+
+def reason_of(error: OSError) -> str:
+    """The operating system's own words for `error`, without the file name (which the caller names by its role)."""
+    return error.strerror or str(error)

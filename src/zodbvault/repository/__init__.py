@@ -1,0 +1,1 @@
+"""repozo's files: names, .dat, records, chains, sweep, prune."""

@@ -1,0 +1,93 @@
+"""Which repository a blob location belongs to: a random name that stands in both folders.
+
+Blobs of two repositories in one folder would be pruned by each other. What is decided is a plain function; reading and
+writing the two files is at the edge.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.durable import Ownership, write_durably
+from zodbvault.repository.chains import data_files
+from zodbvault.repository.names import ID_NAME, MANIFEST_SUFFIXES, RECORD_SUFFIX, split_name
+from zodbvault.repository.store import Repository, read_small
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ForeignBlobs(ZodbvaultError):
+    """The blob location holds the blobs of another repository."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The repository's id, and in which of its folders it has to be written (again)."""
+
+    name: str
+    write_to_location: bool
+    write_to_blobs: bool
+
+
+def decide_identity(here: str | None, at_blobs: str | None, *, fresh_name: str, blobs_are_ours: bool) -> Identity:
+    """Decide from what stands in the location (`here`) and in the blob location (`at_blobs`; None: no file).
+
+    blobs_are_ours: no blob manifest is there, or one of them belongs to a backup in the location.
+    Raises ForeignBlobs when the two folders do not belong together.
+    """
+    if here is not None and at_blobs is not None and here != at_blobs:
+        raise ForeignBlobs(f"belongs to repository {at_blobs}, not to {here}")
+    if (here is None or at_blobs is None) and not blobs_are_ours:
+        raise ForeignBlobs("holds blob backups for which there are no backups in the location")
+    name = here or at_blobs or fresh_name
+    return Identity(name, here is None, at_blobs is None)
+
+
+def ensure_identity(repository: Repository, ownership: Ownership) -> None:
+    """Check that location and blob location belong together, and give a new repository its id.
+
+    Raises ForeignBlobs; nothing is written then.
+    """
+    blob_location = repository.blob_location
+    if blob_location is None:
+        return
+    here, at_blobs = read_id(repository.location), read_id(blob_location)
+    if here is not None and here == at_blobs:
+        return
+    try:
+        identity = decide_identity(
+            here, at_blobs, fresh_name=os.urandom(16).hex(), blobs_are_ours=_blobs_are_ours(repository)
+        )
+    except ForeignBlobs as error:
+        raise ForeignBlobs(
+            error.what,
+            path=blob_location,
+            hint=f"Give each repository a blob location of its own (this one's location is {repository.location}).",
+        ) from error
+    content = identity.name.encode() + b"\n"
+    if identity.write_to_location:
+        write_durably(repository.location / ID_NAME, content, ownership)
+    if identity.write_to_blobs:
+        write_durably(blob_location / ID_NAME, content, ownership)
+
+
+def read_id(folder: Path) -> str | None:
+    """The id that stands in `folder`, or None."""
+    try:
+        return read_small(folder / ID_NAME).decode("ascii", "replace").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def _blobs_are_ours(repository: Repository) -> bool:
+    """Whether the blob location has no manifests, or at least one of a backup that the location has."""
+    backups = {file.timestamp for file in data_files(repository.names)}
+    backups.update(parts[0] for parts in map(split_name, repository.names) if parts and parts[1] == RECORD_SUFFIX)
+    manifests = {
+        parts[0] for parts in map(split_name, repository.blob_names) if parts and parts[1] in MANIFEST_SUFFIXES
+    }
+    return not manifests or bool(manifests & backups)

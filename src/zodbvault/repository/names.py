@@ -1,0 +1,76 @@
+"""The names of the files in a repository: what a name says, and what a file of a backup is called.
+
+Knows names only, never a disk. The names of data files are repozo's (ZODB.scripts.repozo, `is_data_file`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+LOCK_NAME = ".zodbvault.lock"
+ID_NAME = ".zodbvault.id"
+
+PART_SUFFIX = ".part"
+ORPHAN_SUFFIX = ".orphan"
+PRUNED_SUFFIX = ".dat.pruned"
+
+RECORD_SUFFIX = ".json"
+CHECKS_SUFFIX = ".checks.json"
+INDEX_SUFFIX = ".index"
+DAT_SUFFIX = ".dat"
+COMPLETE_MANIFEST_SUFFIX = ".blobs.gz"
+DELTA_MANIFEST_SUFFIX = ".deltablobs.gz"
+
+DATA_SUFFIXES = (".fsz", ".fs", ".deltafsz", ".deltafs")
+# What stands beside a data file and goes with it. In the order of removal: the record is last, because a sweep
+# recognises by it that the others are ours.
+COMPANION_SUFFIXES = (CHECKS_SUFFIX, INDEX_SUFFIX, RECORD_SUFFIX)
+MANIFEST_SUFFIXES = (COMPLETE_MANIFEST_SUFFIX, DELTA_MANIFEST_SUFFIX)
+
+_TIMESTAMP_LENGTH = len("2026-11-23-18-05-00")
+_TIMESTAMP = re.compile(r"\d{4}(?:-\d\d){5}\Z", re.ASCII)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of transactions: a full or an incremental backup, gzip or plain."""
+
+    name: str
+    timestamp: str
+    is_full: bool
+    is_compressed: bool
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """The timestamp and the suffix of a repository file (`2026-11-23-18-05-00`, `.fsz`), or None for another file."""
+    timestamp, suffix = name[:_TIMESTAMP_LENGTH], name[_TIMESTAMP_LENGTH:]
+    if suffix.startswith(".") and _TIMESTAMP.match(timestamp):
+        return timestamp, suffix
+    return None
+
+
+def data_file(name: str) -> DataFile | None:
+    """What a data file's name says; None when `name` is not exactly that of a data file."""
+    parts = split_name(name)
+    if parts is None or parts[1] not in DATA_SUFFIXES:
+        return None
+    timestamp, suffix = parts
+    return DataFile(name, timestamp, is_full=not suffix.startswith(".delta"), is_compressed=suffix.endswith("z"))
+
+
+def is_timestamp(text: str) -> bool:
+    """Whether `text` has the form of a backup's timestamp, `YYYY-MM-DD-HH-MM-SS`."""
+    return _TIMESTAMP.match(text) is not None
+
+
+def is_our_part(name: str) -> bool:
+    """Whether `name` is a file that was still being written: the name of a repository file with `.part` behind it."""
+    if not name.endswith(PART_SUFFIX):
+        return False
+    whole = name[: -len(PART_SUFFIX)]
+    if whole == ID_NAME:
+        return True
+    parts = split_name(whole)
+    ours = (*DATA_SUFFIXES, *COMPANION_SUFFIXES, *MANIFEST_SUFFIXES, DAT_SUFFIX)
+    return parts is not None and parts[1] in ours

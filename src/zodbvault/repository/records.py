@@ -1,0 +1,153 @@
+"""The record of one backup, `TS.json`: everything about it that is known without reading its data.
+
+A record is optional for readers: repositories of repozo have none. It is written before the data file and the `.dat`
+line that it describes, so that a run which was killed one step before its end can be finished.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from zodbvault.errors import ZodbvaultError
+
+FORMAT_VERSION = 1
+# A record lists the blobs that a site has lost, and nothing else in it grows.
+MAXIMUM_SIZE = 64 * 1024 * 1024
+
+FULL = "full"
+INCREMENTAL = "incremental"
+BLOBS = "blobs"
+
+
+class DamagedRecord(ZodbvaultError):
+    """A record that cannot be read, or does not hold what a record holds."""
+
+
+class NewerFormat(ZodbvaultError):
+    """A record that a later version of zodbvault wrote: it is not guessed at."""
+
+
+@dataclass(frozen=True)
+class BlobRecord:
+    """The blob state of one backup.
+
+    layout: the layout of the backup (`pool`). manifest: name of the manifest in the blob location. sha256 and
+    stored_size: of that file, hexadecimal and bytes. complete: whether the manifest names every blob or only the
+    change. source_layout: `bushy` or `lawn`. added, added_size: number and bytes of the blobs that came with this backup (in
+    its `+` lines). total, total_size: number and bytes of all blobs of the state.
+    missing: blobs that the database refers to and that the site has lost, as paths in bushy layout.
+    """
+
+    layout: str
+    manifest: str
+    sha256: str
+    stored_size: int
+    complete: bool
+    source_layout: str
+    added: int
+    added_size: int
+    total: int
+    total_size: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One backup. Times are ISO 8601 in UTC, tids 16 hexadecimal digits, offsets and sizes bytes, sums hexadecimal.
+
+    start, end: the bytes of Data.fs in this backup. first_tid: of its first transaction. last_tid: the greatest tid of
+    the whole state, 0 to end. tail_tid, tail_header: tid and offset of the transaction that ends at `end`, by which the
+    next backup recognises the file (no tid in an empty database). magic: the first four bytes of Data.fs.
+    data_name, md5: of the data file, md5 over the uncompressed bytes; stored_size, sha256: of the file as it is stored.
+    chain_id: a random name, the same for all backups of a chain. chain_backups, chain_stored_size, chain_manifest_size:
+    number of the chain's backups up to this one and the sums of their stored sizes, so that one look at the folder
+    shows whether all of them are there.
+    encrypted: records were met whose content cannot be looked into.
+    """
+
+    timestamp: str
+    kind: str
+    start: int
+    end: int
+    first_tid: str | None
+    last_tid: str | None
+    tail_tid: str | None
+    tail_header: int
+    magic: str
+    transactions: int
+    data_name: str | None
+    md5: str | None
+    stored_size: int
+    sha256: str | None
+    source_path: str
+    source_device: int
+    source_inode: int
+    started: str
+    finished: str
+    engine: str
+    chain_id: str
+    chain_backups: int
+    chain_stored_size: int
+    chain_manifest_size: int
+    encrypted: bool = False
+    blobs: BlobRecord | None = None
+    format: int = FORMAT_VERSION
+
+
+# The Python types of a field, by its annotation; JSON's lists are made tuples before they are compared.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "bool": (bool,),
+    "tuple[str, ...]": (tuple,),
+    "BlobRecord | None": (BlobRecord, type(None)),
+}
+
+
+def format_record(record: Record) -> bytes:
+    """The content of the record's file: JSON, the format version first, keys that explain themselves."""
+    content = {"format": record.format, **asdict(record)}
+    return json.dumps(content, indent=1).encode() + b"\n"
+
+
+def parse_record(content: bytes, name: str) -> Record:
+    """Read a record. Raises DamagedRecord for what is none, NewerFormat for one of a later version."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedRecord("is not a record: it cannot be read as JSON", path=name) from error
+    if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+        raise DamagedRecord("is not a record: it has no format version", path=name)
+    if values["format"] > FORMAT_VERSION:
+        raise NewerFormat(
+            f"has format {values['format']}, and this version of zodbvault knows up to {FORMAT_VERSION}",
+            path=name,
+            hint="Use the version of zodbvault that wrote it, or a later one.",
+        )
+    blobs = values.get("blobs")
+    if isinstance(blobs, dict):
+        values["blobs"] = BlobRecord(**_checked(BlobRecord, blobs, name))
+    return Record(**_checked(Record, values, name))
+
+
+def _checked(cls: type, values: dict[str, Any], name: str) -> dict[str, Any]:
+    """The values for the fields of `cls`, each of its type; a key that this version does not know is left out."""
+    checked: dict[str, Any] = {}
+    for field in fields(cls):
+        if field.name not in values:
+            raise DamagedRecord(f"is not a record: it has no {field.name!r}", path=name)
+        value = values[field.name]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            value = tuple(value)
+        if not isinstance(value, _TYPES[str(field.type)]) or (str(field.type) == "int" and not _is_count(value)):
+            raise DamagedRecord(f"is not a record: its {field.name!r} is {str(value)[:80]!r}", path=name)
+        checked[field.name] = value
+    return checked
+
+
+def _is_count(value: object) -> bool:
+    """Whether `value` is a whole number that can be a size or an offset (JSON's true is an int to Python)."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

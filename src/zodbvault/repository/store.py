@@ -1,0 +1,161 @@
+"""A repository as it stands on disk: its listing, its chains, its records.
+
+Reads; the writing is in publish.py, sweep.py and prune.py. Knows nothing of blobs beyond the names of their manifests.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.repository.chains import Chain, ListedChain, chains_with_dat, chains_without_dat
+from zodbvault.repository.dat import DamagedDat, Line, parse_dat
+from zodbvault.repository.names import DAT_SUFFIX, MANIFEST_SUFFIXES, RECORD_SUFFIX, split_name
+from zodbvault.repository.records import MAXIMUM_SIZE, DamagedRecord, Record, parse_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+logger = logging.getLogger("zodbvault")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What stood in a repository when it was looked at.
+
+    blob_location: where the manifests of the blob states are; None for a site without blobs. names, blob_names: the
+    files in the two folders (none where the folder does not exist).
+    """
+
+    location: Path
+    blob_location: Path | None
+    names: frozenset[str]
+    blob_names: frozenset[str]
+    chains: tuple[Chain, ...]
+    listed: tuple[ListedChain, ...]
+
+    def path(self, name: str) -> Path:
+        """Where the file called `name` is: manifests in the blob location, everything else in the location."""
+        parts = split_name(name)
+        if self.blob_location is not None and parts is not None and parts[1] in MANIFEST_SUFFIXES:
+            return self.blob_location / name
+        return self.location / name
+
+    def record(self, timestamp: str) -> Record | None:
+        """The record of the backup at `timestamp`; None when there is none or it is damaged (with a warning).
+
+        Raises NewerFormat when a later version wrote it.
+        """
+        name = timestamp + RECORD_SUFFIX
+        if name not in self.names:
+            return None
+        try:
+            record = parse_record(read_small(self.location / name), name)
+        except FileNotFoundError:
+            return None
+        except DamagedRecord as error:
+            logger.warning("%s. The backup is treated as one without a record.", error)
+            return None
+        return record if record.timestamp == timestamp else None
+
+    def record_of(self, line: Line) -> Record | None:
+        """The record that belongs to exactly this line: its data file, its start and its end."""
+        record = self.record(line.timestamp)
+        if record is None or (record.data_name, record.start, record.end) != (line.file.name, line.start, line.end):
+            return None
+        return record
+
+
+def read_repository(location: Path, blob_location: Path | None) -> Repository:
+    """Look at a repository. A folder that does not exist counts as an empty one."""
+    names = list_files(location)
+    blob_names = frozenset() if blob_location is None else list_files(blob_location)
+    dats: dict[str, tuple[Line, ...] | DamagedDat] = {}
+    for name in names:
+        parts = split_name(name)
+        if parts is not None and parts[1] == DAT_SUFFIX:
+            try:
+                dats[parts[0]] = parse_dat(read_small(location / name), name)
+            except FileNotFoundError:
+                continue  # pruned since the listing: the chain is gone
+            except DamagedDat as error:
+                dats[parts[0]] = error
+    return Repository(location, blob_location, names, blob_names, chains_with_dat(dats), chains_without_dat(names))
+
+
+def list_files(folder: Path) -> frozenset[str]:
+    """The names of what is not a folder in `folder`."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise ZodbvaultError(f"cannot be listed: {reason_of(error)}", path=folder) from error
+
+
+def read_small(path: Path) -> bytes:
+    """The content of a small regular file of a repository, which may stand where others can write.
+
+    Raises FileNotFoundError when it is not there; our error for a symlink, a folder, or more than a record may hold.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ZodbvaultError(f"cannot be read: {reason_of(error)}", path=path) from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAXIMUM_SIZE:
+            raise ZodbvaultError("is not a file that a repository can hold", path=path)
+        try:
+            return file.read()
+        except OSError as error:
+            raise ZodbvaultError(f"cannot be read: {reason_of(error)}", path=path) from error
+
+
+def size_of(path: Path) -> int | None:
+    """Size in bytes of a regular file; None when there is none of that name."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ZodbvaultError(f"cannot be looked at: {reason_of(error)}", path=path) from error
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> str | None:
+    """Why nothing may be built on `chain`, seen without reading its files; None when all of it is there.
+
+    The newest record holds the sums of what the chain's files measure, so that one `stat` a file is enough.
+    """
+    if chain.damage is not None:
+        return str(chain.damage)
+    sizes = [size_of(repository.location / line.file.name) for line in chain.lines]
+    for line, size in zip(chain.lines, sizes, strict=True):
+        if not size or (not line.file.is_compressed and size != line.size):
+            return f"{line.file.name} is {'missing' if size is None else 'shorter or longer than it was'}"
+    record = repository.record_of(chain.newest)
+    if record is None:
+        return None
+    stored = sum(size or 0 for size in sizes)
+    if record.chain_backups == len(chain.lines) and record.chain_stored_size != stored:
+        return f"its files have {stored} bytes where {record.chain_stored_size} were written"
+    if with_blobs and record.blobs is not None:
+        manifests = sum(manifest_sizes(repository, [line.timestamp for line in chain.lines]))
+        if manifests != record.chain_manifest_size:
+            return f"its blob manifests have {manifests} bytes where {record.chain_manifest_size} were written"
+    return None
+
+
+def manifest_sizes(repository: Repository, timestamps: Iterable[str]) -> list[int]:
+    """Sizes in bytes of the blob manifests that stand there for the backups at `timestamps`."""
+    names = (stamp + suffix for stamp in timestamps for suffix in MANIFEST_SUFFIXES)
+    return [size_of(repository.path(name)) or 0 for name in names if name in repository.blob_names]

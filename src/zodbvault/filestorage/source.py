@@ -1,0 +1,174 @@
+"""One live Data.fs, opened once: everything that is read of it goes through the same file descriptor.
+
+A pack puts a new file in its place while we read; the descriptor keeps the old one, and `was_replaced` tells. Nothing
+here knows what a transaction is; only the magic is looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.filestorage.format import MAGIC_LENGTH, MAGICS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from zodbvault.io.clock import Clock
+    from zodbvault.io.durable import Ownership
+
+LONGEST_WAIT = 10.0
+"""Seconds that a missing Data.fs is waited for while a pack may stand between its two renames."""
+
+PAUSE = 0.05
+"""Seconds between two looks for it."""
+
+
+class DamagedDataFs(ZodbvaultError):
+    """The bytes of a Data.fs do not add up; the message names the offset."""
+
+
+class DataFs:
+    """A Data.fs that is open for reading; a context manager that closes it.
+
+    path: the configured name, symlinks unresolved. fd: the descriptor. inode, device: of the file behind it.
+    magic: its first 4 bytes, one of `MAGICS`.
+    """
+
+    def __init__(self, path: Path, fd: int, status: os.stat_result, magic: bytes) -> None:
+        self.path = path
+        self.fd = fd
+        self.inode = status.st_ino
+        self.device = status.st_dev
+        self.magic = magic
+
+    def __enter__(self) -> DataFs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the descriptor; a second call does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    @property
+    def ownership(self) -> Ownership:
+        """Owner, group and mode of the file."""
+        from zodbvault.io.durable import ownership_of
+
+        return ownership_of(self.fd)
+
+    def size(self) -> int:
+        """The file's length now, in bytes."""
+        return os.fstat(self.fd).st_size
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """Fills `view` with the bytes from `offset` on; returns how many there were, fewer only at the file's end."""
+        got = 0
+        while got < len(view):
+            try:
+                count = _read_some(self.fd, view[got:], offset + got)
+            except OSError as error:
+                raise self._unreadable(offset + got, error) from error
+            if count == 0:
+                break
+            got += count
+        return got
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on; fewer only at the file's end."""
+        try:
+            data = os.pread(self.fd, length, offset)
+        except OSError as error:
+            raise self._unreadable(offset, error) from error
+        if not data or len(data) == length:
+            return data
+        return data + self.read(offset + len(data), length - len(data))
+
+    def was_replaced(self) -> bool:
+        """Whether the configured name leads to another file by now, or to none (a pack, a restore, a swap by hand)."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise ZodbvaultError(f"the database cannot be looked at: {reason_of(error)}", path=self.path) from error
+        return (status.st_ino, status.st_dev) != (self.inode, self.device)
+
+    def _unreadable(self, offset: int, error: OSError) -> ZodbvaultError:
+        return ZodbvaultError(f"the database cannot be read at offset {offset}: {reason_of(error)}", path=self.path)
+
+
+def _read_some(fd: int, view: memoryview, offset: int) -> int:
+    """One positioned read into `view`; returns the number of bytes, 0 at the file's end."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [view], offset)
+    data = os.pread(fd, len(view), offset)
+    view[: len(data)] = data
+    return len(data)
+
+
+def open_data_fs(path: Path, clock: Clock) -> DataFs:
+    """Opens the database at `path`, which may be a symlink, and reads its magic.
+
+    Between the two renames of a pack (ZODB.FileStorage.FileStorage.pack) there is no Data.fs for an instant: while its
+    `.pack` or `.old` is there a missing one is waited for, `LONGEST_WAIT` seconds at most.
+    Raises ZodbvaultError when there is none, or it cannot be read, or is no FileStorage.
+    """
+    fd = _open_patiently(path, clock)
+    try:
+        status = os.fstat(fd)
+        return DataFs(path, fd, status, _magic_of(path, fd, status))
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _open_patiently(path: Path, clock: Clock) -> int:
+    """The descriptor of the file at `path`; waits out the instant in which a pack has moved it away."""
+    deadline = clock.now() + LONGEST_WAIT
+    while True:
+        try:
+            # Without O_NONBLOCK a named pipe of that name would keep us waiting for ever.
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                what = f"the database cannot be opened: {reason_of(error)}"
+                raise ZodbvaultError(what, path=path) from error
+            if not _pack_may_be_swapping(path) or clock.now() >= deadline:
+                hint = "Check the path of the database (option datafs), and that its disk is mounted."
+                raise ZodbvaultError("there is no database file", path=path, hint=hint) from error
+        clock.sleep(PAUSE)
+
+
+def _pack_may_be_swapping(path: Path) -> bool:
+    """Whether one of the names that a pack uses is there, beside the configured name (not beside a link's target)."""
+    return any(os.path.lexists(f"{path}{suffix}") for suffix in (".pack", ".old"))
+
+
+def _magic_of(path: Path, fd: int, status: os.stat_result) -> bytes:
+    """The first bytes of a FileStorage; an error that says what the file is instead."""
+    hint = "Check the path of the database (option datafs)."
+    if stat.S_ISDIR(status.st_mode):
+        raise ZodbvaultError("is a folder: not a FileStorage", path=path, hint=hint)
+    if not stat.S_ISREG(status.st_mode):
+        raise ZodbvaultError("is not a regular file: not a FileStorage", path=path, hint=hint)
+    if status.st_size == 0:
+        raise ZodbvaultError("is empty: not a FileStorage (an empty database has 4 bytes)", path=path, hint=hint)
+    try:
+        magic = os.pread(fd, MAGIC_LENGTH, 0)
+    except OSError as error:
+        raise ZodbvaultError(f"the database cannot be read: {reason_of(error)}", path=path) from error
+    if magic not in MAGICS:
+        what = f"begins with {magic!r}, a FileStorage with {MAGICS[-1]!r} or {MAGICS[0]!r}: not a FileStorage"
+        raise ZodbvaultError(what, path=path, hint=hint)
+    return magic

@@ -1,0 +1,459 @@
+"""Writing so that it survives a crash: the one module that makes files, names and folders durable.
+
+A file is written beside its place, synced, renamed, and its folder synced; what has its final name is whole. This cannot
+promise more than the disk does: a drive that lies about its cache is beyond us. Knows nothing of what the files are.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import logging
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Buffer
+
+logger = logging.getLogger(__name__)
+
+PART_SUFFIX = ".part"
+
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
+"""What file systems answer (CIFS, some of FUSE) that cannot sync a folder. EIO or ENOSPC are never among them."""
+
+WRITE_BEHIND = 16 << 20
+"""Bytes after which the kernel is asked to begin writing to the disk, so that the sync at the end finds little left."""
+
+SYNCED_ONE_BY_ONE = 64
+"""Files and folders that a SyncBatch syncs each by itself, before one syncfs(2) is cheaper than thousands of fsync(2)."""
+
+SYNCFS_IS_ENOUGH = frozenset({0xEF53, 0x58465342, 0x9123683E, 0x2FC12FC1, 0xF2F52010, 0x01021994})
+"""f_type (statfs(2)) of ext2/3/4, XFS, btrfs, ZFS, F2FS and tmpfs, where syncfs(2) does all that fsync(2) does. FUSE and
+CIFS, say, do not pass it on to their servers."""
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Who may use a new file. mode: permission bits; uid, gid: None leaves what the system gives."""
+
+    mode: int
+    uid: int | None
+    gid: int | None
+
+    def apply(self, fd: int) -> None:
+        """Give an open file or folder this owner, group and mode, as far as we may.
+
+        Only root can give files away, and other users choose among their groups; failing in that is no error.
+        """
+        status = os.fstat(fd)
+        uid = -1 if self.uid in (None, status.st_uid) else self.uid
+        gid = -1 if self.gid in (None, status.st_gid) else self.gid
+        assert uid is not None
+        assert gid is not None
+        if (uid, gid) != (-1, -1) and not _chown(fd, uid, gid) and uid != -1 and gid != -1:
+            _chown(fd, -1, gid)
+        wanted = self.mode & 0o777
+        if stat.S_ISDIR(status.st_mode):
+            # The set-group-id bit that a folder got from its parent makes its files belong to the same group.
+            wanted = _with_search_bits(wanted) | (status.st_mode & stat.S_ISGID)
+        if stat.S_IMODE(status.st_mode) != wanted:
+            os.fchmod(fd, wanted)
+
+
+def _chown(fd: int, uid: int, gid: int) -> bool:
+    try:
+        os.fchown(fd, uid, gid)
+    except OSError as error:
+        logger.debug("owner %d and group %d cannot be given: %s", uid, gid, error)
+        return False
+    return True
+
+
+def _with_search_bits(mode: int) -> int:
+    """`mode` with an x for each r: who may list a folder may enter it."""
+    return mode | ((mode & 0o444) >> 2)
+
+
+def ownership_of(path_or_fd: str | int | os.PathLike[str], *, executable: bool = False) -> Ownership:
+    """Owner, group and permission bits by which a new file goes (executable=True: a new folder).
+
+    A file's bits are taken as they are, a folder's for a file without x; for a folder each r brings its x.
+    """
+    status = os.stat(path_or_fd)
+    mode = status.st_mode & 0o777
+    if executable:
+        mode = _with_search_bits(mode)
+    elif stat.S_ISDIR(status.st_mode):
+        mode &= 0o666
+    return Ownership(mode, status.st_uid, status.st_gid)
+
+
+def sync_file(fd: int) -> None:
+    """Bring content and size of an open file to the disk. Raises OSError when that fails: the content is then lost."""
+    full_sync = _full_sync()
+    if full_sync is None:
+        os.fsync(fd)
+    else:
+        full_sync(fd)
+
+
+def _full_sync() -> Callable[[int], None] | None:
+    """macOS: fsync there leaves the data in the drive's cache."""
+    import fcntl
+
+    command = getattr(fcntl, "F_FULLFSYNC", None)
+    if command is None:
+        return None
+
+    def full_sync(fd: int) -> None:
+        try:
+            fcntl.fcntl(fd, command)
+        except OSError as error:
+            if error.errno not in NOT_SUPPORTED:
+                raise
+            os.fsync(fd)
+
+    return full_sync
+
+
+def sync_folder(path: str | int | os.PathLike[str]) -> None:
+    """Bring the names in a folder (path or descriptor) to the disk.
+
+    A file system that cannot do that is tolerated and logged once; every other error raises OSError.
+    """
+    fd = path if isinstance(path, int) else os.open(path, FOLDER_FLAGS)
+    try:
+        sync_file(fd)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        _log_unsupported(os.fstat(fd).st_dev, str(error.strerror))
+    finally:
+        if fd is not path:
+            os.close(fd)
+
+
+@functools.lru_cache(maxsize=64)
+def _log_unsupported(device: int, reason: str) -> None:
+    """Once per device (that is what the cache is for)."""
+    logger.info(
+        "Device %d:%d cannot sync folders (%s): the newest names there may be lost when the power fails.",
+        os.major(device),
+        os.minor(device),
+        reason,
+    )
+
+
+class WholeFile(io.FileIO):
+    """An unbuffered binary file whose write() writes everything or raises, and that keeps the disk busy meanwhile."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        super().__init__(fd, "w+b")
+        self._path = path
+        self._written = 0
+        self._passed_on = 0
+
+    def write(self, data: Buffer, /) -> int:
+        """Write all of `data`; returns its length in bytes. Raises OSError that names the file."""
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view):
+                done += super().write(view[done:] if done else view) or 0
+        except OSError as error:
+            if error.filename is None:
+                error.filename = self._path
+            raise
+        self._written += done
+        if self._written - self._passed_on >= WRITE_BEHIND:
+            self._begin_writing()
+        return done
+
+    def _begin_writing(self) -> None:
+        if hasattr(os, "posix_fadvise"):
+            # On Linux this starts the writing of dirty pages and drops clean ones: a backup should not push the
+            # database out of the page cache either.
+            os.posix_fadvise(self.fileno(), 0, self.tell(), os.POSIX_FADV_DONTNEED)
+        self._passed_on = self._written
+
+
+class PartFile:
+    """A new file that gets its name when it is whole and durable.
+
+    Written as `<path>.part` (or `part`, in the same file system); a left-over of that name is removed first. Leaving the
+    context without publish() removes what was written.
+
+    ownership: None for the system's usual one.
+    """
+
+    def __init__(self, path: Path, ownership: Ownership | None = None, *, part: Path | None = None) -> None:
+        self.path = path
+        self.part = path.with_name(path.name + PART_SUFFIX) if part is None else part
+        _unlink(self.part)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self.part, flags, 0o666 if ownership is None else 0o600)
+        try:
+            if ownership is not None:
+                ownership.apply(fd)
+            self.file = WholeFile(fd, os.fspath(self.part))
+        except BaseException:
+            os.close(fd)
+            _unlink(self.part)
+            raise
+        self._finished = False
+        self._gone = False
+
+    def finish(self) -> None:
+        """Make the content durable, still under the name of the part; nothing can be written any more."""
+        if self._finished:
+            return
+        sync_file(self.file.fileno())
+        self.file.close()
+        self._finished = True
+
+    def publish(self) -> None:
+        """Give the file its name, durably. Raises OSError; the name then stands for the old file or the new one."""
+        self.finish()
+        os.replace(self.part, self.path)
+        self._gone = True
+        sync_folder(self.path.parent)
+        if self.part.parent != self.path.parent:
+            sync_folder(self.part.parent)
+
+    def discard(self) -> None:
+        """Remove what was written. Nothing happens after publish()."""
+        self.file.close()
+        if not self._gone:
+            self._gone = True
+            _unlink(self.part)
+
+    def __enter__(self) -> PartFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.discard()
+        except OSError as second:
+            if error is None:
+                raise
+            # The first error is the one to be read; the next run removes the part.
+            logger.debug("%s: cannot be removed: %s", self.part, second)
+
+
+def write_durably(path: Path, data: bytes, ownership: Ownership | None = None) -> None:
+    """Put a small file in place: the old content or the new one stands there at every instant, then durably the new."""
+    with PartFile(path, ownership) as part:
+        part.file.write(data)
+        part.publish()
+
+
+def rename_durably(old: Path, new: Path) -> None:
+    """Rename a file, replacing what stands at `new`, and bring both folders' names to the disk."""
+    os.replace(old, new)
+    sync_folder(new.parent)
+    if old.parent != new.parent:
+        sync_folder(old.parent)
+
+
+def remove_durably(*paths: Path) -> None:
+    """Remove files, in this order; missing ones are good. Then each folder is synced once.
+
+    Only the whole is durable: where an order must survive a crash, call once per step.
+    """
+    folders = dict.fromkeys(path.parent for path in paths if _unlink(path))
+    for folder in folders:
+        sync_folder(folder)
+
+
+def _unlink(path: Path) -> bool:
+    """Whether there was a file to remove."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+class SyncBatch:
+    """Makes many files and folders of one file system durable: few each by itself, many with one syncfs(2).
+
+    Whatever was added is durable when finish() has returned, and not before. A context manager; finish() is up to the
+    caller, for what was not finished does not count.
+    """
+
+    def __init__(self) -> None:
+        self._added = 0
+        self._device: int | None = None
+        # The first file that was left to syncfs, kept open: an error in writing back is told to those who opened a file
+        # of the file system before it came up.
+        self._kept: int | None = None
+        self._syncfs: Callable[[int], None] | None = None
+
+    def add_file(self, fd: int) -> None:
+        """An open file, completely written. Raises OSError when it cannot be synced."""
+        if not self._may_wait(fd):
+            sync_file(fd)
+
+    def add_folder(self, path: str | os.PathLike[str]) -> None:
+        """A folder that got or lost entries. One that is gone is good."""
+        try:
+            if not self._may_wait(path):
+                sync_folder(path)
+        except FileNotFoundError:
+            logger.debug("%s: gone before it was synced", os.fspath(path))
+
+    def finish(self, folder: str | int | os.PathLike[str] | None = None) -> None:
+        """Make durable what was left, then `folder` if given. Raises OSError when something was not written."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            assert self._syncfs is not None
+            try:
+                self._syncfs(kept)
+            finally:
+                os.close(kept)
+        self._added, self._device = 0, None
+        if folder is not None:
+            sync_folder(folder)
+
+    def __enter__(self) -> SyncBatch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._kept is not None:
+            os.close(self._kept)
+            self._kept = None
+
+    def _may_wait(self, entry: int | str | os.PathLike[str]) -> bool:
+        """Whether the sync of an open file or of a folder may be left to finish()."""
+        self._added += 1
+        if self._added <= SYNCED_ONE_BY_ONE:
+            return False
+        device = os.stat(entry).st_dev
+        if self._device is None:
+            # One look: where syncfs is of no use it stays so.
+            self._device = device
+            fd = os.dup(entry) if isinstance(entry, int) else os.open(entry, FOLDER_FLAGS)
+            self._syncfs = _syncfs_for(fd)
+            if self._syncfs is None:
+                os.close(fd)
+            else:
+                self._kept = fd
+        return self._kept is not None and device == self._device
+
+
+def _syncfs_for(fd: int) -> Callable[[int], None] | None:
+    """syncfs(2), or None where the system lacks it or it promises less than fsync(2) does.
+
+    ctypes is imported only here: most runs have few files.
+    """
+    if not _syncfs_tells_errors():
+        return None
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        native_syncfs, native_fstatfs = library.syncfs, library.fstatfs
+    except (ImportError, OSError, AttributeError):
+        return None
+    status = ctypes.create_string_buffer(512)
+    if native_fstatfs(fd, status) != 0:
+        return None
+    # The first field of struct statfs is f_type, a long wherever Python's wheels are used.
+    if ctypes.c_long.from_buffer(status).value & 0xFFFFFFFF not in SYNCFS_IS_ENOUGH:
+        return None
+    # An impossible descriptor tells whether the call exists (EBADF) or is unknown or forbidden (ENOSYS, EPERM).
+    native_syncfs(-1)
+    if ctypes.get_errno() != errno.EBADF:
+        return None
+
+    def syncfs(descriptor: int) -> None:
+        if native_syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return syncfs
+
+
+def _syncfs_tells_errors() -> bool:
+    """Before Linux 5.8 syncfs(2) says nothing of content that could not be written."""
+    system = os.uname()
+    try:
+        major, minor = (int(number) for number in system.release.split(".")[:2])
+    except ValueError:
+        return False
+    return system.sysname == "Linux" and (major, minor) >= (5, 8)
+
+
+class FolderSyncs:
+    """Remembers the folders that got entries, while names come in path order, and makes them durable.
+
+    A folder that the names have left behind is synced (or left to the batch) and forgotten, so memory is as deep as the
+    tree. Names in another order cost more syncs, never less.
+
+    batch: shared with the files; then it is finished by its owner, after finish() of this.
+    """
+
+    def __init__(self, batch: SyncBatch | None = None) -> None:
+        self._batch = SyncBatch() if batch is None else batch
+        self._owns_batch = batch is None
+        self._open: list[str] = []
+
+    def enter(self, folder: str) -> None:
+        """`folder` gets, got or lost an entry; it must not be entered before the entry is there if others follow."""
+        stack = self._open
+        if stack and stack[-1] == folder:
+            return
+        while stack and not _is_within(folder, stack[-1]):
+            self._batch.add_folder(stack.pop())
+        if not stack or stack[-1] != folder:
+            stack.append(folder)
+
+    def make_folders(self, folder: str, ownership: Ownership | None) -> None:
+        """Make `folder` and its missing parents, and remember whose entries changed.
+
+        ownership: of the new folders; None for the system's usual one. Raises OSError.
+        """
+        if os.path.isdir(folder):
+            return
+        parent = os.path.dirname(folder)
+        if parent not in ("", folder):
+            self.make_folders(parent, ownership)
+        try:
+            os.mkdir(folder, 0o777 if ownership is None else 0o700)
+        except FileExistsError:
+            if not os.path.isdir(folder):
+                raise
+            return
+        if ownership is not None:
+            fd = os.open(folder, FOLDER_FLAGS | os.O_NOFOLLOW)
+            try:
+                ownership.apply(fd)
+            finally:
+                os.close(fd)
+        self.enter(parent or ".")
+        self.enter(folder)
+
+    def finish(self) -> None:
+        """Sync what is left; with a batch of our own everything is durable then."""
+        while self._open:
+            self._batch.add_folder(self._open.pop())
+        if self._owns_batch:
+            self._batch.finish()
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path.startswith(folder) and (len(path) == len(folder) or folder.endswith("/") or path[len(folder)] == "/")

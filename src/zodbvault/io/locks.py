@@ -1,0 +1,187 @@
+"""Lock files, held with flock(2) in the way of zc.lockfile, so that Zope, ZEO and we exclude one another.
+
+A lock is the kernel's: it ends with the process, whatever the file says, and the file is never removed (between an
+unlink and the next open two processes could each hold "the" lock). Knows nothing of what a lock protects.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from zodbvault.errors import ZodbvaultError, reason_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from zodbvault.io.durable import Ownership
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 20
+"""How often a lock file may be swapped under our hands before we give up."""
+
+CONTENT_LIMIT = 200
+"""Bytes of a lock file that are shown to people."""
+
+
+class Locked(ZodbvaultError):
+    """Another process holds the lock. holder: what the lock file says about it."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        path: str | bytes | os.PathLike[str] | None = None,
+        hint: str | None = None,
+        holder: str | None = None,
+    ) -> None:
+        super().__init__(what, path=path, hint=hint)
+        self.holder = holder
+
+
+class AlreadyRunning(Locked):
+    """Another run of ours holds the lock."""
+
+    exit_code = 75
+
+
+class LockFile:
+    """An exclusive lock on a file. A context manager, or acquire() and release().
+
+    path: the lock file; made when missing, its content is the pid as zc.lockfile writes it.
+    since: for our own locks: when the run began, for the message that another run prints (which is then AlreadyRunning,
+    otherwise Locked).
+    nofollow: refuse a symlink (for folders of ours); FileStorage's lock may be anything.
+    write_content: False leaves the content as it is.
+    ownership: given to a lock file that is made.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        since: str | None = None,
+        nofollow: bool = True,
+        write_content: bool = True,
+        ownership: Ownership | None = None,
+    ) -> None:
+        self.path = path
+        self._since = since
+        self._nofollow = nofollow
+        self._write_content = write_content
+        self._ownership = ownership
+        self._fd: int | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._fd is not None
+
+    def acquire(self) -> None:
+        """Take the lock or raise at once: AlreadyRunning or Locked when another holds it, ZodbvaultError for the rest."""
+        assert self._fd is None, "acquired already"
+        try:
+            fd = self._open_and_lock()
+        except OSError as error:
+            reason = "it is a symbolic link" if error.errno == errno.ELOOP else reason_of(error)
+            raise ZodbvaultError(f"the lock cannot be taken: {reason}", path=self.path) from error
+        self._fd = fd
+        if self._write_content:
+            self._say_who(fd)
+
+    def release(self) -> None:
+        """Give the lock back; the file stays. Nothing happens when it is not held."""
+        if self._fd is None:
+            return
+        fd, self._fd = self._fd, None
+        try:
+            # Not left to close(): a child process that was forked may still share the descriptor.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
+            os.close(fd)
+
+    def holder(self) -> str | None:
+        """What the lock file says about who holds it ("pid 4711, since ..."); None when it says nothing."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            content = os.read(fd, CONTENT_LIMIT)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        lines = [" ".join(line.split()) for line in content.decode("utf-8", "replace").splitlines()]
+        said = [f"pid {line}" if line.isdecimal() else line for line in lines if line]
+        return ", ".join(said) or None
+
+    def __enter__(self) -> LockFile:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _open_and_lock(self) -> int:
+        for _ in range(ATTEMPTS):
+            fd = self._open()
+            try:
+                self._flock(fd)
+                if self._is_in_place(fd):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        raise ZodbvaultError("the lock file is being replaced again and again", path=self.path)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if self._nofollow else 0)
+        try:
+            return os.open(self.path, flags)
+        except FileNotFoundError:
+            # Not O_EXCL: of two processes that come here both open the file, and flock decides.
+            fd = os.open(self.path, flags | os.O_CREAT, 0o666)
+        if self._ownership is not None:
+            self._ownership.apply(fd)
+        return fd
+
+    def _flock(self, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+                raise
+            holder = self.holder()
+            who = f" ({holder})" if holder else ""
+            if self._since is not None:
+                raise AlreadyRunning(
+                    f"another run holds the lock{who}", path=self.path, hint="Nothing was done.", holder=holder
+                ) from error
+            raise Locked(f"another process holds the lock{who}", path=self.path, holder=holder) from error
+
+    def _is_in_place(self, fd: int) -> bool:
+        """Whether the file that we locked is the one that others will find."""
+        try:
+            status = os.stat(self.path, follow_symlinks=not self._nofollow)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(status, os.fstat(fd))
+
+    def _say_who(self, fd: int) -> None:
+        """Write our pid. The lock holds without it, so a full disk is no reason to stop (a restore may mend that)."""
+        content = f" {os.getpid()}\n"
+        if self._since is not None:
+            content += f"since {self._since}\n"
+        try:
+            length = os.pwrite(fd, content.encode(), 0)
+            os.ftruncate(fd, length)
+        except OSError as error:
+            logger.debug("%s: the pid cannot be written: %s", self.path, reason_of(error))

@@ -28,9 +28,11 @@ class SystemClock(Clock):
     """The computer's clock."""
 
     def now(self) -> float:
+        """Seconds since 1970-01-01, UTC."""
         return time.time()
 
     def sleep(self, seconds: float) -> None:
+        """Wait."""
         if seconds > 0:
             time.sleep(seconds)
 
@@ -42,9 +44,11 @@ class PretendClock(Clock):
         self._now = now
 
     def now(self) -> float:
+        """Seconds since 1970-01-01, UTC."""
         return self._now
 
     def sleep(self, seconds: float) -> None:
+        """Let `seconds` have passed."""
         if seconds > 0:
             self._now += seconds
 

@@ -1,7 +1,8 @@
 """Writing so that it survives a crash: the one module that makes files, names and folders durable.
 
-A file is written beside its place, synced, renamed, and its folder synced; what has its final name is whole. This cannot
-promise more than the disk does: a drive that lies about its cache is beyond us. Knows nothing of what the files are.
+A file is written beside its place, synced, renamed, and its folder synced; what has its final name is whole. This
+cannot promise more than the disk does: a drive that lies about its cache is beyond us. Knows nothing of what the files
+are.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ WRITE_BEHIND = 16 << 20
 """Bytes after which the kernel is asked to begin writing to the disk, so that the sync at the end finds little left."""
 
 SYNCED_ONE_BY_ONE = 64
-"""Files and folders that a SyncBatch syncs each by itself, before one syncfs(2) is cheaper than thousands of fsync(2)."""
+"""Files and folders that a SyncBatch syncs each by itself; one syncfs(2) is cheaper than thousands of fsync(2)."""
 
 SYNCFS_IS_ENOUGH = frozenset({0xEF53, 0x58465342, 0x9123683E, 0x2FC12FC1, 0xF2F52010, 0x01021994})
-"""f_type (statfs(2)) of ext2/3/4, XFS, btrfs, ZFS, F2FS and tmpfs, where syncfs(2) does all that fsync(2) does. FUSE and
-CIFS, say, do not pass it on to their servers."""
+"""f_type (statfs(2)) of ext2/3/4, XFS, btrfs, ZFS, F2FS and tmpfs, where syncfs(2) does all that fsync(2) does. FUSE
+and CIFS, say, do not pass it on to their servers."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,8 @@ class WholeFile(io.FileIO):
 class PartFile:
     """A new file that gets its name when it is whole and durable.
 
-    Written as `<path>.part` (or `part`, in the same file system); a left-over of that name is removed first. Leaving the
-    context without publish() removes what was written.
+    Written as `<path>.part` (or `part`, in the same file system); a left-over of that name is removed first. Leaving
+    the context without publish() removes what was written.
 
     ownership: None for the system's usual one.
     """

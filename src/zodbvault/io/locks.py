@@ -82,7 +82,7 @@ class LockFile:
         return self._fd is not None
 
     def acquire(self) -> None:
-        """Take the lock or raise at once: AlreadyRunning or Locked when another holds it, ZodbvaultError for the rest."""
+        """Take the lock or raise at once: AlreadyRunning or Locked when another holds it, else ZodbvaultError."""
         assert self._fd is None, "acquired already"
         try:
             fd = self._open_and_lock()

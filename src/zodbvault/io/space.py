@@ -23,7 +23,7 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
     while True:
         try:
             status = os.statvfs(place)
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError) as error:  # noqa: PERF203 - a handful of rounds
             parent = os.path.dirname(place)
             if parent == place:
                 raise ZodbvaultError("its free space cannot be found out: no such folder", path=path) from error

@@ -1,0 +1,88 @@
+"""What a person sees: the format of log lines, and the question before a restore.
+
+Log lines and the question go to standard error, results to standard output. Knows no command and no option.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from zodbvault.errors import ZodbvaultError, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LOGGER_NAME = "zodbvault"
+
+
+@contextmanager
+def logging_to_stderr(level: int) -> Iterator[logging.Logger]:
+    """Write the project's log lines from `level` on to standard error; with times (UTC) when it is DEBUG."""
+    logger = logging.getLogger(LOGGER_NAME)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_formatter(with_times=level <= logging.DEBUG))
+    old_level, old_propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(old_level)
+        logger.propagate = old_propagate
+
+
+def _formatter(*, with_times: bool) -> logging.Formatter:
+    if not with_times:
+        return logging.Formatter("%(levelname)s: %(message)s")
+    import time
+
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    return formatter
+
+
+def ask_yes(question: str) -> bool:
+    """Put a question and wait for one line. Only a literal `yes` is a yes; the end of standard input is a no."""
+    if sys.stdin is None or sys.stderr is None:
+        return False
+    sys.stderr.write(f"{question} (yes/no) ")
+    sys.stderr.flush()
+    try:
+        answer = sys.stdin.readline()
+    except (OSError, ValueError):  # closed, or bytes that are no text
+        answer = ""
+    if not answer.endswith("\n"):
+        # Nobody pressed Enter, so the cursor still stands behind the question.
+        sys.stderr.write("\n")
+    return answer.strip() == "yes"
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Write results to standard output, a line each.
+
+    A reader that went away (`| head`) has seen enough. Raises ZodbvaultError for any other failure.
+    """
+    out = sys.stdout
+    if out is None:
+        return
+    text = "".join(f"{line}\n" for line in lines)
+    encoding = getattr(out, "encoding", None) or "utf-8"
+    # A name may hold bytes that are no text, and the terminal may know less than Unicode.
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        # What is left in the buffer must not be tried again when Python ends.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, out.fileno())
+            os.close(nowhere)
+    except OSError as error:
+        raise ZodbvaultError(f"the result cannot be written to standard output: {reason_of(error)}") from error

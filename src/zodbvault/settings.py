@@ -1,0 +1,667 @@
+"""The options of a site: one table of them, and what comes out of it, a frozen Settings object.
+
+Every face (buildout section, toml file) hands its values to `parse_settings`; every default, type and help text stands
+in OPTIONS and nowhere else. Knows no buildout, no toml and no command; looks at no file and makes no folder.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zodbvault.errors import ZodbvaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Value = str | int | bool
+PlainValue = str | int | bool | None
+
+TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
+FALSE_WORDS = frozenset({"false", "no", "off", "0", "none"})
+
+UPSTREAM = "collective.recipe.backup"
+
+
+class Kind(Enum):
+    """What the value of an option is."""
+
+    BACKUPS = "folder of backups"
+    """Relative to `locationprefix`, else to the var folder."""
+    PATH = "path"
+    """Relative to the buildout folder, or to the folder of the toml file."""
+    BOOLEAN = "true or false"
+    NUMBER = "number"
+    TEXT = "text"
+    CHOICE = "one of several words"
+
+
+class Status(Enum):
+    """Whether we do what an option asks for."""
+
+    OFFERED = "offered"
+    PLANNED = "planned"
+    """Only the default is accepted: what we cannot do yet must not be ignored."""
+    RETIRED = "retired"
+    """Gone from collective.recipe.backup; `help` says what takes its place."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table.
+
+    default: in the type of `kind`; for BACKUPS the folder's name in the part `backup`; None: nothing, or as
+    `default_text` says. other_default: the folder's name in a part of another name, `{part}` standing for that name.
+    since: the first recipe and version that knew the option. help: reStructuredText, whole sentences.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    since: str
+    default: PlainValue = None
+    other_default: str = ""
+    default_text: str = ""
+    aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    status: Status = Status.OFFERED
+
+
+def _replicated(version: str) -> str:
+    return f"{UPSTREAM} {version}"
+
+
+_OURS = "zodbvault 1.0"
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "location",
+        Kind.BACKUPS,
+        "Where the backups of Data.fs go.",
+        _replicated("0.1"),
+        default="backups",
+        other_default="{part}s",
+    ),
+    Option(
+        "snapshotlocation",
+        Kind.BACKUPS,
+        "Where the snapshots of Data.fs go.",
+        _replicated("0.1"),
+        default="snapshotbackups",
+        other_default="{part}-snapshots",
+    ),
+    Option(
+        "blobbackuplocation",
+        Kind.BACKUPS,
+        "Where the blobs of the backups go.",
+        _replicated("2.0"),
+        default="blobstoragebackups",
+        other_default="{part}-blobstorages",
+    ),
+    Option(
+        "blobsnapshotlocation",
+        Kind.BACKUPS,
+        "Where the blobs of the snapshots go.",
+        _replicated("2.0"),
+        default="blobstoragesnapshots",
+        other_default="{part}-blobstoragesnapshots",
+    ),
+    Option(
+        "locationprefix",
+        Kind.PATH,
+        "The folder that the four locations are in, and that a relative location starts from.",
+        _replicated("3.1"),
+        default_text="the var folder",
+    ),
+    Option(
+        "datafs",
+        Kind.PATH,
+        "The FileStorage to back up.",
+        _replicated("0.1"),
+        default_text="``file-storage`` of the zope part, else ``filestorage/Data.fs`` in the var folder; must be set in"
+        " a toml file",
+    ),
+    Option(
+        "blob_storage",
+        Kind.PATH,
+        "The blobstorage that belongs to the FileStorage, in bushy or lawn layout.",
+        _replicated("2.0"),
+        default_text="``blob-storage`` of the zope part, else, when there is such a part, ``blobstorage`` in the var"
+        " folder; must be set in a toml file",
+        aliases=("blob-storage",),
+    ),
+    Option(
+        "backup_blobs",
+        Kind.BOOLEAN,
+        "Back up blobs too. A site without any sets this to false.",
+        _replicated("2.0"),
+        default=True,
+    ),
+    Option(
+        "only_blobs",
+        Kind.BOOLEAN,
+        "Back up blobs and no Data.fs, for a site whose records live elsewhere.",
+        _replicated("2.0"),
+        default=False,
+    ),
+    Option(
+        "blob_layout",
+        Kind.CHOICE,
+        "How backed-up blobs are kept. ``pool``: every blob once, and a list of blobs per backup.",
+        _OURS,
+        default="pool",
+        choices=("pool",),
+    ),
+    Option(
+        "full",
+        Kind.BOOLEAN,
+        "Make every backup a full one, as ``--full`` does for one run.",
+        _replicated("0.1"),
+        default=False,
+    ),
+    Option(
+        "full_after_days",
+        Kind.NUMBER,
+        "Make a full backup when the newest one is this many days old; 0 is never.",
+        _OURS,
+        default=0,
+    ),
+    Option(
+        "full_after_incrementals",
+        Kind.NUMBER,
+        "Make a full backup when this many incremental ones stand on the newest; 0 is never.",
+        _OURS,
+        default=0,
+    ),
+    Option(
+        "keep",
+        Kind.NUMBER,
+        "How many full backups to keep, with their incremental ones; 0 keeps all.",
+        _replicated("0.1"),
+        default=2,
+    ),
+    Option(
+        "keep_blob_days",
+        Kind.NUMBER,
+        "How many days to keep the states of an ``only_blobs`` site; 0 keeps all. Other sites go by ``keep``.",
+        _replicated("2.2"),
+        default=14,
+    ),
+    Option(
+        "pre_command",
+        Kind.TEXT,
+        "Shell text that runs before everything else (after the question of a restore); it may mount the disk of the"
+        " backups. When it fails nothing is done.",
+        _replicated("2.6"),
+        default="",
+    ),
+    Option(
+        "post_command",
+        Kind.TEXT,
+        "Shell text that runs after a success.",
+        _replicated("2.6"),
+        default="",
+    ),
+    Option(
+        "debug",
+        Kind.BOOLEAN,
+        "Log more, with times, as ``--debug`` does for one run.",
+        _replicated("0.1"),
+        default=False,
+    ),
+    Option(
+        "enable_snapshotrestore",
+        Kind.BOOLEAN,
+        "Offer to restore a snapshot: the script, or ``zodbvault restore --snapshot``.",
+        _replicated("1.6"),
+        default=True,
+    ),
+    Option(
+        "archive_blob",
+        Kind.BOOLEAN,
+        "Blobs in one tar file per backup. The pool needs less room and less time.",
+        _replicated("4.0"),
+        default=False,
+        status=Status.PLANNED,
+    ),
+    Option(
+        "compress_blob",
+        Kind.BOOLEAN,
+        "Compressed tar files of blobs.",
+        _replicated("4.0"),
+        default=False,
+        status=Status.PLANNED,
+    ),
+    Option(
+        "incremental_blobs",
+        Kind.BOOLEAN,
+        "Tar files that hold only new blobs. A backup into the pool copies only new blobs anyway.",
+        _replicated("4.0"),
+        default=False,
+        status=Status.PLANNED,
+    ),
+    Option(
+        "blob_timestamps",
+        Kind.BOOLEAN,
+        "False: numbered blob backups instead of ones with a timestamp.",
+        _replicated("4.0"),
+        default=True,
+        status=Status.PLANNED,
+    ),
+    Option(
+        "enable_zipbackup",
+        Kind.BOOLEAN,
+        "A further pair of scripts, for one backup in two files.",
+        _replicated("2.20"),
+        default=False,
+        status=Status.PLANNED,
+    ),
+    Option(
+        "ziplocation",
+        Kind.BACKUPS,
+        "Where the zip backups of Data.fs go.",
+        _replicated("2.20"),
+        default="zipbackups",
+        other_default="{part}-zips",
+        status=Status.PLANNED,
+    ),
+    Option(
+        "blobziplocation",
+        Kind.BACKUPS,
+        "Where the blobs of the zip backups go.",
+        _replicated("2.20"),
+        default="blobstoragezips",
+        other_default="{part}-blobstoragezips",
+        status=Status.PLANNED,
+    ),
+    Option(
+        "alternative_restore_source",
+        Kind.TEXT,
+        "The backups of another site, to restore them here.",
+        _replicated("2.17"),
+        default="",
+        aliases=("alternative_restore_sources",),
+        status=Status.PLANNED,
+    ),
+    Option(
+        "use_rsync",
+        Kind.BOOLEAN,
+        "zodbvault copies blobs itself and starts no rsync; leave this out.",
+        _replicated("2.0"),
+        default=True,
+        status=Status.PLANNED,
+    ),
+    Option(
+        "rsync_options",
+        Kind.TEXT,
+        "zodbvault copies blobs itself and starts no rsync; leave this out.",
+        _replicated("2.18"),
+        default="",
+        status=Status.PLANNED,
+    ),
+    Option(
+        "rsync_hard_links_on_first_copy",
+        Kind.BOOLEAN,
+        "A first copy of blobs that shares its bytes with the live site.",
+        _replicated("5.0"),
+        default=False,
+        status=Status.PLANNED,
+    ),
+    Option(
+        "gzip",
+        Kind.TEXT,
+        "Backups are always compressed, and plain ones can be restored. Remove this option.",
+        _replicated("0.3"),
+        status=Status.RETIRED,
+    ),
+    Option(
+        "quick",
+        Kind.TEXT,
+        "Every backup is quick, and proves that it continues the one before. Remove this option.",
+        _replicated("2.19"),
+        status=Status.RETIRED,
+    ),
+    Option(
+        "additional_filestorages",
+        Kind.TEXT,
+        "Only ``datafs`` is backed up! Write a part of its own for each further FileStorage, with its own ``datafs``,"
+        " ``blob_storage`` and locations.",
+        _replicated("0.5"),
+        status=Status.RETIRED,
+    ),
+    Option(
+        "enable_fullbackup",
+        Kind.TEXT,
+        "The backup script makes a full backup with ``--full``. Remove this option.",
+        _replicated("2.20"),
+        status=Status.RETIRED,
+    ),
+    Option(
+        "gzip_blob",
+        Kind.TEXT,
+        "Blobs are kept as files in a pool (``blob_layout``). Remove this option.",
+        _replicated("2.14"),
+        status=Status.RETIRED,
+    ),
+)
+
+OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for name in (option.name, *option.aliases)}
+"""Every name and every alias."""
+
+
+class ConfigurationError(ZodbvaultError):
+    """The configuration of a site cannot be used. mistakes: all of them, each a sentence that names its option."""
+
+    exit_code = 2
+
+    def __init__(self, mistakes: Iterable[str], *, path: Path | None = None, hint: str | None = None) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("; ".join(self.mistakes), path=path, hint=hint)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One site, ready for a command. Paths are absolute.
+
+    blob_storage and the two blob locations are None where blobs are not backed up. part: name of the buildout part or
+    of the site. keep_blob_days and full_after_days: days. pre_command and post_command: shell text, may be empty.
+    """
+
+    part: str
+    location: Path
+    snapshotlocation: Path
+    datafs: Path
+    blob_storage: Path | None
+    blobbackuplocation: Path | None
+    blobsnapshotlocation: Path | None
+    backup_blobs: bool
+    only_blobs: bool
+    blob_layout: str
+    full: bool
+    full_after_days: int
+    full_after_incrementals: int
+    keep: int
+    keep_blob_days: int
+    pre_command: str
+    post_command: str
+    debug: bool
+    enable_snapshotrestore: bool
+
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that backups and snapshots of this site go into, those that are used."""
+        data = () if self.only_blobs else (self.location, self.snapshotlocation)
+        blobs = (self.blobbackuplocation, self.blobsnapshotlocation)
+        return (*data, *(folder for folder in blobs if folder is not None))
+
+
+_PATHS = frozenset(
+    {"location", "snapshotlocation", "datafs", "blob_storage", "blobbackuplocation", "blobsnapshotlocation"}
+)
+
+
+def settings_to_plain(settings: Settings) -> dict[str, PlainValue]:
+    """The settings as text, numbers, booleans and None, for a generated script to hold."""
+    plain: dict[str, PlainValue] = {}
+    for field in fields(Settings):
+        value = getattr(settings, field.name)
+        plain[field.name] = str(value) if isinstance(value, Path) else value
+    return plain
+
+
+def settings_from_plain(plain: Mapping[str, PlainValue]) -> Settings:
+    """The settings that `settings_to_plain` was given. They were checked when they were made; this is quick."""
+    values = {
+        name: Path(value) if name in _PATHS and isinstance(value, str) else value for name, value in plain.items()
+    }
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a face knows of a site beside its options.
+
+    part: name of the part or site, names the default folders. section: how messages call the place of the options, as
+    `[backup]`. base: absolute folder that relative paths start from. var: absolute folder of the default locations.
+    datafs, blob_storage: their defaults, as text that may be relative; None where there is none.
+    """
+
+    part: str
+    section: str
+    base: Path
+    var: Path
+    datafs: str | None = None
+    blob_storage: str | None = None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The settings of a site, and what its administrator should know of the options, a sentence each."""
+
+    settings: Settings
+    warnings: tuple[str, ...]
+
+
+def parse_settings(values: Mapping[str, object], around: Surroundings, *, strict: bool = False) -> Parsed:
+    """Check the options of a site and make its settings of them.
+
+    values: as they were written: text, or the booleans and whole numbers of toml. An empty text is an option that is
+    not set. strict: what is worth a warning is a mistake. Raises ConfigurationError with all mistakes at once.
+    """
+    reader = _Reader(values, around)
+    settings = reader.settings()
+    mistakes = reader.mistakes + reader.warnings if strict else reader.mistakes
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return Parsed(settings, tuple(reader.warnings))
+
+
+def nearest_option(name: str) -> str | None:
+    """The option that was probably meant by a name that is none."""
+    import difflib
+
+    offered = [known for known, option in OPTION_BY_NAME.items() if option.status is Status.OFFERED]
+    close = difflib.get_close_matches(name.lower(), offered, 1)
+    return close[0] if close else None
+
+
+class _Reader:
+    """Reads the values of one site, collecting mistakes and warnings instead of stopping at the first."""
+
+    def __init__(self, values: Mapping[str, object], around: Surroundings) -> None:
+        self.mistakes: list[str] = []
+        self.warnings: list[str] = []
+        self._around = around
+        self._values: dict[str, object] = {}
+        for name, value in values.items():
+            self._take(name, value)
+        prefix = self._path("locationprefix", around.base)
+        self._prefix = around.var if prefix is None else prefix
+
+    def settings(self) -> Settings:
+        """The settings; not to be used when there are mistakes."""
+        for option in OPTIONS:
+            if option.status is Status.PLANNED:
+                self._refuse(option)
+            elif option.status is Status.RETIRED and option.name in self._values:
+                self._warn(option.name, option.help)
+        backup_blobs = self._boolean("backup_blobs")
+        only_blobs = self._boolean("only_blobs")
+        folders = {
+            name: self._backups(name)
+            for name in ("location", "snapshotlocation", "blobbackuplocation", "blobsnapshotlocation")
+        }
+        blob_storage = self._path("blob_storage", self._around.base, self._around.blob_storage)
+        self._check_blobs(backup_blobs, only_blobs, blob_storage, folders)
+        self._check_distinct(folders)
+        return Settings(
+            part=self._around.part,
+            location=folders["location"],
+            snapshotlocation=folders["snapshotlocation"],
+            datafs=self._datafs(only_blobs),
+            blob_storage=blob_storage if backup_blobs else None,
+            blobbackuplocation=folders["blobbackuplocation"] if backup_blobs else None,
+            blobsnapshotlocation=folders["blobsnapshotlocation"] if backup_blobs else None,
+            backup_blobs=backup_blobs,
+            only_blobs=only_blobs,
+            blob_layout=self._choice("blob_layout"),
+            full=self._boolean("full"),
+            full_after_days=self._number("full_after_days"),
+            full_after_incrementals=self._number("full_after_incrementals"),
+            keep=self._number("keep"),
+            keep_blob_days=self._number("keep_blob_days"),
+            pre_command=self._text("pre_command"),
+            post_command=self._text("post_command"),
+            debug=self._boolean("debug"),
+            enable_snapshotrestore=self._boolean("enable_snapshotrestore"),
+        )
+
+    def _take(self, name: str, value: object) -> None:
+        """Keep a value under the option's own name."""
+        option = OPTION_BY_NAME.get(name)
+        if option is None:
+            meant = nearest_option(name)
+            self._warn(
+                name, f"nobody knows this option; did you mean {meant}?" if meant else "nobody knows this option."
+            )
+            return
+        if value == "":
+            return
+        other = self._values.get(option.name)
+        if other is not None and str(other).rstrip(os.sep) != str(value).rstrip(os.sep):
+            names = " and ".join((option.name, *option.aliases))
+            self._mistake(name, f"{names} are two spellings of one option and are set differently; keep one of them.")
+            return
+        self._values[option.name] = value
+
+    def _mistake(self, name: str, text: str) -> None:
+        self.mistakes.append(f"{self._around.section} {name}: {text}")
+
+    def _warn(self, name: str, text: str) -> None:
+        self.warnings.append(f"{self._around.section} {name}: {text.replace('``', '')}")
+
+    def _refuse(self, option: Option) -> None:
+        """Accept only the default of an option that is not offered yet."""
+        if option.name not in self._values:
+            return
+        if option.kind is Kind.BACKUPS:
+            is_default = self._backups(option.name) == self._default_folder(option)
+        elif option.kind is Kind.BOOLEAN:
+            is_default = self._boolean(option.name) == option.default
+        else:
+            is_default = self._text(option.name).strip() == option.default
+        if not is_default:
+            self._mistake(option.name, f"zodbvault does not offer this yet. {option.help}")
+
+    def _boolean(self, name: str) -> bool:
+        """True for the known words; as in the recipe that we replicate everything else is false."""
+        value = self._values.get(name, OPTION_BY_NAME[name].default)
+        if isinstance(value, bool):
+            return value
+        word = str(value).strip().lower()
+        if word not in TRUE_WORDS and word not in FALSE_WORDS:
+            self._warn(name, f"{value!r} is neither true nor false; it counts as false.")
+        return word in TRUE_WORDS
+
+    def _number(self, name: str) -> int:
+        value = self._values.get(name, OPTION_BY_NAME[name].default)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        digits = value.strip() if isinstance(value, str) else ""
+        if digits.isascii() and digits.isdecimal() and len(digits) < 10:
+            return int(digits)
+        self._mistake(name, f"{value!r} is not a whole number from 0 on.")
+        return 0
+
+    def _choice(self, name: str) -> str:
+        option = OPTION_BY_NAME[name]
+        word = self._text(name).strip().lower()
+        if word not in option.choices:
+            self._mistake(name, f"{word!r} is not one of: {', '.join(option.choices)}.")
+        return word
+
+    def _text(self, name: str) -> str:
+        value = self._values.get(name, OPTION_BY_NAME[name].default)
+        if isinstance(value, str) and "\0" not in value:
+            return value
+        self._mistake(name, f"{value!r} is not text.")
+        return ""
+
+    def _backups(self, name: str) -> Path:
+        default = self._default_folder(OPTION_BY_NAME[name])
+        return self._path(name, self._prefix) or default
+
+    def _default_folder(self, option: Option) -> Path:
+        """Where backups of this kind go when nothing is said."""
+        part = self._around.part
+        name = str(option.default) if part == "backup" else option.other_default.format(part=part)
+        return self._prefix / name
+
+    def _path(self, name: str, folder: Path, default: str | None = None) -> Path | None:
+        """An absolute path, without a symlink being followed; None where nothing is set."""
+        if name not in self._values:
+            return None if not default else expand_path(default, folder)
+        text = self._text(name).strip()
+        if "\n" in text or "\r" in text:
+            self._mistake(name, f"{text!r} is not one path.")
+            return None
+        if not text:
+            return None
+        path = expand_path(text, folder)
+        if "$" in text:
+            self._look_for_unset_variable(name, text)
+        return path
+
+    def _look_for_unset_variable(self, name: str, text: str) -> None:
+        import re
+
+        for variable in re.findall(r"\$(\w+|\{[^}]*\})", text, re.ASCII):
+            if variable.strip("{}") not in os.environ:
+                self._warn(name, f"{text!r}: no such variable as ${variable} is in the environment; it stays as it is.")
+
+    def _datafs(self, only_blobs: bool) -> Path:
+        datafs = self._path("datafs", self._around.base, self._around.datafs)
+        if datafs is not None:
+            return datafs
+        if not only_blobs:
+            self._mistake("datafs", "is not set; it names the FileStorage to back up.")
+        return self._around.var / "filestorage" / "Data.fs"
+
+    def _check_blobs(
+        self, backup_blobs: bool, only_blobs: bool, blob_storage: Path | None, folders: Mapping[str, Path]
+    ) -> None:
+        section = self._around.section
+        if only_blobs and not backup_blobs:
+            self._mistake("only_blobs", "true contradicts backup_blobs = false: nothing would be backed up.")
+        if not backup_blobs:
+            return
+        if blob_storage is None:
+            if "blob_storage" not in self._values:
+                text = f"No blob_storage found. Set it, or set backup_blobs = false in the {section} section."
+                self._mistake("blob_storage", text)
+            return
+        for name, folder in folders.items():
+            if _is_within(folder, blob_storage):
+                self._mistake(name, f"{folder} lies in the blob_storage {blob_storage}.")
+            elif "blob" in name and _is_within(blob_storage, folder / "blobs"):
+                self._mistake(name, f"{folder} keeps blobs where the blob_storage {blob_storage} is.")
+
+    def _check_distinct(self, folders: Mapping[str, Path]) -> None:
+        names_by_folder: dict[Path, list[str]] = {}
+        for name, folder in folders.items():
+            names_by_folder.setdefault(folder, []).append(name)
+        for folder, names in names_by_folder.items():
+            if len(names) > 1:
+                self._mistake(" and ".join(names), f"these must be distinct locations, and both are {folder}.")
+
+
+def expand_path(text: str, folder: Path) -> Path:
+    """The absolute path that `text` means: `~` and `$VARIABLE` replaced, relative ones from `folder`, `..` resolved."""
+    return Path(os.path.normpath(os.path.join(folder, os.path.expandvars(os.path.expanduser(text)))))
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder` or lies below it."""
+    return path == folder or folder in path.parents

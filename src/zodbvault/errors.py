@@ -6,7 +6,12 @@ and only where a caller acts on the difference.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ZodbvaultError(Exception):
@@ -44,3 +49,16 @@ class ZodbvaultError(Exception):
 def reason_of(error: OSError) -> str:
     """The operating system's own words for `error`, without the file name (which the caller names by its role)."""
     return error.strerror or str(error)
+
+
+@contextlib.contextmanager
+def explained(what: str, *, path: str | bytes | os.PathLike[str] | None = None, hint: str | None = None) -> Iterator[None]:
+    """Turn an OSError of the block into ours: what could not be done, why, and to which file.
+
+    path: the file's name where the system's error has none.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if isinstance(error.filename, (str, bytes)) else path
+        raise ZodbvaultError(f"{what}: {reason_of(error)}", path=name, hint=hint) from error

@@ -35,8 +35,8 @@ class BlobRecord:
 
     layout: the layout of the backup (`pool`). manifest: name of the manifest in the blob location. sha256 and
     stored_size: of that file, hexadecimal and bytes. complete: whether the manifest names every blob or only the
-    change. source_layout: `bushy` or `lawn`. added, added_size: number and bytes of the blobs that came with this backup (in
-    its `+` lines). total, total_size: number and bytes of all blobs of the state.
+    change. source_layout: `bushy` or `lawn`. added, added_size: number and bytes of the blobs that were copied for
+    this backup. total, total_size: number and bytes of all blobs of the state.
     missing: blobs that the database refers to and that the site has lost, as paths in bushy layout.
     """
 
@@ -64,6 +64,7 @@ class Record:
     chain_id: a random name, the same for all backups of a chain. chain_backups, chain_stored_size, chain_manifest_size:
     number of the chain's backups up to this one and the sums of their stored sizes, so that one look at the folder
     shows whether all of them are there.
+    transactions: their number in this backup, None where they were not counted (a backup that repozo made).
     encrypted: records were met whose content cannot be looked into.
     """
 
@@ -76,7 +77,7 @@ class Record:
     tail_tid: str | None
     tail_header: int
     magic: str
-    transactions: int
+    transactions: int | None
     data_name: str | None
     md5: str | None
     stored_size: int
@@ -101,6 +102,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "int": (int,),
+    "int | None": (int, type(None)),
     "bool": (bool,),
     "tuple[str, ...]": (tuple,),
     "BlobRecord | None": (BlobRecord, type(None)),
@@ -142,12 +144,12 @@ def _checked(cls: type, values: dict[str, Any], name: str) -> dict[str, Any]:
         value = values[field.name]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             value = tuple(value)
-        if not isinstance(value, _TYPES[str(field.type)]) or (str(field.type) == "int" and not _is_count(value)):
+        if not isinstance(value, _TYPES[str(field.type)]) or (isinstance(value, int) and not _is_count(value, str(field.type))):
             raise DamagedRecord(f"is not a record: its {field.name!r} is {str(value)[:80]!r}", path=name)
         checked[field.name] = value
     return checked
 
 
-def _is_count(value: object) -> bool:
-    """Whether `value` is a whole number that can be a size or an offset (JSON's true is an int to Python)."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _is_count(value: int, annotation: str) -> bool:
+    """Whether a number can be a size or an offset (to Python, JSON's true and false are numbers too)."""
+    return annotation == "bool" if isinstance(value, bool) else value >= 0

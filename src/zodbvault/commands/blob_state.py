@@ -1,0 +1,275 @@
+"""The blobs' part of a backup: which manifest it writes, what it compares with, and what it says of lost blobs.
+
+Brings together what the backup of Data.fs knows (which blobs its records name, its chain) and the pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.layouts import bushy_path
+from zodbvault.blobs.manifest import manifest_layout, merge_state, read_manifest
+from zodbvault.blobs.pool import Pool, backup_change, backup_complete, pool_is_whole, prune_pool
+from zodbvault.blobs.source import SourceBlobs
+from zodbvault.blobs.spill import SortedKeys
+from zodbvault.blobs.state import blob_state
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.durable import PartFile
+from zodbvault.io.hashing import sha256_of
+from zodbvault.repository.names import COMPLETE_MANIFEST_SUFFIX, DELTA_MANIFEST_SUFFIX, ORPHAN_SUFFIX
+from zodbvault.repository.records import BlobRecord
+from zodbvault.repository.store import list_files, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
+
+    from zodbvault.blobs.manifest import Entry
+    from zodbvault.blobs.pool import BlobOutcome
+    from zodbvault.commands.places import Places
+    from zodbvault.filestorage.copying import CopiedRange
+    from zodbvault.io.durable import Ownership
+    from zodbvault.repository.chains import Chain
+    from zodbvault.repository.records import Record
+    from zodbvault.repository.store import Repository
+    from zodbvault.settings import Settings
+
+logger = logging.getLogger("zodbvault")
+
+POOL = "pool"
+
+
+@dataclass(frozen=True)
+class BlobResult:
+    """What a backup has of blobs, ready to be published. Both are None for a site without blobs.
+
+    depends_on_source: blobs may be missing from it when a pack swapped Data.fs meanwhile. missing, needed: of the blobs
+    that the copied data refer to, the number that nobody has, and their whole number.
+    """
+
+    manifest: PartFile | None
+    record: BlobRecord | None
+    depends_on_source: bool
+    missing: int = 0
+    needed: int = 0
+    source: Path | None = None
+
+    def judge_missing(self) -> None:
+        """Warn of blobs that the site has lost; refuse when they are so many that it is the wrong blobstorage."""
+        if self.missing > 10 and 2 * self.missing > self.needed:
+            assert self.record is not None
+            raise ZodbvaultError(
+                f"{self.missing:,} of {self.needed:,} blobs that Data.fs refers to are not there, "
+                f"such as {self.record.missing[-1]}",
+                path=self.source,
+                hint="Is blob_storage the right one, and is its disk mounted? Nothing was backed up.",
+            )
+
+
+_NO_BLOBS = BlobResult(None, None, depends_on_source=False)
+
+
+class BlobBackup:
+    """The blobs of one site and the pool that they are backed up into; inactive for a site without blobs."""
+
+    def __init__(self, location: Path, ownership: Ownership, source: SourceBlobs | None, pool: Pool | None) -> None:
+        self._location = location
+        self._ownership = ownership
+        self._source = source
+        self._pool = pool
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, settings: Settings, places: Places, ownership: Ownership) -> Iterator[BlobBackup]:
+        """Look at the blobstorage and prepare the pool. Raises ZodbvaultError when one of them is not there."""
+        if settings.blob_storage is None or places.blobs is None:
+            yield cls(places.location, ownership, None, None)
+            return
+        source = SourceBlobs(settings.blob_storage)
+        with Pool(places.blobs) as pool:
+            pool.prepare()
+            yield cls(places.blobs, ownership, source, pool)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the site's blobs are backed up."""
+        return self._pool is not None
+
+    def sweep(self) -> None:
+        """Remove the pool's unfinished copies."""
+        if self._pool is not None:
+            self._pool.sweep()
+
+    def are_there(self, record: Record) -> bool:
+        """Whether the manifest that a record names is whole and the pool has its blobs, by their sizes."""
+        if record.blobs is None:
+            return True
+        path = self._location / record.blobs.manifest
+        if self._pool is None or size_of(path) != record.blobs.stored_size:
+            return False
+        if sha256_of(path)[1] != record.blobs.sha256:
+            return False
+        with contextlib.closing(read_manifest(path)) as entries:
+            return pool_is_whole(entries, self._pool)
+
+    def refuse_if_not_mounted(self, newest: Record | None) -> None:
+        """Refuse an empty blobstorage where the newest backup has blobs: its disk is not mounted."""
+        if self._source is None or newest is None or newest.blobs is None or newest.blobs.total == 0:
+            return
+        if self._source.is_empty():
+            raise ZodbvaultError(
+                f"the blob storage is empty, but the newest backup ({newest.timestamp}) has "
+                f"{newest.blobs.total:,} blobs",
+                path=self._source.folder,
+                hint="Is its disk mounted? If it is empty on purpose, move the old backups away first.",
+            )
+
+    def has_state(self, repository: Repository, chain: Chain) -> bool:
+        """Whether the newest backup of `chain` has a blob state, and for the layout that the source has now."""
+        state = blob_state([line.timestamp for line in chain.lines], repository.blob_names)
+        if state is None:
+            return False
+        assert self._source is not None
+        return manifest_layout(repository.path(state[0])) == self._source.layout
+
+    @contextlib.contextmanager
+    def met_blobs(self) -> Iterator[SortedKeys]:
+        """A place for the keys of the blobs that the data refer to."""
+        with SortedKeys(self._pool.scratch if self._pool is not None else self._location) as keys:
+            yield keys
+
+    @contextlib.contextmanager
+    def back_up(
+        self, stamp: str, repository: Repository, chain: Chain | None, copied: CopiedRange, met: SortedKeys
+    ) -> Iterator[BlobResult]:
+        """Bring the blobs of a backup into the pool, durably, and write its manifest, finished but not published.
+
+        chain: the one that the backup continues, None for a full. A change is enough where the backup before has a
+        state and the copied records can be looked into.
+        """
+        if self._pool is None:
+            yield _NO_BLOBS
+            return
+        if copied.encrypted:
+            logger.warning("Data.fs holds encrypted records: blobs cannot be seen in them; the blob storage is walked.")
+        if chain is not None and not copied.encrypted and self.has_state(repository, chain):
+            with self._change(stamp, repository, chain, met) as result:
+                yield result
+            return
+        with self._complete(stamp, repository, chain, met, copied.last_tid) as result:
+            yield result
+
+    @contextlib.contextmanager
+    def catch_up(
+        self, stamp: str, repository: Repository, chain: Chain, last_tid: bytes | None
+    ) -> Iterator[BlobResult]:
+        """A complete manifest for the newest backup of `chain`, which lacks a blob state while nothing was committed."""
+        with self.met_blobs() as met, self._complete(stamp, repository, chain, met, last_tid) as result:
+            yield result
+
+    def prune(self) -> None:
+        """Remove the blobs that no manifest in the location names any more, those put aside among them."""
+        if self._pool is None:
+            return
+        removed = prune_pool(self._manifests(), self._pool)
+        if removed:
+            logger.info("Removed %d blobs that no backup needs any more.", removed)
+
+    @contextlib.contextmanager
+    def _change(self, stamp: str, repository: Repository, chain: Chain, met: SortedKeys) -> Iterator[BlobResult]:
+        """The blobs that the new records name, and a delta manifest."""
+        assert self._source is not None
+        assert self._pool is not None
+        before = repository.record_of(chain.newest)
+        with self._part(stamp + DELTA_MANIFEST_SUFFIX) as part:
+            outcome = backup_change(self._source, self._pool, part, met, self._manifests)
+            total, total_size = _totals(before, outcome)
+            lost = () if before is None or before.blobs is None else before.blobs.missing
+            record = self._record(outcome, total=total, total_size=total_size, lost_before=lost)
+            yield self._result(part, record, outcome, depends_on_source=bool(outcome.missing))
+
+    @contextlib.contextmanager
+    def _complete(
+        self, stamp: str, repository: Repository, chain: Chain | None, met: SortedKeys, last_tid: bytes | None
+    ) -> Iterator[BlobResult]:
+        """Every blob of the site, and a complete manifest."""
+        assert self._source is not None
+        assert self._pool is not None
+        newest = self._newest_state(repository)
+        if chain is not None:
+            self._add_blobs_of_chain(repository, chain, met)
+        with self._part(stamp + COMPLETE_MANIFEST_SUFFIX) as part, contextlib.ExitStack() as stack:
+            previous = stack.enter_context(contextlib.closing(newest())) if newest is not None else None
+            outcome = backup_complete(self._source, self._pool, part, previous, self._manifests(), met, last_tid)
+            summary = outcome.summary
+            record = self._record(outcome, total=summary.blobs, total_size=summary.bytes)
+            yield self._result(part, record, outcome, depends_on_source=True)
+
+    def _add_blobs_of_chain(self, repository: Repository, chain: Chain, met: SortedKeys) -> None:
+        """Count the blobs of an earlier state of `chain` as referred to: without a pack between, they still are."""
+        assert self._pool is not None
+        for length in range(len(chain.lines), 0, -1):
+            state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
+            if state is not None:
+                with contextlib.closing(self._merged(repository, state)) as entries:
+                    for entry in entries:
+                        met.add(entry.key)
+                return
+
+    def _newest_state(self, repository: Repository) -> Callable[[], Generator[Entry, None, None]] | None:
+        """How to read the newest blob state that the repository has, or None."""
+        for chain in reversed(repository.chains):
+            for length in range(len(chain.lines), 0, -1):
+                state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
+                if state is not None:
+                    return lambda state=state: self._merged(repository, state)  # type: ignore[misc]
+        return None
+
+    def _merged(self, repository: Repository, state: tuple[str, tuple[str, ...]]) -> Generator[Entry, None, None]:
+        assert self._pool is not None
+        complete, deltas = state
+        return merge_state(repository.path(complete), [repository.path(name) for name in deltas], self._pool.scratch)
+
+    def _manifests(self) -> tuple[Path, ...]:
+        """All manifests in the location, those of backups that were put aside too."""
+        suffixes = (COMPLETE_MANIFEST_SUFFIX, DELTA_MANIFEST_SUFFIX)
+        names = sorted(list_files(self._location))
+        return tuple(self._location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(suffixes))
+
+    def _part(self, name: str) -> PartFile:
+        return PartFile(self._location / name, self._ownership)
+
+    def _result(
+        self, part: PartFile, record: BlobRecord, outcome: BlobOutcome, *, depends_on_source: bool
+    ) -> BlobResult:
+        assert self._source is not None
+        missing = len(outcome.missing)
+        return BlobResult(part, record, depends_on_source, missing, outcome.needed, self._source.folder)
+
+    def _record(
+        self, outcome: BlobOutcome, *, total: int, total_size: int, lost_before: tuple[str, ...] = ()
+    ) -> BlobRecord:
+        summary = outcome.summary
+        return BlobRecord(
+            layout=POOL,
+            manifest=summary.name,
+            sha256=summary.sha256,
+            stored_size=summary.stored_size,
+            complete=summary.complete,
+            source_layout=summary.layout,
+            added=outcome.copied,
+            added_size=outcome.copied_bytes,
+            total=total,
+            total_size=total_size,
+            missing=(*lost_before, *(bushy_path(key) for key in outcome.missing)),
+        )
+
+
+def _totals(before: Record | None, outcome: BlobOutcome) -> tuple[int, int]:
+    """Number and bytes of the blobs of the state after a change."""
+    if before is None or before.blobs is None:
+        return outcome.summary.blobs, outcome.summary.bytes
+    return before.blobs.total + outcome.summary.blobs, before.blobs.total_size + outcome.summary.bytes

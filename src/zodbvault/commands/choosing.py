@@ -1,0 +1,154 @@
+"""Which backup a date means: the chain and the blob state that a restore would take, and why.
+
+Shared by restore, verify and list, so that all of them mean the same. Reads the listing, never writes.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.state import blob_state
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.gzip_members import read_blocks
+from zodbvault.io.hashing import new_hash
+from zodbvault.repository.chains import Chain, ListedChain, choose_chain, data_files
+from zodbvault.repository.dat import Line
+from zodbvault.repository.names import RECORD_SUFFIX, split_name
+from zodbvault.repository.sweep import one_step_from_done, unnamed_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zodbvault.repository.store import Repository
+
+logger = logging.getLogger("zodbvault")
+
+
+class NothingThere(ZodbvaultError):
+    """The repository has no backup for the date."""
+
+
+@dataclass(frozen=True)
+class BlobChoice:
+    """The manifests that give a blob state.
+
+    timestamp: of the backup whose state it is. When that is later than the data, the state is exact after the blobs
+    with a later tid are left out, because between two backups of a chain no blob goes. When it is earlier, it is only
+    known to be good if it has every blob that the data refer to.
+    """
+
+    timestamp: str
+    complete: Path
+    deltas: tuple[Path, ...]
+    is_exact: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a restore takes. chain: cut off at the date. blobs: None without blobs, or where no state is known."""
+
+    chain: Chain
+    blobs: BlobChoice | None
+
+    @property
+    def timestamp(self) -> str:
+        """The timestamp of the state."""
+        return self.chain.newest.timestamp
+
+
+def chains_to_restore(repository: Repository) -> tuple[Chain, ...]:
+    """The chains of a repository, with the backup that was one step from done when its run was killed."""
+    chains = list(repository.chains)
+    for file in unnamed_files(repository):
+        step = one_step_from_done(repository, file)
+        if step is None:
+            continue
+        line, chain = step
+        logger.warning("%s was one step from done when its run was killed; it counts as a backup.", file.name)
+        if chain is None:
+            chains.append(Chain(line.timestamp, (line,)))
+        else:
+            chains[-1] = Chain(chain.timestamp, (*chain.lines, line))
+        break
+    return tuple(chains)
+
+
+def choose(repository: Repository, when: str | None, *, with_blobs: bool) -> Choice:
+    """The state for `when` (a date as `parse_when` gives it; None is the newest).
+
+    Raises NothingThere when there is none, and the error of a `.dat` that cannot be read.
+    """
+    chains = chains_to_restore(repository)
+    known = {chain.timestamp for chain in chains}
+    listed = tuple(chain for chain in repository.listed if chain.timestamp not in known)
+    chosen = choose_chain(chains, listed, when)
+    if chosen is None:
+        raise NothingThere(_nothing(when), path=repository.location, hint=_what_there_is(chains))
+    if isinstance(chosen, ListedChain):
+        logger.warning("The chain of %s has no .dat file; its files are taken as they are.", chosen.timestamp)
+        whole = chain = _measured(repository, chosen)
+    else:
+        if chosen.damage is not None:
+            raise chosen.damage
+        chain = chosen
+        whole = next(each for each in chains if each.timestamp == chosen.timestamp)
+    return Choice(chain, choose_blobs(repository, whole, chain) if with_blobs else None)
+
+
+def choose_blobs(repository: Repository, whole: Chain, chain: Chain) -> BlobChoice | None:
+    """The blob state for the newest line of `chain`, which is `whole` cut off at a date.
+
+    Its own; else the next later one of the same chain; else the newest earlier one.
+    """
+    stamps = [line.timestamp for line in whole.lines]
+    wanted = len(chain.lines)
+    later, earlier = range(wanted, len(stamps) + 1), range(wanted - 1, 0, -1)
+    for length in (*later, *earlier):
+        state = blob_state(stamps[:length], repository.blob_names)
+        if state is not None:
+            complete, deltas = state
+            return BlobChoice(
+                stamps[length - 1],
+                repository.path(complete),
+                tuple(repository.path(name) for name in deltas),
+                is_exact=length >= wanted,
+            )
+    return None
+
+
+def _measured(repository: Repository, listed: ListedChain) -> Chain:
+    """Lines for a chain without a `.dat`: from the records, else by reading the files once."""
+    lines: list[Line] = []
+    for file in listed.files:
+        start = lines[-1].end if lines else 0
+        record = repository.record(file.timestamp)
+        if record is not None and record.data_name == file.name and record.start == start:
+            lines.append(Line(file, start, record.end, record.md5))
+            continue
+        digest, size = new_hash("md5"), 0
+        for block in read_blocks(repository.location / file.name, None, compressed=file.is_compressed):
+            digest.update(block)
+            size += len(block)
+        lines.append(Line(file, start, start + size, digest.hexdigest()))
+    return Chain(listed.timestamp, tuple(lines))
+
+
+def _nothing(when: str | None) -> str:
+    return "holds no backup" if when is None else f"holds no backup at or before {when} (UTC)"
+
+
+def _what_there_is(chains: tuple[Chain, ...]) -> str:
+    """A sentence on the oldest and newest state, for somebody whose date was wrong."""
+    lines = [line for chain in chains for line in chain.lines]
+    if not lines:
+        return "Nothing was changed. Check the location, and that its disk is mounted."
+    return f"Nothing was changed. The oldest backup is {lines[0].timestamp}, the newest {lines[-1].timestamp}."
+
+
+def recorded_blob_states(names: frozenset[str]) -> tuple[str, ...]:
+    """The timestamps of the states of a site whose blobs alone are backed up: those with a record, oldest first."""
+    with_data = {file.timestamp for file in data_files(names)}
+    parts = (split_name(name) for name in names)
+    return tuple(sorted(part[0] for part in parts if part and part[1] == RECORD_SUFFIX and part[0] not in with_data))

@@ -1,0 +1,271 @@
+"""Backups of the blobs alone, for sites whose records live elsewhere (a relational database).
+
+There is no `.dat` and no chain: a state exists when its record stands beside its manifest, and the record comes last.
+No Data.fs tells which blobs belong to something, so every blob counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.manifest import merge_state
+from zodbvault.blobs.pool import Pool, backup_only_blobs, prune_pool
+from zodbvault.blobs.source import SourceBlobs
+from zodbvault.blobs.state import blob_state
+from zodbvault.commands.blob_state import POOL
+from zodbvault.commands.choosing import BlobChoice, NothingThere, recorded_blob_states
+from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
+from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
+from zodbvault.errors import explained
+from zodbvault.io.durable import PartFile, remove_durably
+from zodbvault.repository.chains import newest_timestamp
+from zodbvault.repository.names import (
+    CHECKS_SUFFIX,
+    COMPLETE_MANIFEST_SUFFIX,
+    DELTA_MANIFEST_SUFFIX,
+    MANIFEST_SUFFIXES,
+    ORPHAN_SUFFIX,
+    RECORD_SUFFIX,
+    is_our_part,
+    split_name,
+)
+from zodbvault.repository.publish import publish_record
+from zodbvault.repository.records import BLOBS, BlobRecord, Record
+from zodbvault.repository.store import Repository, list_files, read_repository
+from zodbvault.repository.timestamps import next_timestamp, seconds_of
+from zodbvault.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from zodbvault.blobs.pool import BlobOutcome
+    from zodbvault.io.clock import Clock
+    from zodbvault.io.durable import Ownership
+    from zodbvault.settings import Settings
+
+logger = logging.getLogger("zodbvault")
+
+DAY = 86400
+
+
+@dataclass(frozen=True)
+class State:
+    """One state: its timestamp, and whether its manifest is a complete one."""
+
+    timestamp: str
+    is_complete: bool
+
+
+def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool, clock: Clock) -> BackupReport:
+    """Back up the blobs of one site, and let old states go."""
+    assert settings.blob_storage is not None
+    started = clock.now()
+    make_folders(places)
+    ownership = repository_ownership(source_ownership(settings.blob_storage), places.location)
+    with (
+        explained("the backup cannot be written", hint="Earlier backups are untouched."),
+        locked((places,), started),
+        Pool(places.location) as pool,
+    ):
+        source = SourceBlobs(settings.blob_storage)
+        pool.prepare()
+        pool.sweep()
+        repository = _swept(places, list_files(settings.location))
+        states = recorded_states(repository)
+        is_full = full_wanted or complete_is_due(states, int(started), settings.keep_blob_days)
+        report = _back_up(repository, source, pool, ownership, clock, states, is_full=is_full)
+        _prune(places, pool, settings, int(started), is_full=full_wanted)
+    return report
+
+
+def recorded_states(repository: Repository) -> tuple[State, ...]:
+    """The states that the location has, oldest first: those with a record and a manifest."""
+    return tuple(
+        State(stamp, stamp + COMPLETE_MANIFEST_SUFFIX in repository.names)
+        for stamp in recorded_blob_states(repository.names)
+        if stamp + COMPLETE_MANIFEST_SUFFIX in repository.names or stamp + DELTA_MANIFEST_SUFFIX in repository.names
+    )
+
+
+def choose_state(repository: Repository, when: str | None) -> BlobChoice:
+    """The newest state at or before `when`. Raises NothingThere."""
+    stamps = [state.timestamp for state in recorded_states(repository) if when is None or state.timestamp <= when]
+    found = blob_state(stamps, repository.names)
+    if found is None:
+        what = "holds no blob backup" if when is None else f"holds no blob backup at or before {when} (UTC)"
+        raise NothingThere(what, path=repository.location, hint="Nothing was changed.")
+    complete, deltas = found
+    paths = tuple(repository.location / name for name in deltas)
+    return BlobChoice(stamps[-1], repository.location / complete, paths, is_exact=True)
+
+
+def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int) -> bool:
+    """Whether the next manifest is to be a complete one: there is none, or it is older than half of keep_blob_days.
+
+    So that old states can go: one goes only when no younger one builds on it.
+    """
+    newest = max((state.timestamp for state in states if state.is_complete), default=None)
+    if newest is None:
+        return True
+    return keep_blob_days > 0 and now - seconds_of(newest) > keep_blob_days * DAY / 2
+
+
+def states_to_go(states: Sequence[State], now: int, *, keep_blob_days: int, keep: int) -> tuple[str, ...]:
+    """The timestamps of the states that are to be removed, in the order of removal: newest first in each group.
+
+    A group is a complete manifest and the changes on it. It goes when all of it is older than keep_blob_days (0: that
+    does not count), or when it is not among the newest `keep` groups (0: that does not count). The newest one stays.
+    """
+    groups: list[list[State]] = []
+    for state in states:
+        if state.is_complete or not groups:
+            groups.append([])
+        groups[-1].append(state)
+    gone: list[str] = []
+    for age, group in enumerate(reversed(groups)):
+        is_old = keep_blob_days > 0 and now - seconds_of(group[-1].timestamp) > keep_blob_days * DAY
+        if age > 0 and (is_old or (keep > 0 and age >= keep)):
+            gone = [state.timestamp for state in reversed(group)] + gone
+    return tuple(gone)
+
+
+def _swept(places: Places, elsewhere: frozenset[str]) -> Repository:
+    """The repository without what a killed run left: part files, and manifests that never got their record.
+
+    elsewhere: the files in the location of the site's Data.fs backups, from a time when it had some. The manifests of
+    these backups stand here too, and their records there.
+    """
+    repository = read_repository(places.location, places.location)
+    leftovers = [places.location / name for name in repository.names if is_our_part(name)]
+    newest = max(recorded_blob_states(repository.names), default=None)
+    for name in repository.names:
+        parts = split_name(name)
+        is_ours = parts is not None and parts[1] in MANIFEST_SUFFIXES and parts[0] + RECORD_SUFFIX not in elsewhere
+        # One that is older than a record of ours was left by nobody: it may be a backup's whose location is not there.
+        if parts is not None and is_ours and newest is not None and parts[0] > newest:
+            leftovers.append(places.location / name)
+    if leftovers:
+        remove_durably(*leftovers)
+        repository = read_repository(places.location, places.location)
+    return repository
+
+
+def _back_up(
+    repository: Repository,
+    source: SourceBlobs,
+    pool: Pool,
+    ownership: Ownership,
+    clock: Clock,
+    states: Sequence[State],
+    *,
+    is_full: bool,
+) -> BackupReport:
+    """Bring the blobs into the pool and publish the state; nothing is published where nothing changed."""
+    started = clock.now()
+    following = next_timestamp(newest_timestamp(repository.names), started)
+    if following.clock_is_behind:
+        logger.warning("The clock stands before the newest backup; this one is named %s.", following.timestamp)
+    if following.wait:
+        clock.sleep(following.wait)
+    stamp = following.timestamp
+    logger.info("Please wait while backing up blobs from %s to %s", source.folder, repository.location)
+    suffix = COMPLETE_MANIFEST_SUFFIX if is_full else DELTA_MANIFEST_SUFFIX
+    with contextlib.ExitStack() as stack:
+        previous = None
+        if states:
+            choice = choose_state(repository, None)
+            merged = merge_state(choice.complete, choice.deltas, pool.scratch)
+            previous = stack.enter_context(contextlib.closing(merged))
+        part = stack.enter_context(PartFile(repository.location / (stamp + suffix), ownership))
+        outcome = backup_only_blobs(source, pool, part, previous, _manifests(repository), is_full, clock.now())
+        if outcome.waiting:
+            logger.info("%s: too young, or being written; the next run takes them.", plural(outcome.waiting, "file"))
+        if not is_full and not outcome.summary.blobs and not outcome.removed:
+            return BackupReport(f"No blobs changed since {states[-1].timestamp}, nothing to do.", None)
+        part.publish()
+        publish_record(repository.location, _record(repository, source, outcome, stamp, started, clock), ownership)
+    return BackupReport(
+        f"Backup of blobs {stamp}: {plural(outcome.copied, 'new blob')} ({size_text(outcome.copied_bytes)}), "
+        f"{outcome.removed:,} removed, {outcome.summary.total_blobs or 0:,} in all, {clock.now() - started:.1f} s.",
+        stamp,
+    )
+
+
+def _record(
+    repository: Repository, source: SourceBlobs, outcome: BlobOutcome, stamp: str, started: float, clock: Clock
+) -> Record:
+    """The record of a state: nothing in it of any Data.fs."""
+    summary = outcome.summary
+    status = os.stat(source.root)
+    previous = max(recorded_blob_states(repository.names), default=None)
+    before = repository.record(previous) if previous is not None and not summary.complete else None
+    return Record(
+        timestamp=stamp,
+        kind=BLOBS,
+        start=0,
+        end=0,
+        first_tid=None,
+        last_tid=None,
+        tail_tid=None,
+        tail_header=0,
+        magic="",
+        transactions=None,
+        data_name=None,
+        md5=None,
+        stored_size=0,
+        sha256=None,
+        source_path=os.fsencode(source.folder).decode("utf-8", "backslashreplace"),
+        source_device=status.st_dev,
+        source_inode=status.st_ino,
+        started=iso_time(started),
+        finished=iso_time(clock.now()),
+        engine=VERSION,
+        chain_id=before.chain_id if before is not None else os.urandom(16).hex(),
+        chain_backups=1 if before is None else before.chain_backups + 1,
+        chain_stored_size=0,
+        chain_manifest_size=summary.stored_size + (0 if before is None else before.chain_manifest_size),
+        blobs=BlobRecord(
+            layout=POOL,
+            manifest=summary.name,
+            sha256=summary.sha256,
+            stored_size=summary.stored_size,
+            complete=summary.complete,
+            source_layout=summary.layout,
+            added=outcome.copied,
+            added_size=outcome.copied_bytes,
+            total=summary.total_blobs or 0,
+            total_size=summary.bytes if summary.complete else 0,
+        ),
+    )
+
+
+def _prune(places: Places, pool: Pool, settings: Settings, now: int, *, is_full: bool) -> None:
+    """Remove the states that are old enough, the newest of a group first, and then the blobs that only they named.
+
+    `keep` counts fulls, so it counts in a run that made one.
+    """
+    repository = read_repository(places.location, places.location)
+    keep = settings.keep if is_full else 0
+    gone = states_to_go(recorded_states(repository), now, keep_blob_days=settings.keep_blob_days, keep=keep)
+    for stamp in gone:
+        # The record first: without it the state does not exist.
+        remove_durably(places.location / (stamp + RECORD_SUFFIX))
+        names = (stamp + suffix for suffix in (*MANIFEST_SUFFIXES, CHECKS_SUFFIX))
+        remove_durably(*(places.location / name for name in names))
+    if gone:
+        logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
+        remaining = read_repository(places.location, places.location)
+        prune_pool(_manifests(remaining), pool)
+
+
+def _manifests(repository: Repository) -> tuple[Path, ...]:
+    """All manifests in the location, those that were put aside too."""
+    names = sorted(repository.names)
+    return tuple(
+        repository.location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(MANIFEST_SUFFIXES)
+    )

@@ -1,0 +1,91 @@
+"""Where a command works: the folders of a repository, who owns its files, and the locks that are held meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import Ownership, ownership_of
+from zodbvault.io.locks import LockFile
+from zodbvault.repository.names import LOCK_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from zodbvault.settings import Settings
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of one repository of a site. blobs: None for a site whose blobs are not backed up."""
+
+    location: Path
+    blobs: Path | None
+
+    def folders(self) -> tuple[Path, ...]:
+        """Each folder once, the one that is locked first in front."""
+        return (self.location,) if self.blobs in (None, self.location) else (self.location, self.blobs)
+
+
+def usual_places(settings: Settings) -> Places:
+    """The folders of `bin/backup`."""
+    if settings.only_blobs:
+        assert settings.blobbackuplocation is not None
+        return Places(settings.blobbackuplocation, settings.blobbackuplocation)
+    return Places(settings.location, settings.blobbackuplocation)
+
+
+def snapshot_places(settings: Settings) -> Places:
+    """The folders of `bin/snapshotbackup`."""
+    if settings.only_blobs:
+        assert settings.blobsnapshotlocation is not None
+        return Places(settings.blobsnapshotlocation, settings.blobsnapshotlocation)
+    return Places(settings.snapshotlocation, settings.blobsnapshotlocation)
+
+
+def make_folders(places: Places) -> None:
+    """Make the folders of a repository where they are missing, and see that files can be made in them."""
+    for folder in places.folders():
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise ZodbvaultError(f"the folder cannot be made: {reason_of(error)}", path=folder) from error
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise ZodbvaultError("is not writable", path=folder, hint="Nothing was backed up.")
+
+
+def repository_ownership(source: Ownership, location: Path) -> Ownership:
+    """Who may read the files of a backup: who may read the source, and they belong to the location's owner."""
+    if os.geteuid() != 0:
+        return replace(source, uid=None, gid=None)
+    status = os.stat(location)
+    return replace(source, uid=status.st_uid, gid=status.st_gid)
+
+
+def source_ownership(path: Path) -> Ownership:
+    """Mode and owner of a file or folder, by which new files go; only the owner's where it cannot be looked at."""
+    try:
+        return ownership_of(path)
+    except OSError:
+        return Ownership(0o600, None, None)
+
+
+@contextlib.contextmanager
+def locked(places: tuple[Places, ...], now: float, *, writable_only: bool = False) -> Iterator[None]:
+    """Hold the locks of repositories, so that no other run writes there. Raises AlreadyRunning at once.
+
+    now: seconds since 1970, told to who asks. writable_only: pass over folders that are missing or cannot be written.
+    """
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+    folders = dict.fromkeys(folder for place in places for folder in place.folders())
+    with contextlib.ExitStack() as locks:
+        for folder in folders:
+            if writable_only and not os.access(folder, os.W_OK):
+                continue
+            locks.enter_context(LockFile(folder / LOCK_NAME, since=since))
+        yield

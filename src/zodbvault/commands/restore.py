@@ -1,0 +1,296 @@
+"""A restore: the live database is the old one or the new one, whole, at every instant.
+
+New bytes are written beside the old ones and checked on the way; blobs are added before the swap and removed after it.
+Killed anywhere, the same command finishes the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.spill import SortedKeys
+from zodbvault.commands.choosing import Choice, choose
+from zodbvault.commands.index_file import copied_index
+from zodbvault.commands.places import Places, locked, snapshot_places, source_ownership, usual_places
+from zodbvault.commands.restore_blobs import BlobRestore
+from zodbvault.commands.summary import RestoreReport, plural, size_text
+from zodbvault.commands.users_command import run_users_command
+from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.filestorage.checking import RestoredBytes
+from zodbvault.io.durable import Ownership, PartFile, remove_durably
+from zodbvault.io.gzip_members import read_blocks
+from zodbvault.io.hashing import BackgroundHash
+from zodbvault.io.locks import Locked, LockFile
+from zodbvault.io.space import require_space
+from zodbvault.repository.chains import newest_of_the_day
+from zodbvault.repository.names import INDEX_SUFFIX
+from zodbvault.repository.store import Repository, read_repository, size_of
+from zodbvault.repository.timestamps import parse_when
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zodbvault.filestorage.checking import CheckedRange
+    from zodbvault.io.clock import Clock
+    from zodbvault.repository.dat import Line
+    from zodbvault.settings import Settings
+
+logger = logging.getLogger("zodbvault")
+
+RESTORING_SUFFIX = ".restoring"
+
+
+class DamagedBackup(ZodbvaultError):
+    """The stored bytes are not the ones that were backed up."""
+
+
+class Declined(ZodbvaultError):
+    """The question was not answered with yes."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the database is restored to.
+
+    configured: the name that Zope knows, where `.lock` and `.index` stand. resolved: the file behind it, where a
+    symlink leads to; bytes are written beside that one.
+    """
+
+    configured: Path
+    resolved: Path
+
+    @property
+    def restoring(self) -> Path:
+        """The new bytes, until the rename."""
+        return self.resolved.with_name(self.resolved.name + RESTORING_SUFFIX)
+
+
+def restore(
+    settings: Settings,
+    *,
+    source: str,
+    when: str | None,
+    ask: Callable[[str], bool] | None,
+    clock: Clock,
+    accept_missing_blobs: bool,
+    checksum: bool,
+) -> RestoreReport:
+    """Restore a site to the newest backup, or to the newest one at or before `when`.
+
+    source: "location" or "snapshot". ask: puts a question and gives the answer; None asks nothing. checksum: compare
+    the content of blobs that are there, not only their sizes. Raises ZodbvaultError with the live data as they were,
+    or, from the swap on, with a state that the same command finishes.
+    """
+    date = None if when is None else parse_when(when)
+    places = snapshot_places(settings) if source == "snapshot" else usual_places(settings)
+    choice = _choose_and_say(settings, places, date)
+    _ask(settings, choice, ask)
+    environment = {
+        "ZODBVAULT_RUN_COMMAND": "restore",
+        "ZODBVAULT_RUN_LOCATION": str(places.location),
+        "ZODBVAULT_RUN_TIMESTAMP": choice.timestamp if choice else "",
+    }
+    run_users_command("pre_command", settings.pre_command, environment)
+    with _everything_locked(settings, places, clock) as target:
+        # A backup may have pruned between the question and the lock.
+        repository = read_repository(places.location, places.blobs)
+        if choice is None:
+            choice = _choose_and_say(settings, places, date)
+            assert choice is not None
+        else:
+            choice = choose(repository, choice.timestamp, with_blobs=settings.backup_blobs)
+        report = _restore(
+            settings, repository, choice, target, accept_missing_blobs=accept_missing_blobs, checksum=checksum
+        )
+    environment["ZODBVAULT_RUN_TIMESTAMP"] = report.timestamp
+    run_users_command("post_command", settings.post_command, environment)
+    return report
+
+
+def _choose_and_say(settings: Settings, places: Places, date: str | None) -> Choice | None:
+    """Choose what to restore and say it. None when the place is not there yet and `pre_command` may bring it."""
+    if not places.location.is_dir() and settings.pre_command.strip():
+        logger.info("%s is not there yet; pre_command runs first.", places.location)
+        return None
+    repository = read_repository(places.location, places.blobs)
+    choice = choose(repository, date, with_blobs=settings.backup_blobs)
+    last = choice.chain.newest
+    logger.info(
+        "Restoring %s to %s: full %s%s, %s.",
+        last.timestamp,
+        settings.datafs,
+        choice.chain.timestamp,
+        f" and {plural(len(choice.chain.lines) - 1, 'incremental')}" if len(choice.chain.lines) > 1 else "",
+        size_text(last.end),
+    )
+    if choice.blobs is not None:
+        logger.info("The blobs are those of %s, from %s.", choice.blobs.timestamp, places.blobs)
+    elif settings.backup_blobs:
+        logger.warning(
+            "No blob state is known for %s; the blobs that the data refer to have to be there.", last.timestamp
+        )
+    newer = None if date is None else newest_of_the_day(repository.chains, date)
+    if newer is not None and newer != choice.timestamp:
+        logger.warning("A date alone means its midnight, UTC. Newest of %s: %s", date, newer)
+    return choice
+
+
+def _ask(settings: Settings, choice: Choice | None, ask: Callable[[str], bool] | None) -> None:
+    """Go on only after a yes, where a question is to be asked."""
+    if ask is None:
+        return
+    state = f"the backup of {choice.timestamp}" if choice is not None else "the chosen backup"
+    blobs = f" and the blobs in {settings.blob_storage}" if settings.blob_storage is not None else ""
+    if not ask(f"This will replace {settings.datafs}{blobs} by {state}. Are you sure?"):
+        raise Declined(
+            "not restored: the question was not answered with yes",
+            hint="Nothing was changed. Without a terminal, use --no-prompt.",
+        )
+
+
+@contextlib.contextmanager
+def _everything_locked(settings: Settings, places: Places, clock: Clock) -> Iterator[Target]:
+    """Keep out Zope and ZEO (FileStorage's own lock), and every backup of this site, until the restore is done."""
+    resolved = Path(os.path.realpath(settings.datafs))
+    target = Target(settings.datafs, resolved)
+    try:
+        os.makedirs(resolved.parent, exist_ok=True)
+    except OSError as error:
+        raise ZodbvaultError(f"the folder cannot be made: {reason_of(error)}", path=resolved.parent) from error
+    sites = (usual_places(settings), snapshot_places(settings), places)
+    with contextlib.ExitStack() as stack:
+        for name in dict.fromkeys((settings.datafs, resolved)):
+            lock = Path(f"{name}.lock")
+            try:
+                stack.enter_context(LockFile(lock, nofollow=False))
+            except Locked as error:
+                raise ZodbvaultError(
+                    f"is in use: {error.what}",
+                    path=name,
+                    hint="Stop Zope and the ZEO server, then restore again. Nothing was changed.",
+                ) from error
+        stack.enter_context(locked(sites, clock.now(), writable_only=True))
+        yield target
+
+
+def _restore(
+    settings: Settings,
+    repository: Repository,
+    choice: Choice,
+    target: Target,
+    *,
+    accept_missing_blobs: bool,
+    checksum: bool,
+) -> RestoreReport:
+    """Check, write beside, add blobs, swap, remove blobs."""
+    chain = choice.chain
+    _check_files(repository, chain.lines)
+    require_space(target.resolved.parent, chain.newest.end, f"for a second Data.fs, {target.restoring.name}")
+    had_database = size_of(target.resolved) is not None
+    ownership = _ownership(target)
+    with contextlib.ExitStack() as stack:
+        referenced = stack.enter_context(SortedKeys(target.resolved.parent))
+        blobs = stack.enter_context(BlobRestore.opened(settings, repository, choice, checksum=checksum))
+        blobs.check_before_writing()
+        new = stack.enter_context(PartFile(target.resolved, ownership, part=target.restoring))
+        checked = _write(repository, chain.lines, new, lambda oid, tid: referenced.add(oid + tid))
+        blobs.plan(checked.last_tid, referenced, accept_missing=accept_missing_blobs)
+        index = stack.enter_context(_index(repository, chain.timestamp, target, new, ownership))
+        if had_database:
+            blobs.add()
+            _swap(target, new, index)
+        else:
+            # A Zope that is started after a kill would make an empty database here, and empty the blob folder.
+            _swap(target, new, index)
+            blobs.add()
+        blobs.remove()
+    return RestoreReport(
+        f"Restored {target.configured} to {choice.timestamp}: {size_text(chain.newest.end)}{blobs.summary()}.",
+        choice.timestamp,
+    )
+
+
+def _check_files(repository: Repository, lines: tuple[Line, ...]) -> None:
+    """See that every file of the chain is there in its size, before anything is touched."""
+    for line in lines:
+        path = repository.location / line.file.name
+        size = size_of(path)
+        record = repository.record_of(line)
+        expected = record.stored_size if record is not None else None if line.file.is_compressed else line.size
+        if size is None:
+            raise DamagedBackup("is missing", path=path, hint="Nothing was changed. Choose an earlier date.")
+        if expected is not None and size != expected:
+            raise DamagedBackup(
+                f"has {size} bytes, written were {expected}",
+                path=path,
+                hint="Nothing was changed. Choose an earlier date.",
+            )
+
+
+def _ownership(target: Target) -> Ownership:
+    """Owner, group and mode of the file that is replaced; else of its folder."""
+    if size_of(target.resolved) is not None:
+        return source_ownership(target.resolved)
+    folder = source_ownership(target.resolved.parent)
+    return replace(folder, mode=folder.mode & 0o666)
+
+
+def _write(
+    repository: Repository, lines: tuple[Line, ...], new: PartFile, on_blob: Callable[[bytes, bytes], None]
+) -> CheckedRange:
+    """Write the joined bytes of the chain, checking the md5 of each line and every transaction on the way."""
+    descriptor = os.open(new.part, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        checker = RestoredBytes(lines[-1].end, lambda offset, length: os.pread(descriptor, length, offset), on_blob)
+        for line in lines:
+            with contextlib.closing(BackgroundHash("md5")) as digest:
+                path = repository.location / line.file.name
+                for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
+                    new.file.write(block)
+                    digest.update(block)
+                    checker.feed(block)
+                found = digest.hexdigest()
+            if found != line.md5:
+                raise DamagedBackup(
+                    f"holds md5 {found}, written was {line.md5}",
+                    path=path,
+                    hint="Data.fs was not touched. Choose an earlier date.",
+                )
+        checked = checker.finish()
+        new.finish()
+    finally:
+        os.close(descriptor)
+    return checked
+
+
+@contextlib.contextmanager
+def _index(
+    repository: Repository, timestamp: str, target: Target, new: PartFile, ownership: Ownership
+) -> Iterator[PartFile | None]:
+    """The index of the full, to be placed after the swap, if it belongs to the restored bytes."""
+    descriptor = os.open(new.part, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        end = os.fstat(descriptor).st_size
+        with copied_index(
+            repository.location / (timestamp + INDEX_SUFFIX),
+            Path(f"{target.configured}.index"),
+            ownership,
+            lambda offset, length: os.pread(descriptor, length, offset),
+            end,
+        ) as part:
+            yield part
+    finally:
+        os.close(descriptor)
+
+
+def _swap(target: Target, new: PartFile, index: PartFile | None) -> None:
+    """The one instant of change. No index of the old database may stand beside the new one, not for a moment."""
+    remove_durably(Path(f"{target.configured}.index"))
+    new.publish()
+    if index is not None:
+        index.publish()

@@ -1,0 +1,44 @@
+"""Running `pre_command` and `post_command`: the user's own shell text, and the only shell that is ever started."""
+
+from __future__ import annotations
+
+import logging
+
+from zodbvault.errors import ZodbvaultError
+
+logger = logging.getLogger("zodbvault")
+
+
+def run_users_command(option: str, text: str, environment: dict[str, str]) -> None:
+    """Run the text of the option called `option` in a shell; its output goes where ours goes.
+
+    environment: variables that tell it what is going on. Nothing happens for an empty text. Raises ZodbvaultError when
+    it fails or cannot be started.
+    """
+    if not text.strip():
+        return
+    import os
+    import subprocess
+
+    logger.debug("Running %s: %s", option, text)
+    try:
+        finished = subprocess.run(  # noqa: S602 - the text is written for a shell, by the administrator
+            text,
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            check=False,
+        )
+    except OSError as error:
+        raise ZodbvaultError(f"{option} cannot be started: {error}") from error
+    output = finished.stdout.decode("utf-8", "backslashreplace").rstrip()
+    failed = finished.returncode != 0
+    if output:
+        logger.log(logging.WARNING if failed else logging.INFO, "Output of %s:\n%s", option, output)
+    if failed:
+        raise ZodbvaultError(
+            f"{option} failed with exit code {finished.returncode}: {text.strip()}",
+            hint="Its output stands above." if output else "It printed nothing.",
+        )

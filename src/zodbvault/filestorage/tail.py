@@ -19,7 +19,7 @@ from zodbvault.filestorage.format import (
     tid_as_bytes,
 )
 from zodbvault.filestorage.source import DamagedDataFs
-from zodbvault.filestorage.walk import TransactionWalk, hides_a_transaction
+from zodbvault.filestorage.walk import NOT_FINISHED, TransactionWalk, hides_a_transaction
 
 if TYPE_CHECKING:
     from zodbvault.filestorage.source import DataFs
@@ -67,6 +67,8 @@ def read_tail(source: DataFs, end: int, last_header: int | None) -> Tail | None:
 
 def _start_by_closing_length(source: DataFs, end: int) -> int | None:
     """Where the transaction that ends at `end` begins, going by its last 8 bytes alone."""
+    if end < FIRST_TRANSACTION + CLOSING_LENGTH:
+        return None
     closing = source.read(end - CLOSING_LENGTH, CLOSING_LENGTH)
     if len(closing) < CLOSING_LENGTH:
         return None
@@ -83,6 +85,6 @@ def _has_more(source: DataFs, end: int, size: int, tid: bytes) -> bool:
         walk.feed(source.read(end, TRANSACTION_HEADER_LENGTH), end)
     except DamagedDataFs:
         return True
-    if walk.stopped is None or walk.stopped_finished:
-        return True
-    return hides_a_transaction(source.read, end, size, tid)
+    if walk.stopped == NOT_FINISHED:
+        return False
+    return walk.stopped is None or walk.stopped_finished or hides_a_transaction(source.read, end, size, tid)

@@ -52,7 +52,9 @@ def reason_of(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def explained(what: str, *, path: str | bytes | os.PathLike[str] | None = None, hint: str | None = None) -> Iterator[None]:
+def explained(
+    what: str, *, path: str | bytes | os.PathLike[str] | None = None, hint: str | None = None
+) -> Iterator[None]:
     """Turn an OSError of the block into ours: what could not be done, why, and to which file.
 
     path: the file's name where the system's error has none.

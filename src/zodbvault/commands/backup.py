@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,17 +129,10 @@ def _attempts(run: _Run, *, full_wanted: bool) -> BackupReport:
     for _ in range(1 + MAXIMUM_FRESH_STARTS):
         with open_data_fs(run.settings.datafs, run.clock) as source:
             verdict, tail = _judge(run, source, full_wanted=full_wanted)
-            logger.log(
-                logging.WARNING if verdict.is_warning else logging.INFO,
-                "Please wait while backing up database file: %s to %s (%s: %s)",
-                run.settings.datafs,
-                run.location,
-                verdict.kind.value,
-                verdict.reason,
-            )
             if verdict.kind is Kind.NOTHING:
                 report = _complete_newest(run, source, verdict, tail)
             else:
+                _announce(run, verdict)
                 report = _attempt(run, source, verdict, tail)
         if report is not None:
             return report
@@ -150,6 +144,14 @@ def _attempts(run: _Run, *, full_wanted: bool) -> BackupReport:
         path=run.settings.datafs,
         hint="No backup was made, the old ones are intact. Run the backup again when packing is over.",
     )
+
+
+def _announce(run: _Run, verdict: Verdict) -> None:
+    """Say what is going to be made, and why."""
+    level = logging.WARNING if verdict.is_warning else logging.INFO
+    what, why = f"{verdict.kind.value} backup", verdict.reason
+    paths = (run.settings.datafs, run.location)
+    logger.log(level, "Please wait while backing up database file: %s to %s (%s: %s)", *paths, what, why)
 
 
 def _judge(run: _Run, source: DataFs, *, full_wanted: bool) -> tuple[Verdict, Tail | None]:
@@ -468,26 +470,19 @@ def _warn_after(run: _Run, record: Record) -> None:
             "The chain has %d backups. A full one now and then (full_after_days, or --full) keeps restores fast.",
             record.chain_backups,
         )
-    if record.last_tid is not None and seconds_of_tid(record.last_tid) > run.clock.now() + TOLERATED_CLOCK_SKEW:
+    if record.last_tid is not None and record.last_tid > tid_at(run.clock.now() + TOLERATED_CLOCK_SKEW):
         logger.warning("The last transaction of Data.fs is later than the clock: tid %s.", record.last_tid)
 
 
-def seconds_of_tid(tid: str) -> float:
-    """The moment of a tid, 16 hexadecimal digits, in seconds since 1970.
+def tid_at(moment: float) -> str:
+    """The tid of a moment in seconds since 1970 (UTC), 16 hexadecimal digits.
 
     The first half counts minutes since 1900 in months of 31 days, the second half is a fraction of a minute
     (persistent.timestamp).
     """
-    minutes, fraction = int(tid[:8], 16), int(tid[8:], 16)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    months, day = divmod(days, 31)
-    years, month = divmod(months, 12)
-    try:
-        start = calendar.timegm((1900 + years, month + 1, day + 1, hour, minute, 0))
-    except ValueError:
-        return float("inf")
-    return start + fraction * 60 / 2**32
+    year, month, day, hour, minute, second = time.gmtime(moment)[:6]
+    minutes = ((((year - 1900) * 12 + month - 1) * 31 + day - 1) * 24 + hour) * 60 + minute
+    return f"{minutes:08x}{int((second + moment % 1) / 60 * 2**32):08x}"
 
 
 def _report(run: _Run, record: Record) -> BackupReport:

@@ -166,7 +166,7 @@ class BlobBackup:
     def catch_up(
         self, stamp: str, repository: Repository, chain: Chain, last_tid: bytes | None
     ) -> Iterator[BlobResult]:
-        """A complete manifest for the newest backup of `chain`, which lacks a blob state while nothing was committed."""
+        """A complete manifest for the newest backup of `chain`, which has none while nothing was committed."""
         with self.met_blobs() as met, self._complete(stamp, repository, chain, met, last_tid) as result:
             yield result
 

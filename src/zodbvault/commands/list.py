@@ -64,7 +64,7 @@ def _row(repository: Repository, line: Line) -> tuple[str, ...]:
 
 def _rows_of_blobs_alone(repository: Repository, date: str | None) -> list[tuple[str, ...]]:
     stamps = [stamp for stamp in recorded_blob_states(repository.names) if date is None or stamp <= date]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for stamp in stamps if date is None else stamps[-1:]:
         record = repository.record(stamp)
         blobs = None if record is None else record.blobs

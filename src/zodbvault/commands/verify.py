@@ -140,15 +140,13 @@ def _follow_transactions(repository: Repository, chain: Chain, referenced: Sorte
             lambda oid, tid: referenced.add(oid + tid),
             on_back_pointer=lambda oid, tid: back_pointers.add(oid + tid),
         )
-        for line in chain.lines:
-            try:
-                _feed(repository, line, checker)
-            except ZodbvaultError as error:
-                return [Finding(line.timestamp, str(error))]
+        line = chain.lines[0]
         try:
+            for line in chain.lines:
+                _feed(repository, line, checker)
             checked = checker.finish()
         except ZodbvaultError as error:
-            return [Finding(chain.newest.timestamp, str(error))]
+            return [Finding(line.timestamp, str(error))]
         for key in list(those_of_blobs(back_pointers, referenced)):
             referenced.add(key)
     return _compare_with_record(repository, chain, checked)

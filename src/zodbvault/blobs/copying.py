@@ -1,0 +1,91 @@
+"""Reading a blob's bytes: copied to a temporary file and hashed on the way, or hashed only.
+
+Knows open files and temporary names; neither pools nor sites, and no keys but for a temporary file's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+from zodbvault.io.durable import WholeFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zodbvault.io.durable import Ownership, SyncBatch
+
+BLOCK_SIZE = 1 << 20
+
+_TEMPORARY_NAME = re.compile(r"zodbvault-[0-9a-f]{32}\.part\Z")
+
+
+def temporary_name(key: bytes) -> str:
+    """The name that a copy of the blob `key` has until it is whole. There is one writer, so one name is enough."""
+    return f"zodbvault-{key.hex()}.part"
+
+
+def is_temporary_name(name: str) -> bool:
+    """Whether a file of this name is a copy of ours that was not finished."""
+    return _TEMPORARY_NAME.match(name) is not None
+
+
+def remove_temporaries(folder: str) -> int:
+    """Remove the unfinished copies that a crash left in `folder`; how many. Raises OSError."""
+    removed = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_temporary_name(entry.name) and entry.is_file(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    removed += 1
+    except FileNotFoundError:
+        return removed
+    return removed
+
+
+def copy_blob(fd: int, temporary: str, ownership: Ownership, batch: SyncBatch) -> tuple[int, str]:
+    """Copy all that the open file `fd` holds into the new file `temporary`; its size in bytes and its sha256.
+
+    The copy is in the batch to be synced. A left-over of that name goes first; on an error nothing is left. Raises
+    OSError, which names `temporary` when that was the one that failed.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        out = os.open(temporary, flags, 0o600)
+    except FileExistsError:
+        os.unlink(temporary)
+        out = os.open(temporary, flags, 0o600)
+    try:
+        with WholeFile(out, temporary) as file:
+            sha256 = hashlib.sha256()
+            size = 0
+            for block in _blocks(fd):
+                sha256.update(block)
+                size += file.write(block)
+            ownership.apply(out)
+            batch.add_file(out)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return size, sha256.hexdigest()
+
+
+def hash_blob(fd: int) -> tuple[int, str]:
+    """Size in bytes and sha256 of all that the open file `fd` holds. Raises OSError."""
+    sha256 = hashlib.sha256()
+    size = 0
+    for block in _blocks(fd):
+        sha256.update(block)
+        size += len(block)
+    return size, sha256.hexdigest()
+
+
+def _blocks(fd: int) -> Iterator[bytes]:
+    """The content from the file's beginning, wherever its position is."""
+    offset = 0
+    while block := os.pread(fd, BLOCK_SIZE, offset):
+        yield block
+        offset += len(block)

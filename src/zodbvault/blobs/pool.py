@@ -1,0 +1,532 @@
+"""The pool: every blob of all backups once, as a plain bushy blobstorage, with manifests that say what belongs to what.
+
+The pool only gains files until a prune. A file in it counts when a manifest (or this run's own list) names it; its
+sha256 comes from the source while it is copied, or from a manifest, never from the pool's own file, where a flipped bit
+would become the truth. Knows the source blobstorage and manifests; nothing of Data.fs, chains and records, which the
+caller brings together with what is done here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, ownership_of
+
+from .copying import copy_blob, hash_blob, remove_temporaries, temporary_name
+from .known import KnownBlobs, readable
+from .layouts import BUSHY, LAYOUT_MARKER, OID_SIZE, TEMPORARY_FOLDER, bushy_path, read_marker
+from .manifest import PACKED_SIZE, DamagedManifest, Entry, ManifestWriter, pack_entry, read_manifest
+from .source import BlobWalk, open_blob
+from .spill import SortedKeys, SortedRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .manifest import ManifestSummary
+    from .source import SourceBlobs
+
+logger = logging.getLogger(__name__)
+
+POOL_FOLDER = "blobs"
+
+# Without a Data.fs nothing says that a blob's file is finished, but for its having been left alone so long.
+SETTLED_AFTER = 5.0
+
+
+class BlobConflict(ZodbvaultError):
+    """Under the name of a blob in the backups the site has another content."""
+
+
+@dataclass(frozen=True)
+class BlobOutcome:
+    """What a backup of blobs has done.
+
+    summary: of the manifest that was written. copied, copied_bytes: into the pool. missing: keys of the blobs that the
+    data refer to and nobody has. needed: how many the data refer to. removed: blobs of the state before that are gone
+    (only_blobs). waiting: files that are too young, or changed while they were copied (only_blobs).
+    """
+
+    summary: ManifestSummary
+    copied: int
+    copied_bytes: int
+    missing: tuple[bytes, ...] = ()
+    needed: int = 0
+    removed: int = 0
+    waiting: int = 0
+
+    @property
+    def misses_most(self) -> bool:
+        """Whether so many blobs are missing that the blobstorage cannot be the right one."""
+        return len(self.missing) > 10 and 2 * len(self.missing) > self.needed
+
+
+class Pool:
+    """The pool below a blob backup location, which must exist.
+
+    One process writes, under the repository's lock. Temporary files stand in `scratch` only. What was copied in is
+    durable after finish(), and not before. A context manager: close() lets go of what finish() would have synced.
+    """
+
+    def __init__(self, location: Path) -> None:
+        self.location = location
+        self.folder = location / POOL_FOLDER
+        self.scratch = self.folder / TEMPORARY_FOLDER
+        self._root = str(self.folder)
+        self._batch = SyncBatch()
+        self._folders = FolderSyncs(self._batch)
+        self._own = SortedRecords(PACKED_SIZE, self.scratch)
+
+    def prepare(self) -> None:
+        """Make the pool's folders and its layout marker where they are missing, durably.
+
+        Raises ZodbvaultError when it is not a pool (another layout) or cannot be written.
+        """
+        try:
+            self._folders.make_folders(self._root, ownership_of(self.location, executable=True))
+            self._folders.make_folders(str(self.scratch), ownership_of(self.folder, executable=True))
+            word = read_marker(self.folder)
+            if word is None:
+                marker = self.folder / LAYOUT_MARKER
+                with PartFile(marker, ownership_of(self.folder), part=self.scratch / "zodbvault-layout.part") as part:
+                    part.file.write(BUSHY.encode())
+                    part.publish()
+            elif word != BUSHY:
+                raise ZodbvaultError(f"is no pool of blobs: it has the layout {word!r}", path=self.folder)
+            self.finish()
+        except OSError as error:
+            raise ZodbvaultError(
+                f"the pool of blobs cannot be written: {reason_of(error)}", path=self.folder
+            ) from error
+
+    def sweep(self) -> int:
+        """Remove the temporary files that a crash left; how many."""
+        try:
+            return remove_temporaries(str(self.scratch))
+        except OSError as error:
+            raise ZodbvaultError(
+                f"left-over temporary files cannot be removed: {reason_of(error)}", path=self.scratch
+            ) from error
+
+    def path_of(self, key: bytes) -> str:
+        """Where the blob `key` stands, if it is there."""
+        return f"{self._root}/{bushy_path(key)}"
+
+    def size_of(self, key: bytes) -> int | None:
+        """The size in bytes of the blob `key`; None when the pool has no regular file of that name."""
+        path = self.path_of(key)
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ZodbvaultError(f"the pool's blob cannot be read: {reason_of(error)}", path=path) from error
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def open(self, key: bytes) -> int | None:
+        """A file descriptor for reading the blob `key`, or None when the pool lacks it. Raises ZodbvaultError."""
+        return open_blob(self.path_of(key))
+
+    def walk(self) -> BlobWalk:
+        """A walk over all blobs of the pool, named by a manifest or not."""
+        return BlobWalk(self._root, BUSHY, self.scratch)
+
+    def copy_in(self, key: bytes, fd: int, expected: Sequence[Entry] = ()) -> Entry:
+        """Copy the open file `fd` to the place of the blob `key`, where it replaces what no manifest names.
+
+        expected: what manifests say of that blob; a copy that is none of these is dropped and BlobConflict raised.
+        Raises ZodbvaultError when the copy fails.
+        """
+        path = self.path_of(key)
+        temporary = f"{self.scratch}/{temporary_name(key)}"
+        try:
+            size, sha256 = copy_blob(fd, temporary, ownership_of(fd), self._batch)
+            entry = Entry(key, size, sha256)
+            if expected and entry not in expected:
+                os.unlink(temporary)
+                raise conflict(self, entry, expected)
+            folder = os.path.dirname(path)
+            self._folders.make_folders(folder, ownership_of(self.folder, executable=True))
+            os.replace(temporary, path)
+            self._folders.enter(folder)
+        except OSError as error:
+            raise ZodbvaultError(f"the blob cannot be copied into the pool: {reason_of(error)}", path=path) from error
+        self._own.add(pack_entry(entry))
+        return entry
+
+    def own_entries(self) -> Iterator[bytes]:
+        """What this run has copied, as packed entries in the order of their keys: no manifest names it yet."""
+        return iter(self._own)
+
+    def remove(self, key: bytes) -> None:
+        """Remove the blob `key`, and the folders that are empty without it. Raises OSError."""
+        path = self.path_of(key)
+        os.unlink(path)
+        remove_empty_folders(path, self._root)
+
+    def finish(self) -> None:
+        """Make everything that was copied in durable, with its folders. Raises ZodbvaultError when that fails."""
+        try:
+            self._folders.finish()
+            self._batch.finish()
+        except OSError as error:
+            raise ZodbvaultError(
+                f"the pool of blobs cannot be brought to the disk: {reason_of(error)}", path=self.folder
+            ) from error
+
+    def close(self) -> None:
+        """Forget this run's own list, and what was not finished."""
+        self._batch.__exit__(None, None, None)
+        self._own.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def backup_complete(
+    source: SourceBlobs,
+    pool: Pool,
+    part: PartFile,
+    previous: Iterable[Entry] | None,
+    other_manifests: Sequence[Path],
+    met: SortedKeys,
+    last_tid: bytes | None,
+    on_progress: Callable[[int], None] | None = None,
+) -> BlobOutcome:
+    """Bring every blob of the site into the pool and fill `part` with a complete manifest, finished, not published.
+
+    previous: the newest state that is known, or None. other_manifests: all that are in the location. met: blobs that
+    the data were seen to refer to. last_tid: of the backup; later blobs may belong to nothing (None: an empty
+    database, to which no blob belongs). on_progress: is told the bytes copied so far.
+
+    A blob that the data refer to stays in the manifest when the pool holds it, even where the site has lost it. What
+    the pool lacks, or has in another size, is copied again. Raises BlobConflict, ZodbvaultError.
+    """
+    missing: list[bytes] = []
+    needed = 0
+    with (
+        KnownBlobs(pool.own_entries(), previous, lambda: other_manifests, pool.scratch) as known,
+        ManifestWriter(part, source.layout, complete=True) as writer,
+        closing(source.walk(pool.scratch)) as walk,
+    ):
+        intake = _Intake(source, pool, known, on_progress)
+        upto = b"" if last_tid is None else last_tid
+        settled = ((key, size) for key, size, _ in walk if key[OID_SIZE:] <= upto)
+        for key, size, is_met in _joined(settled, iter(met)):
+            needed += is_met
+            entry = intake.entry_of(key, size, known.elsewhere)
+            if entry is not None:
+                writer.add(entry)
+            elif is_met:
+                missing.append(key)
+        pool.finish()
+        summary = writer.finish()
+    return BlobOutcome(summary, intake.copied, intake.copied_bytes, tuple(missing), needed)
+
+
+def backup_change(
+    source: SourceBlobs,
+    pool: Pool,
+    part: PartFile,
+    met: SortedKeys,
+    other_manifests: Callable[[], Sequence[Path]],
+    on_progress: Callable[[int], None] | None = None,
+    *,
+    previous_total: int | None = None,
+) -> BlobOutcome:
+    """Bring the blobs that an incremental backup met into the pool, and fill `part` with a delta of exactly these.
+
+    No blob folder is listed. other_manifests: is asked only when the pool has a file under the name of one of them.
+    previous_total: blobs of the state before, where known. The rest is as for backup_complete().
+    """
+    missing: list[bytes] = []
+    needed = 0
+    with (
+        KnownBlobs(pool.own_entries(), None, other_manifests, pool.scratch) as known,
+        ManifestWriter(part, source.layout, complete=False) as writer,
+    ):
+        intake = _Intake(source, pool, known, on_progress)
+        for key in met:
+            needed += 1
+            entry = intake.entry_of(key, _UNKNOWN, known.elsewhere, only_if_held=True)
+            if entry is None:
+                missing.append(key)
+            else:
+                writer.add(entry)
+        pool.finish()
+        total = None if previous_total is None else previous_total + needed - len(missing)
+        summary = writer.finish(total_blobs=total)
+    return BlobOutcome(summary, intake.copied, intake.copied_bytes, tuple(missing), needed)
+
+
+def backup_only_blobs(
+    source: SourceBlobs,
+    pool: Pool,
+    part: PartFile,
+    previous: Iterable[Entry] | None,
+    other_manifests: Sequence[Path],
+    complete: bool,
+    now: float,
+    on_progress: Callable[[int], None] | None = None,
+) -> BlobOutcome:
+    """Bring every blob of a site without a filestorage backup into the pool, and fill `part` with what is there.
+
+    complete: whether the manifest is a complete one; else a delta against `previous`, with lines for what is gone.
+    now: seconds since the epoch, as files' times are. A file that was written seconds ago, or changes while it is
+    copied, waits for the next run. Raises ZodbvaultError when the blobstorage is empty and `previous` was not.
+    """
+    total = removed = waiting = found = 0
+    with (
+        KnownBlobs(pool.own_entries(), None, lambda: other_manifests, pool.scratch) as known,
+        ManifestWriter(part, source.layout, complete=complete) as writer,
+        closing(source.walk(pool.scratch)) as walk,
+    ):
+        intake = _Intake(source, pool, known, on_progress)
+        # A complete manifest does not need the state before; a delta does.
+        state = readable(previous or ()) if complete else iter(previous or ())
+        for key, size, before in _compared(walk, state):
+            if size is None:
+                removed += 1
+                if not complete:
+                    writer.add(Entry(key, 0, "", removed=True))
+                continue
+            found += 1
+            entry = intake.settled_entry_of(key, size, before, now)
+            if entry is None:
+                waiting += 1
+                # The state before keeps what it had under that name.
+                entry = before
+            if entry is not None:
+                total += 1
+                if complete or entry != before:
+                    writer.add(entry)
+        if removed and not found:
+            raise ZodbvaultError(
+                "the blob storage is empty, but the newest backup has blobs",
+                path=source.folder,
+                hint="Is the disk mounted, and is blob_storage right?",
+            )
+        pool.finish()
+        summary = writer.finish(total_blobs=total)
+    return BlobOutcome(summary, intake.copied, intake.copied_bytes, needed=found, removed=removed, waiting=waiting)
+
+
+def pool_is_whole(entries: Iterable[Entry], pool: Pool) -> bool:
+    """Whether the pool has all these blobs in their sizes. Looks at names and sizes only; stops at the first lack."""
+    return all(entry.removed or pool.size_of(entry.key) == entry.size for entry in entries)
+
+
+def prune_pool(remaining_manifests: Iterable[Path], pool: Pool) -> int:
+    """Remove from the pool the blobs that no remaining manifest names, and the folders left empty; how many blobs.
+
+    When a manifest cannot be read, nothing is removed, with a warning. Raises ZodbvaultError when removing fails.
+    """
+    if not pool.folder.is_dir():
+        return 0
+    removed = 0
+    with SortedKeys(pool.scratch) as named:
+        try:
+            for path in remaining_manifests:
+                with closing(read_manifest(path)) as entries:
+                    for entry in entries:
+                        if not entry.removed:
+                            named.add(entry.key)
+        except DamagedManifest as error:
+            logger.warning("%s. No blob is removed from %s, since this manifest may need it", error, pool.folder)
+            return 0
+        walk = pool.walk()
+        with closing(walk.blobs()) as blobs:
+            for key, _ in _without(blobs, iter(named)):
+                try:
+                    pool.remove(key)
+                except OSError as error:
+                    raise ZodbvaultError(
+                        f"the blob cannot be removed: {reason_of(error)}", path=pool.path_of(key)
+                    ) from error
+                removed += 1
+    if walk.strange:
+        logger.warning(
+            "%s: left %d files or folders alone that are not blobs of ours, such as %s",
+            pool.folder,
+            walk.strange,
+            walk.strange_example,
+        )
+    return removed
+
+
+def conflict(pool: Pool, found: Entry, expected: Sequence[Entry]) -> BlobConflict:
+    """The error that says what the site has under a name, and what the backups have."""
+    return BlobConflict(
+        f"the site has this blob with {found.size} bytes and sha256 {found.sha256[:16]}..., "
+        f"the backups have it with {expected[0].size} bytes and sha256 {expected[0].sha256[:16]}...",
+        path=pool.path_of(found.key),
+        hint="Nothing was overwritten. If the site's file is damaged, put the backup's in its place; if the database "
+        "was restored and the clock set back, back up into a new blobbackuplocation and location",
+    )
+
+
+def remove_empty_folders(path: str, root: str) -> None:
+    """Remove the folders above `path` that are empty, up to `root`, which stays."""
+    folder = os.path.dirname(path)
+    while len(folder) > len(root):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return
+        folder = os.path.dirname(folder)
+
+
+# The size of a blob of which it is not known whether the source has it.
+_UNKNOWN = -1
+
+
+class _Intake:
+    """Takes blobs into the pool one by one, in the order of their keys."""
+
+    def __init__(
+        self, source: SourceBlobs, pool: Pool, known: KnownBlobs, on_progress: Callable[[int], None] | None
+    ) -> None:
+        self._source = source
+        self._pool = pool
+        self._known = known
+        self._on_progress = on_progress
+        self.copied = 0
+        self.copied_bytes = 0
+
+    def entry_of(
+        self,
+        key: bytes,
+        size: int | None,
+        elsewhere: Callable[[bytes], tuple[Entry, ...]],
+        *,
+        only_if_held: bool = False,
+    ) -> Entry | None:
+        """The manifest's entry for the blob `key`, which the pool holds then; None when nobody has it.
+
+        size: in bytes, in the source; None when a walk did not find it there, _UNKNOWN when there was no walk.
+        only_if_held: other manifests are looked at only when the pool has a file of that name.
+        """
+        held = self._pool.size_of(key)
+        own = _fitting(self._known.own(key), held)
+        if own is not None:
+            return own
+        before = self._known.previous(key)
+        entry = _fitting(before, held)
+        if entry is not None and size in (None, entry.size):
+            return entry
+        named = before if only_if_held and held is None else before + elsewhere(key)
+        if size is None and (entry := _fitting(named, held)) is not None:
+            return entry
+        fd = self._source.open(key)
+        if fd is None:
+            return _fitting(named, held)
+        try:
+            return self._taken(key, fd, held, named)
+        finally:
+            os.close(fd)
+
+    def settled_entry_of(self, key: bytes, size: int, before: Entry | None, now: float) -> Entry | None:
+        """As entry_of(), where no Data.fs tells that the file is finished; None when it has to wait."""
+        held = self._pool.size_of(key)
+        own = _fitting(self._known.own(key), held)
+        if own is not None and own.size == size:
+            return own
+        if before is not None and before.size == size == held:
+            return before
+        fd = self._source.open(key)
+        if fd is None:
+            return None
+        try:
+            status = os.fstat(fd)
+            if (before is None or before.size != size) and abs(now - status.st_mtime) < SETTLED_AFTER:
+                return None
+            named = self._known.elsewhere(key)
+            entry = self._taken(key, fd, held, named if before is None else (before, *named))
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
+        unchanged = (after.st_size, after.st_mtime_ns) == (entry.size, status.st_mtime_ns)
+        return entry if unchanged else None
+
+    def _taken(self, key: bytes, fd: int, held: int | None, named: tuple[Entry, ...]) -> Entry:
+        """The entry for the open file of the source, copied unless the pool holds just that by a manifest's word."""
+        if _fitting(named, held) is None:
+            entry = self._pool.copy_in(key, fd, named)
+            self.copied += 1
+            self.copied_bytes += entry.size
+            if self._on_progress is not None:
+                self._on_progress(self.copied_bytes)
+            return entry
+        try:
+            entry = Entry(key, *hash_blob(fd))
+        except OSError as error:
+            raise ZodbvaultError(
+                f"the site's copy of this blob cannot be read: {reason_of(error)}", path=self._pool.path_of(key)
+            ) from error
+        if entry not in named or entry.size != held:
+            raise conflict(self._pool, entry, named)
+        return entry
+
+
+def _fitting(entries: tuple[Entry, ...], size: int | None) -> Entry | None:
+    """The first of `entries` that has this size in bytes."""
+    return next((entry for entry in entries if entry.size == size), None)
+
+
+def _joined(blobs: Iterator[tuple[bytes, int]], met: Iterator[bytes]) -> Iterator[tuple[bytes, int | None, bool]]:
+    """Each key that one of two lists has: its size where `blobs` has it, and whether it is among the met ones."""
+    wanted = next(met, None)
+    for key, size in blobs:
+        while wanted is not None and wanted < key:
+            yield wanted, None, True
+            wanted = next(met, None)
+        is_met = wanted == key
+        yield key, size, is_met
+        if is_met:
+            wanted = next(met, None)
+    while wanted is not None:
+        yield wanted, None, True
+        wanted = next(met, None)
+
+
+def _compared(
+    walk: Iterator[tuple[bytes, int, str]], previous: Iterator[Entry]
+) -> Iterator[tuple[bytes, int | None, Entry | None]]:
+    """Each key of a walk or of a state: the size (None: gone), and the entry of that state (None: new)."""
+    before = next(previous, None)
+    for key, size, _ in walk:
+        while before is not None and before.key < key:
+            yield before.key, None, before
+            before = next(previous, None)
+        if before is not None and before.key == key:
+            yield key, size, before
+            before = next(previous, None)
+        else:
+            yield key, size, None
+    while before is not None:
+        yield before.key, None, before
+        before = next(previous, None)
+
+
+def _without(blobs: Iterator[tuple[bytes, int]], keys: Iterator[bytes]) -> Iterator[tuple[bytes, int]]:
+    """The blobs whose keys are not among `keys`."""
+    kept = next(keys, None)
+    for blob in blobs:
+        while kept is not None and kept < blob[0]:
+            kept = next(keys, None)
+        if kept != blob[0]:
+            yield blob

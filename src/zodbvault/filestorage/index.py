@@ -1,0 +1,182 @@
+"""Whether a Data.fs.index belongs to a database, by the checks that FileStorage itself makes when it opens one.
+
+A wrong index is worse than none: FileStorage would start from it. The file is read as a stream, one bucket at a time,
+and no class is loaded for it. Facts: ZODB.fsIndex.fsIndex.save (a pickled position, then pairs of a 6-byte oid prefix
+and a bucket, then None), BTrees' fsBucket.toString (all 2-byte oid suffixes, then all 6-byte offsets) and
+ZODB.FileStorage.FileStorage._check_sanity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zodbvault.filestorage.format import (
+    BACK_POINTER_LENGTH,
+    CLOSING_LENGTH,
+    FINISHED_STATUSES,
+    FIRST_TRANSACTION,
+    NUMBER,
+    RECORD_HEADER,
+    RECORD_HEADER_LENGTH,
+    TRANSACTION_HEADER,
+    TRANSACTION_HEADER_LENGTH,
+    UNDONE_STATUS,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+SMALLEST_POSITION = 100
+"""FileStorage takes an index of a smaller database for insane."""
+
+MOST_CHECKED = 5
+"""So many records are compared."""
+
+_PREFIX_LENGTH = 6
+_SUFFIX_LENGTH = 2
+_OFFSET_LENGTH = 6
+
+
+def index_position(path: Path) -> int | None:
+    """The end, in bytes, of the state that the index at `path` was saved for; None when it says none, or is no index.
+
+    Old indexes, one pickled object with its class, count as none: FileStorage makes a new one in their stead.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _position(_pickles(file))
+    except (OSError, _NotAnIndexError):
+        return None
+
+
+def index_belongs(index: Path, read: Callable[[int, int], bytes], end: int) -> bool:
+    """Whether the index at `index` fits the database that has `end` bytes, or an earlier state of it.
+
+    read(offset, length): bytes of the database. The last transaction with records before the index's position is read,
+    and up to `MOST_CHECKED` of its records have to be where the index says. False for a damaged index or none.
+    """
+    try:
+        with open(index, "rb") as file:
+            pickles = _pickles(file)
+            position = _position(pickles)
+            if position is None or not SMALLEST_POSITION <= position <= end:
+                return False
+            expected = _last_records(read, position)
+            if not expected:
+                return False
+            return _offsets_of(expected.keys(), pickles) == expected
+    except (OSError, _NotAnIndexError):
+        return False
+
+
+class _NotAnIndexError(Exception):
+    """What was read is not an index, or not of this database."""
+
+
+def _pickles(file: BinaryIO) -> Iterator[object]:
+    """The pickles in `file` one after the other, of plain data only; ends with the first that is not true.
+
+    Raises _NotAnIndexError where that is missing, or a pickle is damaged or wants a class.
+    """
+    import pickle
+
+    class PlainData(pickle.Unpickler):
+        def find_class(self, module_name: str, global_name: str, /) -> object:
+            raise _NotAnIndexError(f"{module_name}.{global_name}")
+
+    # Python 2 wrote its byte strings as str.
+    unpickler = PlainData(file, encoding="bytes")
+    while True:
+        try:
+            value = unpickler.load()
+        except _NotAnIndexError:
+            raise
+        except Exception as error:
+            # A damaged pickle may end in nearly every exception there is.
+            raise _NotAnIndexError(str(error)) from error
+        if not value:
+            return
+        yield value
+
+
+def _position(pickles: Iterator[object]) -> int | None:
+    position = next(pickles, None)
+    return position if type(position) is int else None
+
+
+def _last_records(read: Callable[[int, int], bytes], position: int) -> dict[bytes, int]:
+    """Offsets by oid of the first records in the last transaction before `position` that has any and counts.
+
+    Raises _NotAnIndexError when no transaction ends at `position`, or one of those looked at does not add up.
+    """
+    while position >= FIRST_TRANSACTION + TRANSACTION_HEADER_LENGTH + CLOSING_LENGTH:
+        length: int = NUMBER.unpack(_exactly(read, position - CLOSING_LENGTH, CLOSING_LENGTH))[0]
+        end = position - CLOSING_LENGTH
+        start = end - length
+        if start < FIRST_TRANSACTION:
+            raise _NotAnIndexError("its position is not the end of a transaction")
+        header = TRANSACTION_HEADER.unpack(_exactly(read, start, TRANSACTION_HEADER_LENGTH))
+        _, header_length, status, user, description, extension = header
+        first_record = start + TRANSACTION_HEADER_LENGTH + user + description + extension
+        if header_length != length or status not in FINISHED_STATUSES or first_record > end:
+            raise _NotAnIndexError("its position is not the end of a transaction")
+        if status != UNDONE_STATUS and first_record < end:
+            return _records_of(read, start, first_record, end)
+        position = start
+    return {}
+
+
+def _records_of(read: Callable[[int, int], bytes], start: int, first: int, end: int) -> dict[bytes, int]:
+    """Offsets by oid of the first records of the transaction at `start`, whose records lie from `first` to `end`."""
+    offsets: dict[bytes, int] = {}
+    at = first
+    for _ in range(MOST_CHECKED):
+        if at >= end:
+            break
+        header = RECORD_HEADER.unpack(_exactly(read, at, RECORD_HEADER_LENGTH))
+        oid, _, _, transaction, version, length = header
+        following = at + RECORD_HEADER_LENGTH + (length or BACK_POINTER_LENGTH)
+        if version or transaction != start or following > end or oid in offsets:
+            raise _NotAnIndexError("the records before its position do not add up")
+        offsets[oid] = at
+        at = following
+    return offsets
+
+
+def _exactly(read: Callable[[int, int], bytes], offset: int, length: int) -> bytes:
+    data = read(offset, length)
+    if len(data) < length:
+        raise _NotAnIndexError("its position is behind the end of the database")
+    return data
+
+
+def _offsets_of(oids: Iterable[bytes], pickles: Iterator[object]) -> dict[bytes, int]:
+    """The offsets that an index has for `oids`. Reads it to its end. Raises _NotAnIndexError when it is damaged."""
+    wanted: dict[bytes, list[bytes]] = {}
+    for oid in oids:
+        wanted.setdefault(oid[:_PREFIX_LENGTH], []).append(oid)
+    offsets: dict[bytes, int] = {}
+    for pair in pickles:
+        prefix, bucket = _bucket(pair)
+        count = len(bucket) // (_SUFFIX_LENGTH + _OFFSET_LENGTH)
+        suffixes_end = count * _SUFFIX_LENGTH
+        for oid in wanted.get(prefix, ()):
+            suffix = oid[_PREFIX_LENGTH:]
+            at = bucket.find(suffix, 0, suffixes_end)
+            while at >= 0 and at % _SUFFIX_LENGTH:
+                at = bucket.find(suffix, at + 1, suffixes_end)
+            if at >= 0:
+                offset_at = suffixes_end + at // _SUFFIX_LENGTH * _OFFSET_LENGTH
+                offsets[oid] = int.from_bytes(bucket[offset_at : offset_at + _OFFSET_LENGTH], "big")
+    return offsets
+
+
+def _bucket(pair: object) -> tuple[bytes, bytes]:
+    """An oid prefix and its bucket; raises _NotAnIndex for anything else."""
+    match pair:
+        case (bytes() as prefix, bytes() as bucket):
+            if len(prefix) == _PREFIX_LENGTH and bucket and len(bucket) % (_SUFFIX_LENGTH + _OFFSET_LENGTH) == 0:
+                return prefix, bucket
+    raise _NotAnIndexError("holds a bucket of another shape")

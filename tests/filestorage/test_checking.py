@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import blobs_as_zodb_says
+from handmade import BLOB, PAGE, Handmade, number
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zodbvault.filestorage.checking import CheckedRange, RestoredBytes, those_of_blobs
+from zodbvault.filestorage.source import DamagedDataFs
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+TID = 0x0400000000000000
+
+
+class Check:
+    """Feeds `data` in blocks; what was checked and found."""
+
+    def __init__(
+        self,
+        data: bytes,
+        end: int | None = None,
+        *,
+        block: int = 1 << 20,
+        look_back: bool = True,
+        every_record: bool = False,
+    ) -> None:
+        self.blobs: set[tuple[bytes, bytes]] = set()
+        self.back_pointers: set[tuple[bytes, bytes]] = set()
+        fed = bytearray()
+
+        def read(offset: int, length: int) -> bytes:
+            assert offset + length <= len(fed), "asked for what was not fed"
+            return bytes(fed[offset : offset + length])
+
+        restored = RestoredBytes(
+            len(data) if end is None else end,
+            read if look_back else None,
+            lambda oid, tid: self.blobs.add((oid, tid)),
+            every_record=every_record,
+            on_back_pointer=lambda oid, tid: self.back_pointers.add((oid, tid)),
+        )
+        for offset in range(0, len(data), block):
+            fed += data[offset : offset + block]
+            restored.feed(data[offset : offset + block])
+        self.result: CheckedRange = restored.finish()
+
+
+def three(**options: bytes) -> Handmade:
+    made = Handmade()
+    for _ in range(3):
+        made.add(**options)
+    return made
+
+
+@pytest.mark.parametrize("every_record", [True, False])
+@pytest.mark.parametrize("block", [1 << 20, 1000, 50, 7, 1])
+def test_a_sound_database_passes_in_any_blocks(site: Site, block: int, every_record: bool) -> None:
+    site.commit_page(text="x" * 300)
+    site.commit_blob("one", b"1")
+    site.commit_blob("one", b"2")
+    site.undo_last()
+    site.commit_blob("two")
+    site.pack()
+    site.commit_blob("two", b"again")
+    site.undo_last()
+    check = Check(site.bytes, block=block, every_record=every_record)
+    ends = site.ends()
+    assert check.blobs == blobs_as_zodb_says(site.path)
+    assert check.back_pointers == set()
+    assert check.result == CheckedRange(
+        end=len(site.bytes),
+        first_tid=site.bytes[4:12],
+        last_tid=site.storage.lastTransaction(),
+        tail_tid=site.storage.lastTransaction(),
+        tail_header=ends[-2],
+        transactions=len(ends),
+        encrypted=False,
+        went_back=(),
+    )
+
+
+def test_an_empty_database_is_sound() -> None:
+    for block in (4, 1):
+        result = Check(b"FS30", block=block).result
+        assert (result.end, result.transactions, result.first_tid, result.last_tid, result.tail_tid) == (
+            4,
+            0,
+            None,
+            None,
+            None,
+        )
+
+
+@pytest.mark.parametrize("block", [1 << 20, 100, 3])
+def test_bytes_that_are_missing_or_too_many_are_damage(block: int) -> None:
+    made = three()
+    data = bytes(made.data)
+    for kept in range(4, len(data)):
+        with pytest.raises(DamagedDataFs, match=r"it is to end at|not whole"):
+            Check(data[:kept], len(data), block=block)
+        if kept not in (4, *made.ends):
+            with pytest.raises(DamagedDataFs, match=r"not whole|cut short"):
+                Check(data[:kept], block=block)
+    with pytest.raises(DamagedDataFs, match="goes on after"):
+        Check(data + b"x", len(data), block=block)
+
+
+def test_a_gap_and_an_overlap_are_damage() -> None:
+    data = bytes(three().data)
+    for cut_from, cut_to in ((50, 60), (4, 5), (200, 300)):
+        with pytest.raises(DamagedDataFs):
+            Check(data[:cut_from] + data[cut_to:])
+        with pytest.raises(DamagedDataFs):
+            Check(data[:cut_to] + data[cut_from:])
+
+
+def test_a_transaction_that_is_missing_or_twice_is_damage() -> None:
+    made = three()
+    data = bytes(made.data)
+    with pytest.raises(DamagedDataFs, match="same tid"):
+        Check(data[: made.ends[1]] + data[made.starts[1] :])
+    with pytest.raises(DamagedDataFs, match="says that its transaction is at"):
+        Check(data[: made.ends[0]] + data[made.starts[2] :])
+    with pytest.raises(DamagedDataFs, match="it is to end at"):
+        Check(data[: made.ends[1]], len(data))
+
+
+@pytest.mark.parametrize("status", [b"c", b"?"])
+@pytest.mark.parametrize("which", [0, 2])
+def test_nothing_may_be_unfinished(status: bytes, which: int) -> None:
+    made = three()
+    made.put(made.starts[which] + 16, status)
+    with pytest.raises(DamagedDataFs, match=f"offset {made.starts[which]}"):
+        Check(bytes(made.data))
+
+
+@pytest.mark.parametrize("magic", [b"FS31", b"\x1f\x8b\x08\0"])
+def test_a_wrong_magic_is_damage(magic: bytes) -> None:
+    data = magic + bytes(three().data)[4:]
+    for block in (1 << 20, 1):
+        with pytest.raises(DamagedDataFs, match="not a FileStorage"):
+            Check(data, block=block)
+    with pytest.raises(DamagedDataFs, match="0 bytes: not a FileStorage"):
+        Check(b"")
+
+
+def test_lengths_and_records_are_checked() -> None:
+    made = three()
+    made.put(made.ends[1] - 8, number(5))
+    with pytest.raises(DamagedDataFs, match=f"offset {made.starts[1]}"):
+        Check(bytes(made.data), block=64)
+    made = three()
+    made.put(made.records[1] + 24, number(5))
+    with pytest.raises(DamagedDataFs, match=f"offset {made.records[1]}"):
+        Check(bytes(made.data), block=64)
+
+
+def test_tids_that_go_back_and_encrypted_records_are_reported() -> None:
+    made = Handmade()
+    made.add(TID + 5)
+    made.add(TID + 3, records=((1, b".e" + b"x" * 80),))
+    result = Check(bytes(made.data)).result
+    assert (result.went_back, result.last_tid, result.tail_tid) == (
+        (made.starts[1],),
+        number(TID + 5),
+        number(TID + 3),
+    )
+    assert result.encrypted
+
+
+@pytest.mark.parametrize("block", [1 << 20, 40])
+def test_without_the_file_back_pointers_are_decided_by_the_oid(site: Site, block: int) -> None:
+    for content in (b"1", b"2", b"3"):
+        site.commit_page(text=content.decode())
+        site.commit_blob("one", content)
+    site.undo_last()
+    site.undo_last()
+    site.commit_page(text="4")
+    site.undo_last()
+    check = Check(site.bytes, block=block, look_back=False)
+    keys = [sorted(oid + tid for oid, tid in found) for found in (check.back_pointers, check.blobs)]
+    decided = {(key[:8], key[8:]) for key in those_of_blobs(*keys)}
+    assert decided
+    assert decided < check.back_pointers
+    assert check.blobs | decided == blobs_as_zodb_says(site.path)
+
+
+@given(st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)))
+def test_back_pointers_are_joined_to_blobs_by_oid(back_pointers: set[int], blobs: set[int]) -> None:
+    def keys(numbers: set[int]) -> list[bytes]:
+        return [number(n // 10) + number(n) for n in sorted(numbers)]
+
+    oids = {n // 10 for n in blobs}
+    expected = keys({n for n in back_pointers if n // 10 in oids})
+    assert list(those_of_blobs(keys(back_pointers), keys(blobs))) == expected
+
+
+@given(
+    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=20),
+    cuts=st.lists(st.integers(0, 8000), max_size=12),
+)
+def test_any_cutting_into_blocks_gives_the_same(sizes: list[int], cuts: list[int]) -> None:
+    made = Handmade()
+    for step, size in enumerate(sizes):
+        made.add(records=((step, b"x" * size), (step + 100, BLOB), (step + 200, PAGE)))
+    data = bytes(made.data)
+    found = set()
+    restored = RestoredBytes(len(data), None, lambda oid, tid: found.add((oid, tid)))
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    for start, end in itertools.pairwise(places):
+        restored.feed(data[start:end])
+    assert restored.finish().transactions == len(sizes)
+    assert found == made.blobs

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import ZODB.blob
 import zodbpickle.pickle
-from handmade import BLOB, PAGE, Handmade, number
 from hypothesis import given
 from hypothesis import strategies as st
 from ZODB.blob import Blob, is_blob_record
 
+from tests.filestorage.handmade import BLOB, PAGE, Handmade, number
 from zodbvault.filestorage.blob_records import PREFIX_LENGTH, RecordWalk, is_blob_pickle, is_encrypted
 from zodbvault.filestorage.source import DamagedDataFs
 

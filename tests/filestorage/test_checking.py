@@ -4,16 +4,16 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import blobs_as_zodb_says
-from handmade import BLOB, PAGE, Handmade, number
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.filestorage.handmade import BLOB, PAGE, Handmade, number
+from tests.filestorage.sites import blobs_as_zodb_says
 from zodbvault.filestorage.checking import CheckedRange, RestoredBytes, those_of_blobs
 from zodbvault.filestorage.source import DamagedDataFs
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from tests.filestorage.sites import Site
 
 TID = 0x0400000000000000
 

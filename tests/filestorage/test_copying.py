@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import zc.zlibstorage
-from conftest import ActingClock, KeptBytes, Site, blobs_as_zodb_says
-from handmade import BLOB, PAGE, Handmade, number
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.filestorage.handmade import BLOB, PAGE, Handmade, number
+from tests.filestorage.sites import ActingClock, KeptBytes, Site, blobs_as_zodb_says
 from zodbvault.filestorage.copying import LOOKS, PAUSE, CopiedRange, copy_range
 from zodbvault.filestorage.source import DamagedDataFs, DataFs, open_data_fs
 from zodbvault.filestorage.walk import CUT_SHORT, NOT_FINISHED

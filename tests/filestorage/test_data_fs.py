@@ -4,9 +4,9 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import ActingClock
-from handmade import Handmade
 
+from tests.filestorage.handmade import Handmade
+from tests.filestorage.sites import ActingClock
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.source import LONGEST_WAIT, PAUSE, DataFs, open_data_fs
 

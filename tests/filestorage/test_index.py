@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from handmade import PAGE, Handmade, number
 from ZODB.fsIndex import fsIndex
 
+from tests.filestorage.handmade import PAGE, Handmade, number
 from zodbvault.filestorage.index import index_belongs, index_position
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from tests.filestorage.sites import Site
 
 
 def belongs(index: Path, data: bytes, end: int | None = None) -> bool:

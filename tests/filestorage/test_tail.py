@@ -6,9 +6,9 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import ActingClock, KeptBytes, Site
-from handmade import Handmade, number
 
+from tests.filestorage.handmade import Handmade, number
+from tests.filestorage.sites import ActingClock, KeptBytes, Site
 from zodbvault.filestorage.copying import copy_range
 from zodbvault.filestorage.source import DataFs, open_data_fs
 from zodbvault.filestorage.tail import Tail, read_tail

@@ -4,10 +4,10 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import Handmade, number
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.filestorage.handmade import Handmade, number
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.filestorage.walk import (
     CUT_SHORT,

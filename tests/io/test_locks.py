@@ -1,0 +1,215 @@
+"""Locks hold against zc.lockfile and against ourselves, in both directions, and only as long as their process lives."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import zc.lockfile
+
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.durable import Ownership
+from zodbvault.io.locks import AlreadyRunning, Locked, LockFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HOLD_AS_ZOPE = """
+import sys, zc.lockfile
+lock = zc.lockfile.LockFile(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+HOLD_AS_WE_DO = """
+import sys
+from zodbvault.io.locks import LockFile
+with LockFile(sys.argv[1], since="2026-11-23T18:05:00Z"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def child_that_holds(program: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A real process that holds the lock until the end of the block."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == "held\n"
+        yield child
+    finally:
+        child.communicate()
+
+
+def test_a_running_zope_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "Data.fs.lock"
+    with child_that_holds(HOLD_AS_ZOPE, path) as zope:
+        with pytest.raises(Locked) as caught:
+            LockFile(path, nofollow=False).acquire()
+        assert f"pid {zope.pid}" in str(caught.value)
+        assert caught.value.holder == f"pid {zope.pid}"
+        assert caught.value.exit_code == 1
+        assert path.read_text().strip() == str(zope.pid)
+    with LockFile(path, nofollow=False):
+        pass
+
+
+def test_zope_cannot_start_while_we_hold_its_lock(tmp_path: Path) -> None:
+    path = tmp_path / "Data.fs.lock"
+    with LockFile(path, nofollow=False) as lock:
+        assert lock.is_held
+        with pytest.raises(zc.lockfile.LockError):
+            zc.lockfile.LockFile(str(path))
+    assert not lock.is_held
+    zc.lockfile.LockFile(str(path)).close()
+
+
+def test_a_second_run_is_told_who_runs_and_since_when(tmp_path: Path) -> None:
+    path = tmp_path / ".zodbvault.lock"
+    with child_that_holds(HOLD_AS_WE_DO, path) as other:
+        with pytest.raises(AlreadyRunning) as caught:
+            LockFile(path, since="2026-11-23T19:00:00Z").acquire()
+        assert caught.value.exit_code == 75
+        assert f"(pid {other.pid}, since 2026-11-23T18:05:00Z)" in str(caught.value)
+        assert path.read_text() == f" {other.pid}\nsince 2026-11-23T18:05:00Z\n"
+
+
+def test_two_locks_in_one_process_exclude_each_other(tmp_path: Path) -> None:
+    with LockFile(tmp_path / "lock"), pytest.raises(Locked):
+        LockFile(tmp_path / "lock").acquire()
+
+
+@pytest.mark.parametrize("program", [HOLD_AS_ZOPE, HOLD_AS_WE_DO])
+def test_the_file_of_a_killed_process_blocks_nobody(tmp_path: Path, program: str) -> None:
+    path = tmp_path / "lock"
+    with child_that_holds(program, path) as child:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        assert path.read_text().split()[0] == str(child.pid)
+        with LockFile(path, since="now"):
+            assert path.read_text() == f" {os.getpid()}\nsince now\n"
+    assert path.exists()
+
+
+def test_a_shorter_content_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text(" 123456789\nsince a very long time ago, before anyone can remember\n")
+    with LockFile(path):
+        assert path.read_text() == f" {os.getpid()}\n"
+
+
+def test_the_content_can_be_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text(" 1\n")
+    with LockFile(path, write_content=False):
+        assert path.read_text() == " 1\n"
+        with pytest.raises(zc.lockfile.LockError):
+            zc.lockfile.LockFile(str(path))
+
+
+def test_a_symlink_is_refused_in_our_folders_only(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("precious")
+    path = tmp_path / "lock"
+    path.symlink_to(elsewhere)
+    with pytest.raises(ZodbvaultError, match="symbolic link"):
+        LockFile(path).acquire()
+    assert elsewhere.read_text() == "precious"
+    with LockFile(path, nofollow=False), pytest.raises(zc.lockfile.LockError):
+        zc.lockfile.LockFile(str(elsewhere))
+
+
+def test_a_lock_on_a_file_that_was_replaced_meanwhile_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    path = tmp_path / "lock"
+    path.write_text("")
+    real = fcntl.flock
+    replaced: list[int] = []
+
+    def flock(fd: int, operation: int) -> None:
+        real(fd, operation)
+        if not replaced:
+            replaced.append(os.fstat(fd).st_ino)
+            path.rename(tmp_path / "the one that was locked")
+            path.write_text("")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with LockFile(path):
+        assert path.stat().st_ino != replaced[0]
+        with pytest.raises(zc.lockfile.LockError):
+            zc.lockfile.LockFile(str(path))
+
+
+def test_a_place_without_folder_or_that_is_one_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ZodbvaultError, match="No such file"):
+        LockFile(tmp_path / "nowhere" / "lock").acquire()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ZodbvaultError, match="folder"):
+        LockFile(tmp_path / "folder").acquire()
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(5):
+        with LockFile(tmp_path / "lock"), contextlib.suppress(Locked):
+            LockFile(tmp_path / "lock").acquire()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
+    lock = LockFile(tmp_path / "lock")
+    lock.acquire()
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        close_fds=False,
+    )
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        lock.release()
+        lock.release()
+        with LockFile(tmp_path / "lock"):
+            pass
+    finally:
+        child.communicate()
+
+
+def test_a_full_disk_does_not_prevent_locking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with LockFile(tmp_path / "lock"), pytest.raises(Locked):
+        LockFile(tmp_path / "lock").acquire()
+
+
+def test_what_a_lock_file_says_is_shown_as_one_printable_line(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert LockFile(path).holder() is None
+    path.write_bytes(b"")
+    assert LockFile(path).holder() is None
+    path.write_bytes(b" 12;host\x1b[0m\r\n\n\xff" + b"x" * 1000)
+    with LockFile(path, write_content=False), pytest.raises(Locked) as caught:
+        LockFile(path).acquire()
+    assert "12;host" in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_lock_file_that_is_made_gets_its_owner_and_mode(tmp_path: Path) -> None:
+    with LockFile(tmp_path / "lock", ownership=Ownership(0o660, None, None)):
+        assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o660

@@ -350,7 +350,7 @@ def prune_pool(remaining_manifests: Iterable[Path], pool: Pool) -> int:
             return 0
         walk = pool.walk()
         with closing(walk.blobs()) as blobs:
-            for key, _ in _without(blobs, iter(named)):
+            for key, _ in without(blobs, iter(named)):
                 try:
                     pool.remove(key)
                 except OSError as error:
@@ -522,7 +522,7 @@ def _compared(
         before = next(previous, None)
 
 
-def _without(blobs: Iterator[tuple[bytes, int]], keys: Iterator[bytes]) -> Iterator[tuple[bytes, int]]:
+def without(blobs: Iterator[tuple[bytes, int]], keys: Iterator[bytes]) -> Iterator[tuple[bytes, int]]:
     """The blobs whose keys are not among `keys`."""
     kept = next(keys, None)
     for blob in blobs:

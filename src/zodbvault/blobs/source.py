@@ -31,7 +31,7 @@ from .layouts import (
 from .spill import SortedRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from .layouts import Layout
@@ -109,12 +109,20 @@ class BlobWalk:
 
     Folders and files that are not exactly the layout's are skipped and counted in `strange`; the temporary folder and
     the layout marker at the top are passed by. scratch: a folder for a temporary file, when a listing is large.
+    take_strange: is asked for each file or folder that is none of the layout's; what it takes (True) does not count.
     """
 
-    def __init__(self, root: str, layout: Layout, scratch: Path) -> None:
+    def __init__(
+        self,
+        root: str,
+        layout: Layout,
+        scratch: Path,
+        take_strange: Callable[[os.DirEntry[str]], bool] | None = None,
+    ) -> None:
         self._root = root
         self._layout = layout
         self._scratch = scratch
+        self._take_strange = take_strange
         self.strange = 0
         self.strange_example = ""
 
@@ -201,6 +209,8 @@ class BlobWalk:
     def _skip(self, entry: os.DirEntry[str]) -> None:
         """Count what is not a blob, unless it is what ZODB itself puts at the top."""
         if entry.name in (TEMPORARY_FOLDER, LAYOUT_MARKER) and entry.path == f"{self._root}/{entry.name}":
+            return
+        if self._take_strange is not None and self._take_strange(entry):
             return
         self.strange += 1
         self.strange_example = self.strange_example or entry.path

@@ -1,0 +1,115 @@
+"""Whether a pool holds what a state's manifests say: each blob, its size and, unless in a hurry, its content.
+
+Reads only. Several blobs are read at the same time, as many as there are cores, in constant memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from zodbvault.errors import ZodbvaultError, reason_of
+
+from .copying import hash_blob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from concurrent.futures import Future
+
+    from .manifest import Entry
+    from .pool import Pool
+
+# Of more than these a person learns nothing new; that there are more is the last finding.
+MOST_FINDINGS = 1000
+
+# Blobs that are being read or wait for it.
+_AHEAD = 64
+_MOST_THREADS = 4
+
+
+class Finding(NamedTuple):
+    """Something that is wrong with one blob. kind: missing, size, sha256, unreadable, or more (findings not listed)."""
+
+    kind: str
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+def verify_blobs(entries: Iterable[Entry], pool: Pool, quick: bool = False) -> list[Finding]:
+    """What is wrong with the blobs of a state, in the order of their keys; an empty list when nothing is.
+
+    quick: names and sizes only. The list ends after MOST_FINDINGS, with one that says how many more there are. Raises
+    what reading the entries raises (DamagedManifest).
+    """
+    found: list[Finding] = []
+    more = 0
+
+    def note(finding: Finding | None) -> None:
+        nonlocal more
+        if finding is None:
+            return
+        if len(found) < MOST_FINDINGS:
+            found.append(finding)
+        else:
+            more += 1
+
+    if quick:
+        for entry in entries:
+            note(_wrong_size(entry, pool))
+    else:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
+            waiting: deque[Future[Finding | None]] = deque()
+            try:
+                for entry in entries:
+                    if len(waiting) >= _AHEAD:
+                        note(waiting.popleft().result())
+                    waiting.append(threads.submit(_wrong_content, entry, pool))
+                while waiting:
+                    note(waiting.popleft().result())
+            finally:
+                for future in waiting:
+                    future.cancel()
+    if more:
+        found.append(Finding("more", str(pool.folder), f"{more} more blobs are missing or damaged"))
+    return found
+
+
+def _wrong_size(entry: Entry, pool: Pool) -> Finding | None:
+    path = pool.path_of(entry.key)
+    try:
+        size = pool.size_of(entry.key)
+    except ZodbvaultError as error:
+        return Finding("unreadable", path, error.what)
+    if size is None:
+        return Finding("missing", path, "is missing from the pool of blobs")
+    if size != entry.size:
+        return Finding("size", path, f"holds {size} bytes instead of {entry.size}")
+    return None
+
+
+def _wrong_content(entry: Entry, pool: Pool) -> Finding | None:
+    finding = _wrong_size(entry, pool)
+    if finding is not None:
+        return finding
+    path = pool.path_of(entry.key)
+    try:
+        fd = pool.open(entry.key)
+        if fd is None:
+            return Finding("missing", path, "is missing from the pool of blobs")
+        try:
+            size, sha256 = hash_blob(fd)
+        finally:
+            os.close(fd)
+    except ZodbvaultError as error:
+        return Finding("unreadable", path, error.what)
+    except OSError as error:
+        return Finding("unreadable", path, f"cannot be read: {reason_of(error)}")
+    if (size, sha256) != (entry.size, entry.sha256):
+        return Finding("sha256", path, f"has sha256 {sha256}, backed up was {entry.sha256}")
+    return None

@@ -1,0 +1,423 @@
+"""The site's blobstorage, as a restore writes it.
+
+Before the swap of Data.fs blobs are only added, which never hurts the old database; after it those that the restored
+state does not have are removed. Each step can be killed and done again. Knows the pool and entries of a state; nothing
+of Data.fs: what the data refer to comes from the caller, as keys.
+
+The target is written below its resolved folder, and nowhere else: a symlink in the way is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import FolderSyncs, Ownership, PartFile, SyncBatch, ownership_of
+
+from .copying import copy_blob, hash_blob, remove_temporaries, temporary_name
+from .layouts import BUSHY, LAWN, LAYOUT_MARKER, TEMPORARY_FOLDER, path_for, read_layout, read_marker
+from .pool import remove_empty_folders, without
+from .source import BlobWalk, open_blob
+from .spill import SortedKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .layouts import Layout
+    from .manifest import Entry
+    from .pool import Pool
+
+logger = logging.getLogger(__name__)
+
+# Behind the name of a damaged blob of the site, while its good copy has taken its place and the swap is to come.
+REPLACED_SUFFIX = ".replaced"
+
+_REPLACED_NAME = re.compile(r"0x(?:[0-9a-f]{2}){1,8}\.blob\.replaced\Z")
+_READ_BITS = 0o444
+_EXAMPLES = 3
+
+
+class DamagedBlob(ZodbvaultError):
+    """A blob in the pool is missing or is not what its manifest says. The site was not harmed."""
+
+
+@dataclass(frozen=True)
+class AddPlan:
+    """What add_blobs() will have to do: how many blobs it copies, and their bytes."""
+
+    blobs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class AddOutcome:
+    """What add_blobs() has done: blobs that the site lacked, damaged ones that were replaced, and bytes of both."""
+
+    added: int
+    replaced: int
+    bytes: int
+
+
+class Target:
+    """The blobstorage at the configured `folder`: opened by open_target(), written by the functions below.
+
+    layout: where its blobs stand. is_filled: it has blobs, so that its layout is as it is. set_aside: keys of damaged
+    blobs that wait for the swap beside their good copies. A context manager.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, *, is_filled: bool) -> None:
+        self.folder = folder
+        self.layout: Layout = layout
+        self.is_filled = is_filled
+        self.root = folder.resolve()
+        self.scratch = self.root / TEMPORARY_FOLDER
+        self.set_aside = SortedKeys(self.scratch)
+        self._root = str(self.root)
+        self._batch = SyncBatch()
+        self._folders = FolderSyncs(self._batch)
+        # Names of the folders down to the last one that was found to be a real folder.
+        self._real: list[str] = []
+        self._file_ownership: Ownership | None = None
+
+    def prepare(self) -> None:
+        """Make the folder, its tmp/ and, where it holds no blob, its layout marker. Clears what a kill left in tmp/.
+
+        Raises ZodbvaultError.
+        """
+        try:
+            self._folders.make_folders(self._root, ownership_of(_nearest_folder(self.root), executable=True))
+            self.require_real_folder(str(self.scratch))
+            self._folders.make_folders(str(self.scratch), ownership_of(self.root, executable=True))
+            remove_temporaries(str(self.scratch))
+            if not self.is_filled and read_marker(self.root) != self.layout:
+                marker = self.root / LAYOUT_MARKER
+                with PartFile(marker, ownership_of(self.root), part=self.scratch / "zodbvault-layout.part") as part:
+                    part.file.write(self.layout.encode())
+                    part.publish()
+        except OSError as error:
+            raise ZodbvaultError(f"the blob storage cannot be written: {reason_of(error)}", path=self.folder) from error
+
+    def path_of(self, key: bytes) -> str:
+        """Where the blob `key` stands, if it is there."""
+        return f"{self._root}/{path_for(self.layout, key)}"
+
+    def status_of(self, key: bytes) -> os.stat_result | None:
+        """The status of the file of the blob `key`, or None when it is not there.
+
+        Raises ZodbvaultError when anything but a file in real folders stands in its place.
+        """
+        path = self.path_of(key)
+        self.require_real_folder(os.path.dirname(path))
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ZodbvaultError(f"the site's blob cannot be read: {reason_of(error)}", path=path) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise ZodbvaultError("stands where a blob should, but is no regular file", path=path, hint=_IN_THE_WAY)
+        return status
+
+    def require_real_folder(self, folder: str) -> None:
+        """Raise ZodbvaultError when anything but real folders is on the way from the root to `folder`.
+
+        Those that are not there yet are good. In the order of the keys each folder is looked at once.
+        """
+        names = folder[len(self._root) + 1 :].split("/")
+        known = 0
+        while known < min(len(names), len(self._real)) and names[known] == self._real[known]:
+            known += 1
+        del self._real[known:]
+        for number in range(known, len(names)):
+            path = "/".join((self._root, *names[: number + 1]))
+            try:
+                mode = os.lstat(path).st_mode
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise ZodbvaultError(f"cannot be looked at: {reason_of(error)}", path=path) from error
+            if not stat.S_ISDIR(mode):
+                raise ZodbvaultError("stands where a folder of blobs should be", path=path, hint=_IN_THE_WAY)
+            self._real.append(names[number])
+
+    def copy_out(self, entry: Entry, pool: Pool) -> str:
+        """Copy a blob from the pool to a temporary file here, checked against `entry`; the temporary file's path.
+
+        Raises DamagedBlob, and ZodbvaultError when the copy cannot be written.
+        """
+        if self._file_ownership is None:
+            self._file_ownership = _blob_ownership(self._root)
+        temporary = f"{self.scratch}/{temporary_name(entry.key)}"
+        fd = pool.open(entry.key)
+        if fd is None:
+            raise DamagedBlob("is missing from the pool of blobs", path=pool.path_of(entry.key), hint=_OTHER_STATE)
+        try:
+            size, sha256 = copy_blob(fd, temporary, self._file_ownership, self._batch)
+        except OSError as error:
+            raise ZodbvaultError(
+                f"the blob cannot be copied to {self.path_of(entry.key)}: {reason_of(error)}",
+                path=pool.path_of(entry.key),
+            ) from error
+        finally:
+            os.close(fd)
+        if (size, sha256) != (entry.size, entry.sha256):
+            os.unlink(temporary)
+            raise DamagedBlob(
+                f"is damaged: it holds {size} bytes with sha256 {sha256}, "
+                f"backed up were {entry.size} bytes with {entry.sha256}",
+                path=pool.path_of(entry.key),
+                hint=_OTHER_STATE,
+            )
+        return temporary
+
+    def place(self, key: bytes, temporary: str, *, damaged: bool) -> None:
+        """Give a temporary file its name. damaged: set what stands there aside, until remove_blobs() or
+        finish_replacements() takes it away. Raises ZodbvaultError.
+        """
+        path = self.path_of(key)
+        folder = os.path.dirname(path)
+        try:
+            self._folders.make_folders(folder, ownership_of(self._root, executable=True))
+            if damaged:
+                _set_aside(path)
+                self.set_aside.add(key)
+            os.replace(temporary, path)
+            self._folders.enter(folder)
+        except OSError as error:
+            raise ZodbvaultError(f"the blob cannot be put in place: {reason_of(error)}", path=path) from error
+
+    def finish(self) -> None:
+        """Make all that was placed durable, with its folders. Raises ZodbvaultError."""
+        try:
+            self._folders.finish()
+            self._batch.finish()
+        except OSError as error:
+            raise ZodbvaultError(
+                f"the blob storage cannot be brought to the disk: {reason_of(error)}", path=self.folder
+            ) from error
+
+    def close(self) -> None:
+        """Let go of what was not finished."""
+        self._batch.__exit__(None, None, None)
+        self.set_aside.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_IN_THE_WAY = "A restore writes only real files in real folders below the blob storage: move it away"
+_OTHER_STATE = "The database was not changed. Another date may be whole, and a full backup mends the pool"
+
+
+def open_target(folder: Path, layout_for_empty: Layout) -> Target:
+    """The blobstorage to restore to. Reads only.
+
+    One that has blobs keeps its layout; an empty or missing one gets `layout_for_empty`. Raises ZodbvaultError for
+    the cache of a ZEO client, and for what is no folder or cannot be read.
+    """
+    root = folder.resolve()
+    if root.exists() and not root.is_dir():
+        raise ZodbvaultError("the blob storage is not a folder", path=folder)
+    layout = read_layout(root)
+    is_filled = root.is_dir() and not all(BlobWalk(str(root), each, root).is_empty() for each in (BUSHY, LAWN))
+    return Target(folder, layout if is_filled else layout_for_empty, is_filled=is_filled)
+
+
+def plan_add(entries: Iterable[Entry], pool: Pool, target: Target, *, checksum: bool = False) -> AddPlan:
+    """What add_blobs() will have to do for this state. Looks at names and sizes; changes nothing.
+
+    Raises DamagedBlob when the pool lacks a blob that will be needed, or has it in another size; with `checksum` any
+    blob of the state may be needed. Raises ZodbvaultError when something stands in the way at the target.
+    """
+    blobs = size = lacking = 0
+    examples: list[str] = []
+    for entry in entries:
+        status = target.status_of(entry.key)
+        is_needed = status is None or status.st_size != entry.size
+        if is_needed:
+            blobs += 1
+            size += entry.size
+        if (is_needed or checksum) and pool.size_of(entry.key) != entry.size:
+            lacking += 1
+            if len(examples) < _EXAMPLES:
+                examples.append(pool.path_of(entry.key))
+    if lacking:
+        raise DamagedBlob(
+            f"the pool of blobs lacks {lacking} of the blobs that are needed, or has them in another size: "
+            + ", ".join(examples),
+            path=pool.folder,
+            hint=_OTHER_STATE,
+        )
+    return AddPlan(blobs, size)
+
+
+def add_blobs(
+    entries: Iterable[Entry],
+    pool: Pool,
+    target: Target,
+    checksum: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> AddOutcome:
+    """Add the blobs of a state that the target lacks; durable on return. on_progress: is told the bytes copied so far.
+
+    Each copy is checked against its entry before it gets its name. A blob of the site with another size (or, with
+    `checksum`, another content) is a damaged copy: the good one takes its place, and it waits beside it as
+    `<name>.replaced`. Raises DamagedBlob and ZodbvaultError; the old database has all its blobs then.
+    """
+    target.prepare()
+    added = replaced = copied_bytes = 0
+    for entry in entries:
+        status = target.status_of(entry.key)
+        if status is not None and status.st_size == entry.size and (not checksum or _is_good(target, entry)):
+            continue
+        temporary = target.copy_out(entry, pool)
+        target.place(entry.key, temporary, damaged=status is not None)
+        if status is None:
+            added += 1
+        else:
+            replaced += 1
+        copied_bytes += entry.size
+        if on_progress is not None:
+            on_progress(copied_bytes)
+    target.finish()
+    return AddOutcome(added, replaced, copied_bytes)
+
+
+def remove_blobs(keep: Iterable[Entry], referenced: Iterable[bytes], missing: Iterable[bytes], target: Target) -> int:
+    """Remove the blobs of the target that the restored state does not have, and the folders left empty; how many.
+
+    Never one of `keep` (the state), of `referenced` (what the restored data refer to, ascending) or of `missing` (what
+    the backup's record lists as lacking, few). Also takes away what add_blobs() set aside. What is neither a blob nor
+    ours stays, with one warning. Raises ZodbvaultError.
+    """
+    from heapq import merge
+
+    if not target.root.is_dir():
+        return 0
+    kept = merge((entry.key for entry in keep), referenced, sorted(missing))
+    walk = BlobWalk(str(target.root), target.layout, target.scratch, _remove_if_set_aside)
+    removed = 0
+    with closing(walk.blobs()) as blobs:
+        for key, _ in without(blobs, kept):
+            path = target.path_of(key)
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ZodbvaultError(f"the blob cannot be removed: {reason_of(error)}", path=path) from error
+            remove_empty_folders(path, str(target.root))
+            removed += 1
+    if walk.strange:
+        logger.warning(
+            "%s: left %d files or folders alone that are not blobs of this storage, such as %s",
+            target.folder,
+            walk.strange,
+            walk.strange_example,
+        )
+    return removed
+
+
+def finish_replacements(target: Target) -> None:
+    """Take away the damaged blobs that add_blobs() set aside in this run. After the swap.
+
+    What a killed run set aside remove_blobs() takes away, on its walk. Raises ZodbvaultError.
+    """
+    for key in target.set_aside:
+        aside = target.path_of(key) + REPLACED_SUFFIX
+        try:
+            os.unlink(aside)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _not_removed(aside, error) from error
+
+
+def count_missing(referenced: Iterable[bytes], state_keys: Iterable[bytes], target: Target) -> int:
+    """How many blobs that the data refer to are neither in the state nor in the target. All in ascending order.
+
+    Raises ZodbvaultError when something stands in the way at the target.
+    """
+    missing = 0
+    state = iter(state_keys)
+    in_state = next(state, None)
+    for key in referenced:
+        while in_state is not None and in_state < key:
+            in_state = next(state, None)
+        if in_state != key and target.status_of(key) is None:
+            missing += 1
+    return missing
+
+
+def _is_good(target: Target, entry: Entry) -> bool:
+    """Whether the site's blob has the content that `entry` says."""
+    path = target.path_of(entry.key)
+    fd = open_blob(path)
+    if fd is None:
+        return False
+    try:
+        return hash_blob(fd) == (entry.size, entry.sha256)
+    except OSError as error:
+        # What cannot be read is as good as damaged: the backup's copy takes its place.
+        logger.warning("%s: cannot be read: %s", path, reason_of(error))
+        return False
+    finally:
+        os.close(fd)
+
+
+def _set_aside(path: str) -> None:
+    """Give a damaged blob its second name. What a killed run set aside before stays the one that is kept."""
+    aside = path + REPLACED_SUFFIX
+    try:
+        # As a second link, so that a file of that name stands there at every instant.
+        os.link(path, aside, follow_symlinks=False)
+    except FileExistsError:
+        return
+    except OSError:
+        # No links in this file system, or no more of them.
+        os.rename(path, aside)
+
+
+def _remove_if_set_aside(entry: os.DirEntry[str]) -> bool:
+    if not (_REPLACED_NAME.match(entry.name) and entry.is_file(follow_symlinks=False)):
+        return False
+    try:
+        os.unlink(entry.path)
+    except OSError as error:
+        raise _not_removed(entry.path, error) from error
+    return True
+
+
+def _not_removed(path: str, error: OSError) -> ZodbvaultError:
+    return ZodbvaultError(f"a damaged blob that was replaced cannot be removed: {reason_of(error)}", path=path)
+
+
+def _blob_ownership(root: str) -> Ownership:
+    """Whose a restored blob is: the blobstorage's owner and group, readable for whom it is, writable for nobody.
+
+    As ZODB.blob.set_not_writable leaves it.
+    """
+    status = os.stat(root)
+    return Ownership(status.st_mode & _READ_BITS | stat.S_IRUSR, status.st_uid, status.st_gid)
+
+
+def _nearest_folder(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    while not path.is_dir():
+        path = path.parent
+    return path

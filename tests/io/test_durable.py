@@ -367,7 +367,7 @@ class TestSyncBatch:
     def test_without_syncfs_each_is_synced(
         self, tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        looks = []
+        looks: list[int] = []
         monkeypatch.setattr(durable, "_syncfs_for", looks.append)
         batch = SyncBatch()
         add_files(batch, tmp_path, 100)

@@ -227,7 +227,7 @@ def gzip_like_repozo(data: bytes) -> bytes:
     return file.getvalue()
 
 
-def read(path: Path, size: int, *, compressed: bool = True) -> bytes:
+def read(path: Path, size: int | None, *, compressed: bool = True) -> bytes:
     blocks = list(read_blocks(path, size, compressed=compressed))
     assert all(0 < len(block) <= BLOCK_SIZE for block in blocks)
     assert all(type(block) is bytes for block in blocks)
@@ -262,6 +262,16 @@ class TestReading:
         (tmp_path / "ours").write_bytes(write(cut(data))[0])
         (tmp_path / "repozo's").write_bytes(gzip_like_repozo(data))
         assert read(tmp_path / "ours", len(data)) == read(tmp_path / "repozo's", len(data)) == data
+
+    def test_a_size_that_nobody_knows(self, tmp_path: Path, codec: str) -> None:
+        data = compressible(3_000_000)
+        for content, compressed in [(write(cut(data))[0], True), (gzip_like_repozo(data), True), (data, False)]:
+            (tmp_path / "file").write_bytes(content)
+            assert read(tmp_path / "file", None, compressed=compressed) == data
+            if compressed:
+                (tmp_path / "file").write_bytes(content[:-5])
+                with pytest.raises(DamagedFile):
+                    read(tmp_path / "file", None)
 
     def test_a_mixture_of_members(self, tmp_path: Path, codec: str) -> None:
         ours, _ = write([b"a" * 1000, b"b" * 1000])

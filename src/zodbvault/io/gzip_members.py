@@ -230,10 +230,10 @@ class MemberWriter:
             raise self._error
 
 
-def read_blocks(path: str | Path, size: int, *, compressed: bool, nofollow: bool = True) -> Iterator[bytes]:
+def read_blocks(path: str | Path, size: int | None, *, compressed: bool, nofollow: bool = True) -> Iterator[bytes]:
     """The uncompressed bytes of a stored file, in blocks of 1 to BLOCK_SIZE bytes; exactly `size` bytes in all.
 
-    compressed: gzip, ours (inflated ahead by threads if it has several members) or anyone's. nofollow: refuse a
+    size: None where nothing tells it; then only what a gzip file says of itself is checked. compressed: gzip, ours (inflated ahead by threads if it has several members) or anyone's. nofollow: refuse a
     symlink.
     Raises DamagedFile, at the latest at the end, for all that is not whole: do not believe the bytes before the end.
     """
@@ -241,16 +241,16 @@ def read_blocks(path: str | Path, size: int, *, compressed: bool, nofollow: bool
         try:
             fd = file.fileno()
             stored_size = os.fstat(fd).st_size
-            if not compressed and stored_size != size:
+            if not compressed and size is not None and stored_size != size:
                 raise DamagedFile(f"holds {stored_size:,} bytes instead of {size:,}", path=path)
             total = 0
             for block in _inflate(fd, path, stored_size) if compressed else _read_plain(fd):
                 total += len(block)
-                if total > size:
+                if size is not None and total > size:
                     raise DamagedFile(f"holds more than the {size:,} bytes that were backed up", path=path)
                 if block:
                     yield block
-            if total < size:
+            if size is not None and total < size:
                 raise DamagedFile(f"holds {total:,} bytes instead of {size:,}", path=path)
         except OSError as error:
             raise DamagedFile(f"cannot be read: {reason_of(error)}", path=path) from error

@@ -233,8 +233,9 @@ class MemberWriter:
 def read_blocks(path: str | Path, size: int | None, *, compressed: bool, nofollow: bool = True) -> Iterator[bytes]:
     """The uncompressed bytes of a stored file, in blocks of 1 to BLOCK_SIZE bytes; exactly `size` bytes in all.
 
-    size: None where nothing tells it; then only what a gzip file says of itself is checked. compressed: gzip, ours (inflated ahead by threads if it has several members) or anyone's. nofollow: refuse a
-    symlink.
+    size: None where nothing tells it; then only what a gzip file says of itself is checked.
+    compressed: gzip, ours (inflated ahead by threads if it has several members) or anyone's.
+    nofollow: refuse a symlink.
     Raises DamagedFile, at the latest at the end, for all that is not whole: do not believe the bytes before the end.
     """
     with open_stored(path, nofollow=nofollow) as file:

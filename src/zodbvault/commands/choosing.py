@@ -34,15 +34,16 @@ class NothingThere(ZodbvaultError):
 class BlobChoice:
     """The manifests that give a blob state.
 
-    timestamp: of the backup whose state it is. When that is later than the data, the state is exact after the blobs
-    with a later tid are left out, because between two backups of a chain no blob goes. When it is earlier, it is only
-    known to be good if it has every blob that the data refer to.
+    timestamp: of the backup whose state it is. is_later: that is later than the data; the state is theirs after the
+    blobs with a later tid are left out, because between two backups of a chain no blob goes. is_exact: whether it is
+    theirs; an earlier one is only known to be good if it has every blob that the data refer to.
     """
 
     timestamp: str
     complete: Path
     deltas: tuple[Path, ...]
-    is_exact: bool
+    is_exact: bool = True
+    is_later: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def choose_blobs(repository: Repository, whole: Chain, chain: Chain) -> BlobChoi
                 repository.path(complete),
                 tuple(repository.path(name) for name in deltas),
                 is_exact=length >= wanted,
+                is_later=length > wanted,
             )
     return None
 

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.check import verify_blobs
 from zodbvault.blobs.manifest import merge_state
 from zodbvault.blobs.pool import Pool, backup_only_blobs, prune_pool
 from zodbvault.blobs.source import SourceBlobs
@@ -20,7 +21,7 @@ from zodbvault.commands.blob_state import POOL
 from zodbvault.commands.choosing import BlobChoice, NothingThere, recorded_blob_states
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
-from zodbvault.errors import explained
+from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably
 from zodbvault.repository.chains import newest_timestamp
 from zodbvault.repository.names import (
@@ -101,7 +102,7 @@ def choose_state(repository: Repository, when: str | None) -> BlobChoice:
         raise NothingThere(what, path=repository.location, hint="Nothing was changed.")
     complete, deltas = found
     paths = tuple(repository.location / name for name in deltas)
-    return BlobChoice(stamps[-1], repository.location / complete, paths, is_exact=True)
+    return BlobChoice(stamps[-1], repository.location / complete, paths)
 
 
 def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int) -> bool:
@@ -269,3 +270,22 @@ def _manifests(repository: Repository) -> tuple[Path, ...]:
     return tuple(
         repository.location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(MANIFEST_SUFFIXES)
     )
+
+
+def verify_states(places: Places, when: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What is wrong with each state of the location, or with the one for `when`: its timestamp, and texts."""
+    repository = read_repository(places.location, places.location)
+    stamps = [state.timestamp for state in recorded_states(repository)]
+    if when is not None:
+        stamps = [choose_state(repository, when).timestamp]
+    with Pool(places.location) as pool:
+        return tuple((stamp, _wrong_with_state(repository, stamp, pool)) for stamp in stamps)
+
+
+def _wrong_with_state(repository: Repository, stamp: str, pool: Pool) -> tuple[str, ...]:
+    try:
+        choice = choose_state(repository, stamp)
+        with contextlib.closing(merge_state(choice.complete, choice.deltas, repository.location)) as entries:
+            return tuple(str(finding) for finding in verify_blobs(entries, pool))
+    except ZodbvaultError as error:
+        return (str(error),)

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands.choosing import Choice, choose
 from zodbvault.commands.index_file import copied_index
+from zodbvault.commands.only_blobs import choose_state
 from zodbvault.commands.places import Places, locked, snapshot_places, source_ownership, usual_places
 from zodbvault.commands.restore_blobs import BlobRestore
 from zodbvault.commands.summary import RestoreReport, plural, size_text
 from zodbvault.commands.users_command import run_users_command
-from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.errors import ZodbvaultError, explained, reason_of
 from zodbvault.filestorage.checking import RestoredBytes
 from zodbvault.io.durable import Ownership, PartFile, remove_durably
 from zodbvault.io.gzip_members import read_blocks
@@ -88,65 +89,79 @@ def restore(
     """
     date = None if when is None else parse_when(when)
     places = snapshot_places(settings) if source == "snapshot" else usual_places(settings)
-    choice = _choose_and_say(settings, places, date)
-    _ask(settings, choice, ask)
+    said = _choose_and_say(settings, places, date)
+    _ask(settings, said, ask)
     environment = {
         "ZODBVAULT_RUN_COMMAND": "restore",
         "ZODBVAULT_RUN_LOCATION": str(places.location),
-        "ZODBVAULT_RUN_TIMESTAMP": choice.timestamp if choice else "",
+        "ZODBVAULT_RUN_TIMESTAMP": said or "",
     }
     run_users_command("pre_command", settings.pre_command, environment)
-    with _everything_locked(settings, places, clock) as target:
-        # A backup may have pruned between the question and the lock.
-        repository = read_repository(places.location, places.blobs)
-        if choice is None:
-            choice = _choose_and_say(settings, places, date)
-            assert choice is not None
+    with explained("not restored"):
+        if settings.only_blobs:
+            report = _restore_blobs_alone(settings, places, said or date, clock, checksum=checksum)
         else:
-            choice = choose(repository, choice.timestamp, with_blobs=settings.backup_blobs)
-        report = _restore(
-            settings, repository, choice, target, accept_missing_blobs=accept_missing_blobs, checksum=checksum
-        )
+            with _everything_locked(settings, places, clock) as target:
+                # What was said is what is restored, although a backup may have run since.
+                when = said or _choose_and_say(settings, places, date)
+                repository = read_repository(places.location, places.blobs)
+                choice = choose(repository, when, with_blobs=settings.backup_blobs)
+                report = _restore(
+                    settings, repository, choice, target, accept_missing_blobs=accept_missing_blobs, checksum=checksum
+                )
     environment["ZODBVAULT_RUN_TIMESTAMP"] = report.timestamp
     run_users_command("post_command", settings.post_command, environment)
     return report
 
 
-def _choose_and_say(settings: Settings, places: Places, date: str | None) -> Choice | None:
-    """Choose what to restore and say it. None when the place is not there yet and `pre_command` may bring it."""
+def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str | None:
+    """Choose what to restore and say it; its timestamp. None when the place may come with `pre_command`."""
     if not places.location.is_dir() and settings.pre_command.strip():
         logger.info("%s is not there yet; pre_command runs first.", places.location)
         return None
     repository = read_repository(places.location, places.blobs)
+    if settings.only_blobs:
+        state = choose_state(repository, date)
+        logger.info("Restoring the blobs of %s to %s.", state.timestamp, settings.blob_storage)
+        return state.timestamp
     choice = choose(repository, date, with_blobs=settings.backup_blobs)
-    last = choice.chain.newest
-    logger.info(
-        "Restoring %s to %s: full %s%s, %s.",
-        last.timestamp,
-        settings.datafs,
-        choice.chain.timestamp,
-        f" and {plural(len(choice.chain.lines) - 1, 'incremental')}" if len(choice.chain.lines) > 1 else "",
-        size_text(last.end),
-    )
+    chain, last = choice.chain, choice.chain.newest
+    incrementals = f" and {plural(len(chain.lines) - 1, 'incremental')}" if len(chain.lines) > 1 else ""
+    what = (last.timestamp, settings.datafs, chain.timestamp, incrementals, size_text(last.end))
+    logger.info("Restoring %s to %s: full %s%s, %s.", *what)
     if choice.blobs is not None:
         logger.info("The blobs are those of %s, from %s.", choice.blobs.timestamp, places.blobs)
     elif settings.backup_blobs:
-        logger.warning(
-            "No blob state is known for %s; the blobs that the data refer to have to be there.", last.timestamp
-        )
+        logger.warning("No blobs are known for %s; those that the data refer to have to be there.", last.timestamp)
     newer = None if date is None else newest_of_the_day(repository.chains, date)
     if newer is not None and newer != choice.timestamp:
         logger.warning("A date alone means its midnight, UTC. Newest of %s: %s", date, newer)
-    return choice
+    return choice.timestamp
 
 
-def _ask(settings: Settings, choice: Choice | None, ask: Callable[[str], bool] | None) -> None:
+def _restore_blobs_alone(
+    settings: Settings, places: Places, when: str | None, clock: Clock, *, checksum: bool
+) -> RestoreReport:
+    """Restore the blobs of a site whose records live elsewhere."""
+    with locked((usual_places(settings), snapshot_places(settings), places), clock.now(), writable_only=True):
+        state = choose_state(read_repository(places.location, places.location), when)
+        assert settings.blob_storage is not None
+        scratch = settings.blob_storage.resolve().parent
+        with BlobRestore.opened(settings.blob_storage, places.location, state, (), scratch, checksum=checksum) as blobs:
+            blobs.check_before_writing(None, is_known=True)
+            blobs.add()
+            blobs.remove(())
+    return RestoreReport(f"Restored the blobs of {state.timestamp}{blobs.summary()}.", state.timestamp)
+
+
+def _ask(settings: Settings, timestamp: str | None, ask: Callable[[str], bool] | None) -> None:
     """Go on only after a yes, where a question is to be asked."""
     if ask is None:
         return
-    state = f"the backup of {choice.timestamp}" if choice is not None else "the chosen backup"
-    blobs = f" and the blobs in {settings.blob_storage}" if settings.blob_storage is not None else ""
-    if not ask(f"This will replace {settings.datafs}{blobs} by {state}. Are you sure?"):
+    state = f"the backup of {timestamp}" if timestamp is not None else "the chosen backup"
+    data = "" if settings.only_blobs else f"{settings.datafs}"
+    blobs = f"the blobs in {settings.blob_storage}" if settings.blob_storage is not None else ""
+    if not ask(f"This will replace {' and '.join(filter(None, (data, blobs)))} by {state}. Are you sure?"):
         raise Declined(
             "not restored: the question was not answered with yes",
             hint="Nothing was changed. Without a terminal, use --no-prompt.",
@@ -194,12 +209,20 @@ def _restore(
     had_database = size_of(target.resolved) is not None
     ownership = _ownership(target)
     with contextlib.ExitStack() as stack:
-        referenced = stack.enter_context(SortedKeys(target.resolved.parent))
-        blobs = stack.enter_context(BlobRestore.opened(settings, repository, choice, checksum=checksum))
-        blobs.check_before_writing()
+        scratch = target.resolved.parent
+        referenced = stack.enter_context(SortedKeys(scratch))
+        record = repository.record_of(chain.newest)
+        missing = record.blobs.missing if record is not None and record.blobs is not None else ()
+        blobs = stack.enter_context(
+            BlobRestore.opened(
+                settings.blob_storage, repository.blob_location, choice.blobs, missing, scratch, checksum=checksum
+            )
+        )
+        last_tid = bytes.fromhex(record.last_tid) if record is not None and record.last_tid is not None else None
+        blobs.check_before_writing(last_tid, is_known=record is not None)
         new = stack.enter_context(PartFile(target.resolved, ownership, part=target.restoring))
         checked = _write(repository, chain.lines, new, lambda oid, tid: referenced.add(oid + tid))
-        blobs.plan(checked.last_tid, referenced, accept_missing=accept_missing_blobs)
+        blobs.judge(checked, referenced, accept_missing=accept_missing_blobs)
         index = stack.enter_context(_index(repository, chain.timestamp, target, new, ownership))
         if had_database:
             blobs.add()
@@ -208,7 +231,7 @@ def _restore(
             # A Zope that is started after a kill would make an empty database here, and empty the blob folder.
             _swap(target, new, index)
             blobs.add()
-        blobs.remove()
+        blobs.remove(referenced)
     return RestoreReport(
         f"Restored {target.configured} to {choice.timestamp}: {size_text(chain.newest.end)}{blobs.summary()}.",
         choice.timestamp,

@@ -5,15 +5,14 @@ Takes no lock: a running backup is neither disturbed nor waited for.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.spill import SortedKeys
-from zodbvault.commands.choosing import chains_to_restore, choose, choose_blobs
+from zodbvault.commands.choosing import chains_to_restore, choose
 from zodbvault.commands.places import usual_places
-from zodbvault.commands.verify_blobs import BlobVerification
+from zodbvault.commands.verify_blobs import missing_from_state, verify_chains_blobs
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
 from zodbvault.io.gzip_members import read_blocks
@@ -22,6 +21,7 @@ from zodbvault.repository.store import Repository, read_repository, size_of
 from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
+    from zodbvault.commands.places import Places
     from zodbvault.filestorage.checking import CheckedRange
     from zodbvault.repository.chains import Chain
     from zodbvault.repository.dat import Line
@@ -54,9 +54,7 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
     date = None if when is None else parse_when(when)
     places = usual_places(settings)
     if settings.only_blobs:
-        from zodbvault.commands.only_blobs import verify_blobs_alone
-
-        return verify_blobs_alone(places, date)
+        return _verify_blobs_alone(places, date)
     repository = read_repository(places.location, places.blobs)
     if date is not None:
         chains: tuple[Chain, ...] = (choose(repository, date, with_blobs=False).chain,)
@@ -76,25 +74,38 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
             logger.info("The chain of %s was pruned meanwhile.", chain.timestamp)
             continue
         findings += found
+    if settings.backup_blobs:
+        readable = [chain for chain in chains if chain.lines]
+        findings += [Finding(*each) for each in verify_chains_blobs(repository, readable)]
     return _report(chains, findings, deep=deep)
 
 
+def _verify_blobs_alone(places: Places, date: str | None) -> VerifyReport:
+    """The same for a site whose blobs alone are backed up."""
+    from zodbvault.commands.only_blobs import verify_states
+
+    states = verify_states(places, date)
+    lines = []
+    for timestamp, wrong in states:
+        lines.append(f"{timestamp}: blobs checked: {'DAMAGED' if wrong else 'good'}")
+        lines += [f"  {what}" for what in wrong]
+    if not states:
+        lines.append(f"No backups in {places.location}.")
+    return VerifyReport(tuple(lines), good=bool(states) and not any(wrong for _, wrong in states))
+
+
 def _verify_chain(settings: Settings, repository: Repository, chain: Chain, *, deep: bool) -> list[Finding]:
-    """Everything that is wrong with one chain."""
+    """Everything that is wrong with one chain, but for the content of its blobs."""
     if chain.damage is not None:
         return [Finding(chain.timestamp, str(chain.damage))]
     findings = [finding for line in chain.lines for finding in _verify_line(repository, line, deep=deep)]
-    with contextlib.ExitStack() as stack:
-        referenced: SortedKeys | None = None
-        if deep and not findings:
-            referenced = stack.enter_context(SortedKeys(repository.location))
-            findings += _follow_transactions(repository, chain, referenced)
-        if settings.backup_blobs:
-            choice = choose_blobs(repository, chain, chain)
-            findings += [
-                Finding(chain.newest.timestamp, what)
-                for what in BlobVerification(repository, chain, choice).findings(referenced)
-            ]
+    if not deep or findings:
+        return findings
+    with SortedKeys(repository.location) as referenced:
+        findings += _follow_transactions(repository, chain, referenced)
+        if settings.backup_blobs and not findings:
+            what = missing_from_state(repository, chain, referenced)
+            findings += [Finding(chain.newest.timestamp, what)] if what else []
     return findings
 
 

@@ -1,0 +1,127 @@
+"""The blobs' part of a verification: manifests against their records, each blob of the pool against its manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import logging
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.check import verify_blobs
+from zodbvault.blobs.layouts import bushy_path, key_of_bushy
+from zodbvault.blobs.manifest import merge_state
+from zodbvault.blobs.pool import Pool
+from zodbvault.commands.choosing import choose_blobs
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.hashing import sha256_of
+from zodbvault.repository.store import size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Sequence
+
+    from zodbvault.blobs.manifest import Entry
+    from zodbvault.commands.choosing import BlobChoice
+    from zodbvault.repository.chains import Chain
+    from zodbvault.repository.records import BlobRecord
+    from zodbvault.repository.store import Repository
+
+logger = logging.getLogger("zodbvault")
+
+
+def verify_chains_blobs(repository: Repository, chains: Sequence[Chain]) -> list[tuple[str, str]]:
+    """What is wrong with the blob states of `chains`: pairs of a backup's timestamp and a text.
+
+    Between two backups of a chain no blob goes, so the newest state of a chain has all blobs of the earlier ones. A
+    blob that several chains share is read once.
+    """
+    assert repository.blob_location is not None
+    findings: list[tuple[str, str]] = []
+    states: list[tuple[Chain, BlobChoice]] = []
+    for chain in chains:
+        wrong = _verify_manifests(repository, chain)
+        choice = choose_blobs(repository, chain, chain)
+        if choice is None or not choice.is_exact:
+            wrong.append((chain.newest.timestamp, "has no blob state: it restores only where the blobs are there"))
+        elif not wrong:
+            states.append((chain, choice))
+        findings += wrong
+    with Pool(repository.blob_location) as pool:
+        scratch = repository.blob_location
+        with contextlib.ExitStack() as stack:
+            streams = [
+                stack.enter_context(contextlib.closing(merge_state(choice.complete, choice.deltas, scratch)))
+                for _, choice in states
+            ]
+            try:
+                wrong_blobs = {finding.path: str(finding) for finding in verify_blobs(_each_once(streams), pool)}
+            except ZodbvaultError as error:
+                return [*findings, *((chain.newest.timestamp, str(error)) for chain, _ in states)]
+        if wrong_blobs:
+            for chain, choice in states:
+                with contextlib.closing(merge_state(choice.complete, choice.deltas, scratch)) as entries:
+                    named = {pool.path_of(entry.key) for entry in entries if pool.path_of(entry.key) in wrong_blobs}
+                # Any backup of the chain may need the blob, so it is said of the full.
+                findings += [(chain.timestamp, wrong_blobs[path]) for path in sorted(named)]
+    return findings
+
+
+def missing_from_state(repository: Repository, chain: Chain, referenced: Iterable[bytes]) -> str | None:
+    """What to say of blobs that the data of `chain` refer to and its blob state lacks; None when there are none.
+
+    referenced: keys in ascending order. Blobs that the site had lost already are warned about.
+    """
+    choice = choose_blobs(repository, chain, chain)
+    record = repository.record_of(chain.newest)
+    lost_paths = record.blobs.missing if record is not None and record.blobs is not None else ()
+    lost = {key for path in lost_paths if (key := key_of_bushy(path)) is not None}
+    if lost:
+        logger.warning("%d blobs were lost on the site before %s.", len(lost), chain.newest.timestamp)
+    if choice is None:
+        return next((f"refers to the blob {bushy_path(key)}, and has no blob state" for key in referenced), None)
+    with contextlib.closing(merge_state(choice.complete, choice.deltas, repository.location)) as entries:
+        lacking = _lacking(referenced, (entry.key for entry in entries), lost)
+        first = next(lacking, None)
+        number = 1 + sum(1 for _ in lacking)
+    return None if first is None else f"refers to {number} blobs that its manifest lacks, such as {bushy_path(first)}"
+
+
+def _verify_manifests(repository: Repository, chain: Chain) -> list[tuple[str, str]]:
+    """Whether the manifest of each backup is there, in the size and with the sha256 that its record says."""
+    found: list[tuple[str, str]] = []
+    for line in chain.lines:
+        record = repository.record_of(line)
+        if record is not None and record.blobs is not None:
+            what = _wrong_with_manifest(repository, record.blobs)
+            found += [(line.timestamp, what)] if what is not None else []
+    return found
+
+
+def _wrong_with_manifest(repository: Repository, blobs: BlobRecord) -> str | None:
+    path = repository.path(blobs.manifest)
+    size = size_of(path)
+    if size is None:
+        return f"{blobs.manifest} is missing"
+    try:
+        is_same = (size, sha256_of(path)[1]) == (blobs.stored_size, blobs.sha256)
+    except ZodbvaultError as error:
+        return str(error)
+    return None if is_same else f"{blobs.manifest} is not what was written"
+
+
+def _each_once(streams: list[Generator[Entry, None, None]]) -> Iterator[Entry]:
+    """The entries of several states in the order of their keys, equal ones once."""
+    before: Entry | None = None
+    for entry in heapq.merge(*streams):
+        if entry != before:
+            yield entry
+        before = entry
+
+
+def _lacking(referenced: Iterable[bytes], state: Iterator[bytes], lost: set[bytes]) -> Iterator[bytes]:
+    """The keys of `referenced` that are neither in `state` nor in `lost`; both in ascending order."""
+    in_state = next(state, None)
+    for key in referenced:
+        while in_state is not None and in_state < key:
+            in_state = next(state, None)
+        if in_state != key and key not in lost:
+            yield key

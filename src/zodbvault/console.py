@@ -21,18 +21,21 @@ LOGGER_NAME = "zodbvault"
 
 @contextmanager
 def logging_to_stderr(level: int) -> Iterator[logging.Logger]:
-    """Write the project's log lines from `level` on to standard error; with times (UTC) when it is DEBUG."""
+    """Write the project's log lines from `level` on to standard error; with times (UTC) when it is DEBUG.
+
+    May be nested: the innermost one counts.
+    """
     logger = logging.getLogger(LOGGER_NAME)
     handler = logging.StreamHandler()
     handler.setFormatter(_formatter(with_times=level <= logging.DEBUG))
-    old_level, old_propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
+    old_level, old_propagate, old_handlers = logger.level, logger.propagate, logger.handlers
+    logger.handlers = [handler]
     logger.setLevel(level)
     logger.propagate = False
     try:
         yield logger
     finally:
-        logger.removeHandler(handler)
+        logger.handlers = old_handlers
         logger.setLevel(old_level)
         logger.propagate = old_propagate
 

@@ -353,7 +353,7 @@ OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for n
 
 
 class ConfigurationError(ZodbvaultError):
-    """The configuration of a site cannot be used. mistakes: all of them, each a sentence that names its option."""
+    """The configuration of a site cannot be used. mistakes: all of them, each naming its option."""
 
     exit_code = 2
 
@@ -438,7 +438,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Parsed:
-    """The settings of a site, and what its administrator should know of the options, a sentence each."""
+    """The settings of a site, and what its administrator should know of the options, a line each."""
 
     settings: Settings
     warnings: tuple[str, ...]
@@ -524,7 +524,7 @@ class _Reader:
         if option is None:
             meant = nearest_option(name)
             self._warn(
-                name, f"nobody knows this option; did you mean {meant}?" if meant else "nobody knows this option."
+                name, f"nobody knows this option; did you mean {meant}?" if meant else "nobody knows this option"
             )
             return
         if value == "":
@@ -532,7 +532,7 @@ class _Reader:
         other = self._values.get(option.name)
         if other is not None and str(other).rstrip(os.sep) != str(value).rstrip(os.sep):
             names = " and ".join((option.name, *option.aliases))
-            self._mistake(name, f"{names} are two spellings of one option and are set differently; keep one of them.")
+            self._mistake(name, f"{names} are two spellings of one option and are set differently; keep one of them")
             return
         self._values[option.name] = value
 
@@ -540,7 +540,7 @@ class _Reader:
         self.mistakes.append(f"{self._around.section} {name}: {text}")
 
     def _warn(self, name: str, text: str) -> None:
-        self.warnings.append(f"{self._around.section} {name}: {text.replace('``', '')}")
+        self.warnings.append(f"{self._around.section} {name}: {text.replace('``', '').rstrip('.')}")
 
     def _refuse(self, option: Option) -> None:
         """Accept only the default of an option that is not offered yet."""
@@ -553,7 +553,7 @@ class _Reader:
         else:
             is_default = self._text(option.name).strip() == option.default
         if not is_default:
-            self._mistake(option.name, f"zodbvault does not offer this yet. {option.help}")
+            self._mistake(option.name, f"zodbvault does not offer this yet. {option.help.rstrip('.')}")
 
     def _boolean(self, name: str) -> bool:
         """True for the known words; as in the recipe that we replicate everything else is false."""
@@ -562,7 +562,7 @@ class _Reader:
             return value
         word = str(value).strip().lower()
         if word not in TRUE_WORDS and word not in FALSE_WORDS:
-            self._warn(name, f"{value!r} is neither true nor false; it counts as false.")
+            self._warn(name, f"{value!r} is neither true nor false, and a buildout takes it for false")
         return word in TRUE_WORDS
 
     def _number(self, name: str) -> int:
@@ -572,21 +572,22 @@ class _Reader:
         digits = value.strip() if isinstance(value, str) else ""
         if digits.isascii() and digits.isdecimal() and len(digits) < 10:
             return int(digits)
-        self._mistake(name, f"{value!r} is not a whole number from 0 on.")
+        self._mistake(name, f"{value!r} is not a whole number from 0 on")
         return 0
 
     def _choice(self, name: str) -> str:
         option = OPTION_BY_NAME[name]
-        word = self._text(name).strip().lower()
+        value = self._values.get(name, option.default)
+        word = value.strip().lower() if isinstance(value, str) else ""
         if word not in option.choices:
-            self._mistake(name, f"{word!r} is not one of: {', '.join(option.choices)}.")
+            self._mistake(name, f"{value!r} is not one of: {', '.join(option.choices)}")
         return word
 
     def _text(self, name: str) -> str:
         value = self._values.get(name, OPTION_BY_NAME[name].default)
         if isinstance(value, str) and "\0" not in value:
             return value
-        self._mistake(name, f"{value!r} is not text.")
+        self._mistake(name, f"{value!r} is not text")
         return ""
 
     def _backups(self, name: str) -> Path:
@@ -605,7 +606,7 @@ class _Reader:
             return None if not default else expand_path(default, folder)
         text = self._text(name).strip()
         if "\n" in text or "\r" in text:
-            self._mistake(name, f"{text!r} is not one path.")
+            self._mistake(name, f"{text!r} is not one path")
             return None
         if not text:
             return None
@@ -619,14 +620,14 @@ class _Reader:
 
         for variable in re.findall(r"\$(\w+|\{[^}]*\})", text, re.ASCII):
             if variable.strip("{}") not in os.environ:
-                self._warn(name, f"{text!r}: no such variable as ${variable} is in the environment; it stays as it is.")
+                self._warn(name, f"{text!r}: no such variable as ${variable} is in the environment; it stays as it is")
 
     def _datafs(self, only_blobs: bool) -> Path:
         datafs = self._path("datafs", self._around.base, self._around.datafs)
         if datafs is not None:
             return datafs
         if not only_blobs:
-            self._mistake("datafs", "is not set; it names the FileStorage to back up.")
+            self._mistake("datafs", "is not set; it names the FileStorage to back up")
         return self._around.var / "filestorage" / "Data.fs"
 
     def _check_blobs(
@@ -634,19 +635,19 @@ class _Reader:
     ) -> None:
         section = self._around.section
         if only_blobs and not backup_blobs:
-            self._mistake("only_blobs", "true contradicts backup_blobs = false: nothing would be backed up.")
+            self._mistake("only_blobs", "true contradicts backup_blobs = false: nothing would be backed up")
         if not backup_blobs:
             return
         if blob_storage is None:
             if "blob_storage" not in self._values:
-                text = f"No blob_storage found. Set it, or set backup_blobs = false in the {section} section."
+                text = f"No blob_storage found. Set it, or set backup_blobs = false in the {section} section"
                 self._mistake("blob_storage", text)
             return
         for name, folder in folders.items():
             if _is_within(folder, blob_storage):
-                self._mistake(name, f"{folder} lies in the blob_storage {blob_storage}.")
+                self._mistake(name, f"{folder} lies in the blob_storage {blob_storage}")
             elif "blob" in name and _is_within(blob_storage, folder / "blobs"):
-                self._mistake(name, f"{folder} keeps blobs where the blob_storage {blob_storage} is.")
+                self._mistake(name, f"{folder} keeps blobs where the blob_storage {blob_storage} is")
 
     def _check_distinct(self, folders: Mapping[str, Path]) -> None:
         names_by_folder: dict[Path, list[str]] = {}
@@ -654,7 +655,7 @@ class _Reader:
             names_by_folder.setdefault(folder, []).append(name)
         for folder, names in names_by_folder.items():
             if len(names) > 1:
-                self._mistake(" and ".join(names), f"these must be distinct locations, and both are {folder}.")
+                self._mistake(" and ".join(names), f"these must be distinct locations, and both are {folder}")
 
 
 def expand_path(text: str, folder: Path) -> Path:

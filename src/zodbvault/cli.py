@@ -1,0 +1,83 @@
+"""The program `zodbvault`: for sites without buildout, configured by a toml file.
+
+It reads the arguments and the file; from the Settings on it goes the way of the generated scripts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zodbvault.scripts import DESCRIPTIONS, EXIT_CODES, add_arguments, exit_code_of, log_level, run_command
+from zodbvault.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DESCRIPTION = """\
+Back up and restore a ZODB FileStorage (Data.fs) with its blobs.
+"""
+
+CONFIGURATION = """\
+The toml file has a table for each site, with the options that a buildout part has too:
+
+  [site.plone]
+  datafs = "filestorage/Data.fs"
+  blob_storage = "blobstorage"
+
+Relative paths start from the folder of the file. Backups go to the folder var beside the file, if locationprefix does
+not say otherwise: var/plones, var/plone-blobstorages, var/plone-snapshots and var/plone-blobstoragesnapshots for a site
+called plone.
+"""
+
+_COMMANDS = ("backup", "snapshot", "restore", "verify", "list")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code. Leaves through SystemExit(2) for arguments that are wrong."""
+    options = _parser().parse_args(arguments)
+
+    def load_and_run() -> int:
+        from zodbvault.site_file import DEFAULT_FILE, read_site_file
+
+        settings = read_site_file(options.config or DEFAULT_FILE, options.site)
+        command = "snapshotrestore" if options.command == "restore" and options.snapshot else options.command
+        return run_command(command, settings, options)
+
+    return exit_code_of(load_and_run, log_level(quiet=options.quiet, debug=options.debug))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zodbvault",
+        description=DESCRIPTION,
+        epilog=f"{CONFIGURATION}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"zodbvault {VERSION}")
+    _add_site(parser, default=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        subparser = commands.add_parser(
+            command,
+            help=DESCRIPTIONS[command],
+            description=DESCRIPTIONS[command],
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        # The same two as before the command; left out here they must not undo what was said there.
+        _add_site(subparser, default=argparse.SUPPRESS)
+        add_arguments(subparser, command)
+        if command == "restore":
+            subparser.add_argument("--snapshot", action="store_true", help="restore a snapshot, not a backup")
+    return parser
+
+
+def _add_site(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=default, help="the toml file; without it ./zodbvault.toml"
+    )
+    parser.add_argument("--site", metavar="NAME", default=default, help="the site; not needed where there is only one")

@@ -1,0 +1,225 @@
+"""The one function that generated scripts call: arguments, calls of commands, errors, exit codes."""
+
+from __future__ import annotations
+
+import errno
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stand_ins import Calls, install_stand_ins
+from zodbvault.errors import ZodbvaultError
+from zodbvault.scripts import DESCRIPTIONS, run
+from zodbvault.settings import Surroundings, parse_settings, settings_from_plain, settings_to_plain
+
+PLAIN = settings_to_plain(
+    parse_settings({}, Surroundings("backup", "[backup]", Path("/s"), Path("/s/var"), "Data.fs", "blobs")).settings
+)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return install_stand_ins(monkeypatch)
+
+
+def refused(command: str, *arguments: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(command, PLAIN, arguments)
+    assert caught.value.code == 2
+
+
+def test_backup(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("backup", PLAIN, []) == 0
+    assert calls.only.name == "backup"
+    assert calls.only.settings == settings_from_plain(PLAIN)
+    assert calls.only.full is False
+    assert calls.only.clock.now() > 0
+    assert capsys.readouterr() == ("", "INFO: backed up\n")
+
+
+def test_full_backup(calls: Calls) -> None:
+    assert run("backup", PLAIN, ["--full"]) == 0
+    assert calls.only.full is True
+
+
+def test_snapshot(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("snapshot", PLAIN, []) == 0
+    assert calls.only.name == "snapshot"
+    assert capsys.readouterr() == ("", "INFO: snapshot made\n")
+
+
+@pytest.mark.parametrize(("command", "source"), [("restore", "location"), ("snapshotrestore", "snapshot")])
+def test_restore(command: str, source: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, PLAIN, []) == 0
+    call = calls.only
+    assert (call.name, call.source, call.when) == ("restore", source, None)
+    assert (call.accept_missing_blobs, call.checksum) == (False, False)
+    assert callable(call.ask)
+    assert capsys.readouterr() == ("", "INFO: restored\n")
+
+
+def test_restore_with_all_arguments(calls: Calls) -> None:
+    assert run("restore", PLAIN, ["-n", "--accept-missing-blobs", "--checksum", "2026-11-23"]) == 0
+    call = calls.only
+    assert (call.ask, call.when, call.accept_missing_blobs, call.checksum) == (None, "2026-11-23", True, True)
+
+
+def test_the_question_is_put_on_standard_error(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def restore(*_: object, ask: Any, **__: object) -> Any:
+        answer = ask("Are you sure?")
+        raise ZodbvaultError(f"answered {answer}")
+
+    calls.results["restore"] = restore
+    monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+    assert run("restore", PLAIN, []) == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert run("restore", PLAIN, []) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "Are you sure? (yes/no) ERROR: answered True",
+        "Are you sure? (yes/no) ",
+        "ERROR: answered False",
+    ]
+
+
+@pytest.mark.parametrize("command", ["restore", "snapshotrestore", "verify", "list"])
+def test_a_date_may_be_an_argument_or_an_option(command: str, calls: Calls) -> None:
+    for arguments in (["2026-11-23-18-05-00"], ["--date", "2026-11-23-18-05-00"], ["-n", "--date=2026-11-23-18-05-00"]):
+        calls.calls.clear()
+        assert run(command, PLAIN, arguments) == 0
+        assert calls.only.when == "2026-11-23-18-05-00"
+    refused(command, "2026-11-23", "--date", "2026-11-24")
+    refused(command, "2026-11-23", "2026-11-24")
+
+
+def test_verify(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", PLAIN, ["--deep"]) == 0
+    assert (calls.only.deep, calls.only.when) == (True, None)
+    assert capsys.readouterr() == ("all is well\n", "")
+
+
+def test_list(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list", PLAIN, []) == 0
+    assert calls.only.name == "list_backups"
+    assert capsys.readouterr() == ("one\ntwo\n", "")
+
+
+@pytest.mark.parametrize("command", DESCRIPTIONS)
+def test_a_quiet_success_says_nothing(command: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    for quiet in ("-q", "--quiet"):
+        assert run(command, PLAIN, ["-n", quiet]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_quiet_verify_says_what_is_wrong(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    calls.results["verify"].lines, calls.results["verify"].good = ("a blob is missing",), False
+    try:
+        assert run("verify", PLAIN, ["-q"]) == 1
+    finally:
+        calls.results["verify"].lines, calls.results["verify"].good = ("all is well",), True
+    assert capsys.readouterr().out == "a blob is missing\n"
+
+
+@pytest.mark.parametrize("command", DESCRIPTIONS)
+def test_help_says_what_the_exit_codes_mean(command: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(command, PLAIN, ["-h"])
+    assert caught.value.code == 0
+    out, err = capsys.readouterr()
+    assert "75 another run is at work" in out
+    assert err == ""
+    assert calls.calls == []
+
+
+def test_arguments_that_are_wrong(calls: Calls) -> None:
+    refused("backup", "--nonsense")
+    refused("backup", "2026-11-23")
+    refused("backup", "--ful")
+    refused("snapshot", "--full")
+    refused("restore", "--full")
+    refused("list", "--deep")
+    refused("backup", "-q", "--debug")
+    assert calls.calls == []
+
+
+# Errors
+
+
+class Busy(ZodbvaultError):
+    exit_code = 75
+
+
+def outcome(calls: Calls, capsys: pytest.CaptureFixture[str], error: BaseException, *arguments: str) -> tuple[int, str]:
+    calls.results["backup"] = error
+    code = run("backup", PLAIN, arguments)
+    out, err = capsys.readouterr()
+    assert out == ""
+    return code, err
+
+
+def test_an_error_of_ours_is_one_line(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    error = ZodbvaultError("is damaged", path="/a\nb", hint="Do this.")
+    assert outcome(calls, capsys, error) == (1, "ERROR: /a\\nb: is damaged. Do this.\n")
+    assert outcome(calls, capsys, error, "-q") == (1, "ERROR: /a\\nb: is damaged. Do this.\n")
+    assert outcome(calls, capsys, Busy("is held")) == (75, "ERROR: is held\n")
+
+
+def test_the_systems_errors_name_the_file(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = outcome(calls, capsys, OSError(errno.EIO, "Input/output error", "/disk/file"))
+    assert code == 1
+    assert err.startswith("ERROR: /disk/file: Input/output error. ")
+    assert err.count("\n") == 1
+    assert outcome(calls, capsys, OSError("odd"))[1].startswith("ERROR: odd. ")
+
+
+def test_a_bug_is_one_line_too(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = outcome(calls, capsys, KeyError("a\nb"))
+    assert code == 1
+    assert err.startswith("ERROR: this is a bug in zodbvault: KeyError: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ZodbvaultError("x"), OSError("x"), ValueError("x")])
+def test_with_debug_the_traceback_is_shown(error: Exception, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = outcome(calls, capsys, error, "--debug")
+    assert code == 1
+    assert "Traceback" in err
+    assert " ERROR: " in err.splitlines()[-1]
+
+
+def test_ctrl_c(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(calls, capsys, KeyboardInterrupt()) == (
+        130,
+        "ERROR: Interrupted. It is safe to run the same command again.\n",
+    )
+
+
+# Options
+
+
+def test_the_option_debug_is_as_the_argument_and_quiet_wins(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    calls.results["backup"] = ValueError("x")
+    run("backup", {**PLAIN, "debug": True}, [])
+    assert "Traceback" in capsys.readouterr().err
+    run("backup", {**PLAIN, "debug": True}, ["-q"])
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_snapshots_are_not_restored_where_the_option_forbids_it(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("snapshotrestore", {**PLAIN, "enable_snapshotrestore": False}, ["-n"]) == 2
+    assert "enable_snapshotrestore" in capsys.readouterr().err
+    assert calls.calls == []
+
+
+def test_tests_may_set_the_clock(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZODBVAULT_TEST_NOW", "1970-01-01-00-01-00")
+    run("backup", PLAIN, [])
+    assert calls.only.clock.now() == 60

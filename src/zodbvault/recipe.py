@@ -1,0 +1,169 @@
+"""The zc.buildout recipe: a section of a buildout becomes settings, and scripts that hold them.
+
+All options are derived in the constructor, since buildout compares them next with those of the last run; `install` only
+creates. Removing a part removes its scripts and never a backup.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import zc.buildout
+import zc.buildout.easy_install
+import zc.recipe.egg
+
+from zodbvault.errors import reason_of
+from zodbvault.settings import ConfigurationError, Surroundings, expand_path, parse_settings, settings_to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, MutableMapping
+
+    from zodbvault.settings import Settings
+
+logger = logging.getLogger("zodbvault")
+
+ZOPE_RECIPES = frozenset({"plone.recipe.zeoserver", "plone.recipe.zope2instance", "plone.recipe.zope2zeoserver"})
+"""Recipes of parts that know where a site's data are, in lower case."""
+
+BUILDOUT_KEYS = frozenset(
+    {
+        "allow-hosts",
+        "bin-directory",
+        "buildout-directory",
+        "develop-eggs-directory",
+        "eggs",
+        "eggs-directory",
+        "executable",
+        "extra-paths",
+        "find-links",
+        "index",
+        "newest",
+        "offline",
+        "parts-directory",
+        "python",
+        "recipe",
+        "relative-paths",
+        "unzip",
+    }
+)
+"""What buildout and zc.recipe.egg keep in a section beside the recipe's own options."""
+
+
+class Buildout(Protocol):
+    """What we use of zc.buildout's Buildout: sections by name."""
+
+    def __getitem__(self, section: str) -> MutableMapping[str, str]: ...
+
+
+class Recipe:
+    """One part of a buildout."""
+
+    def __init__(self, buildout: Buildout, name: str, options: MutableMapping[str, str]) -> None:
+        """Check and derive all options. Raises zc.buildout.UserError with all mistakes."""
+        self._bin = os.path.abspath(buildout["buildout"]["bin-directory"])
+        self._egg = zc.recipe.egg.Egg(buildout, "zodbvault", options)
+        own = {key: value for key, value in options.items() if not _belongs_to_buildout(key)}
+        try:
+            parsed = parse_settings(own, _surroundings(buildout, name, Path(self._bin).parent))
+        except ConfigurationError as error:
+            raise zc.buildout.UserError("\n".join(error.mistakes)) from error
+        for warning in parsed.warnings:
+            logger.warning("%s", warning)
+        self.settings = parsed.settings
+        for key, value in settings_to_plain(self.settings).items():
+            if key != "part" and value is not None:
+                options[key] = str(value).lower() if isinstance(value, bool) else str(value)
+
+    def install(self) -> list[str]:
+        """Make the folders and the scripts; the scripts are what buildout removes with the part."""
+        for folder in self.settings.folders():
+            _make_folder(folder)
+        _, working_set = self._egg.working_set(["zodbvault"])
+        generated: list[str] = []
+        for script, command in script_names(self.settings).items():
+            generated += zc.buildout.easy_install.scripts(
+                [(script, "zodbvault.scripts", "run")],
+                working_set,
+                sys.executable,
+                self._bin,
+                initialization=settings_source(self.settings),
+                arguments=f"{command!r}, settings",
+            )
+        return generated
+
+    # A folder or a script that someone removed comes back with the next run of buildout.
+    update = install
+
+
+def script_names(settings: Settings) -> dict[str, str]:
+    """The names of the scripts of a part, each with its command."""
+    part = settings.part
+    names = {
+        "backup": part,
+        "snapshot": f"{part}-snapshot",
+        "restore": f"{part}-restore",
+        "snapshotrestore": f"{part}-snapshotrestore",
+        "verify": f"{part}-verify",
+        "list": f"{part}-list",
+    }
+    if part == "backup":
+        names |= {"snapshot": "snapshotbackup", "restore": "restore", "snapshotrestore": "snapshotrestore"}
+    if not settings.enable_snapshotrestore:
+        del names["snapshotrestore"]
+    return {script: command for command, script in names.items()}
+
+
+def settings_source(settings: Settings) -> str:
+    """The settings as a line of Python per option; in ASCII, for a buildout may run in any locale."""
+    lines = (f"    {name!r}: {value!a}," for name, value in settings_to_plain(settings).items())
+    return "\n".join(["settings = {", *lines, "}"])
+
+
+def _belongs_to_buildout(key: str) -> bool:
+    # zc.recipe.egg adds keys such as `_d`; `<` is what a section inherits from.
+    return key in BUILDOUT_KEYS or key.startswith(("_", "<"))
+
+
+def _surroundings(buildout: Buildout, part: str, base: Path) -> Surroundings:
+    """What the parts of Zope and ZEO say about the site.
+
+    base: the parent of the folder of scripts. It is not the folder of the configuration, which may lie below it.
+    """
+    zope_parts = list(_zope_parts(buildout))
+    var = _first(zope_parts, "zeo-var") or _first(zope_parts, "var")
+    var_folder = expand_path(var or "var", base)
+    blob_storage = _first(zope_parts, "blob-storage")
+    if blob_storage is None and zope_parts:
+        blob_storage = str(var_folder / "blobstorage")
+    return Surroundings(
+        part=part,
+        section=f"[{part}]",
+        base=base,
+        var=var_folder,
+        datafs=_first(zope_parts, "file-storage") or str(var_folder / "filestorage" / "Data.fs"),
+        blob_storage=blob_storage,
+    )
+
+
+def _zope_parts(buildout: Buildout) -> Iterator[Mapping[str, str]]:
+    for name in buildout["buildout"]["parts"].split():
+        options = buildout[name]
+        if options.get("recipe", "").partition(":")[0].strip().lower() in ZOPE_RECIPES:
+            yield options
+
+
+def _first(parts: list[Mapping[str, str]], option: str) -> str | None:
+    """The option's value in the first part that has one."""
+    return next((value for part in parts if (value := part.get(option))), None)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder of backups if it is missing; each run of a script tries again."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        logger.warning("%s: the folder cannot be made now: %s", folder, reason_of(error))

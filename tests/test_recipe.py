@@ -1,0 +1,416 @@
+"""The recipe in real buildouts: options derived from a configuration, and what `bin/buildout` makes of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+zc_buildout = pytest.importorskip("zc.buildout.buildout")
+
+from zodbvault.recipe import Recipe, script_names, settings_source  # noqa: E402 - needs buildout
+from zodbvault.settings import settings_from_plain, settings_to_plain  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+
+BLOBLESS = """
+[backup]
+recipe = zodbvault
+backup_blobs = false
+"""
+
+
+class StandIn:
+    """The recipe of any other part: keeps its options as they are."""
+
+    def __init__(self, buildout: object, name: str, options: object) -> None:
+        self.options = options
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Load a configuration without installing anything; other recipes than ours are stand-ins."""
+
+    def load_recipe(spec: str, *_: object) -> type:
+        return Recipe if spec == "zodbvault" else StandIn
+
+    monkeypatch.setattr(zc_buildout, "_install_and_load", load_recipe)
+    monkeypatch.chdir(tmp_path)
+    root_level = logging.getLogger().level
+    handlers = logging.getLogger().handlers[:]
+
+    def loaded(text: str, parts: str = "backup", name: str = "buildout.cfg") -> Any:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"[buildout]\nparts = {parts}\noffline = true\n{textwrap.dedent(text)}", encoding="utf-8")
+        return zc_buildout.Buildout(str(path), [("buildout", "bin-directory", str(tmp_path / "bin"))], False)
+
+    yield loaded
+    logging.getLogger().setLevel(root_level)
+    logging.getLogger().handlers[:] = handlers
+
+
+def mistakes_of(load: Callable[..., Any], text: str, **keywords: str) -> list[str]:
+    with pytest.raises(zc_buildout.zc.buildout.UserError) as caught:
+        load(text, **keywords)["backup"]
+    return str(caught.value).splitlines()
+
+
+# Options
+
+
+def test_the_options_are_derived_in_the_constructor(load: Callable[..., Any], tmp_path: Path) -> None:
+    options = load("[backup]\nrecipe = zodbvault\nblob_storage = blobs/\nkeep = 3\nfull = Yes\n")["backup"]
+    var = f"{tmp_path}/var"
+    expected = {
+        "location": f"{var}/backups",
+        "snapshotlocation": f"{var}/snapshotbackups",
+        "blobbackuplocation": f"{var}/blobstoragebackups",
+        "blobsnapshotlocation": f"{var}/blobstoragesnapshots",
+        "datafs": f"{var}/filestorage/Data.fs",
+        "blob_storage": f"{tmp_path}/blobs",
+        "backup_blobs": "true",
+        "only_blobs": "false",
+        "blob_layout": "pool",
+        "full": "true",
+        "full_after_days": "0",
+        "full_after_incrementals": "0",
+        "keep": "3",
+        "keep_blob_days": "14",
+        "pre_command": "",
+        "post_command": "",
+        "debug": "false",
+        "enable_snapshotrestore": "true",
+    }
+    assert {name: options[name] for name in expected} == expected
+
+
+def test_loading_a_configuration_makes_nothing(load: Callable[..., Any], tmp_path: Path) -> None:
+    load(BLOBLESS)["backup"]
+    assert not (tmp_path / "var").exists()
+
+
+def test_another_part_uses_its_own_name(load: Callable[..., Any], tmp_path: Path) -> None:
+    settings = load("[plone]\nrecipe = zodbvault\nbackup_blobs = no\n", parts="plone")["plone"].recipe.settings
+    assert settings.folders() == (tmp_path / "var/plones", tmp_path / "var/plone-snapshots")
+
+
+def test_a_part_may_refer_to_options_that_we_derive(load: Callable[..., Any], tmp_path: Path) -> None:
+    buildout = load(BLOBLESS + "[cron]\nrecipe = other\ncommand = du ${backup:location}\n", parts="cron backup")
+    assert buildout["cron"]["command"] == f"du {tmp_path}/var/backups"
+
+
+def test_the_folder_above_bin_counts_and_not_that_of_the_configuration(
+    load: Callable[..., Any], tmp_path: Path
+) -> None:
+    options = load("[backup]\nrecipe = zodbvault\nblob_storage = b\ndatafs = x.fs\n", name="conf/prod.cfg")["backup"]
+    assert options["location"] == f"{tmp_path}/var/backups"
+    assert options["datafs"] == f"{tmp_path}/x.fs"
+    assert options["blob_storage"] == f"{tmp_path}/b"
+
+
+def test_tilde_variables_and_prefix(load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/plone")
+    monkeypatch.setenv("DISK", "/disk")
+    text = BLOBLESS + "locationprefix = $DISK/site\nlocation = data\nsnapshotlocation = ~/snapshots\n"
+    options = load(text)["backup"]
+    assert (options["location"], options["snapshotlocation"]) == ("/disk/site/data", "/home/plone/snapshots")
+
+
+def test_a_section_that_extends_another_and_a_macro(load: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    text = """
+    [base]
+    recipe = zodbvault
+    keep = 7
+    backup_blobs = false
+    [backup]
+    <= base
+    keep_blob_days = 3
+    eggs = zodbvault
+    find-links =
+    unzip = true
+    <part-dependencies> = other
+    [other]
+    recipe = other
+    """
+    settings = load(text)["backup"].recipe.settings
+    assert (settings.keep, settings.keep_blob_days) == (7, 3)
+    assert [record for record in caplog.records if record.name == "zodbvault"] == []
+
+
+def test_commands_of_several_lines(load: Callable[..., Any]) -> None:
+    text = BLOBLESS + "pre_command =\n    mount $$DISK\n    echo 'done' \"%s\"\n"
+    assert load(text)["backup"].recipe.settings.pre_command == "mount $$DISK\necho 'done' \"%s\""
+
+
+# Parts of Zope and ZEO
+
+
+@pytest.mark.parametrize(
+    "recipe", ["plone.recipe.zope2instance", "Plone.Recipe.ZEOServer", "plone.recipe.zope2zeoserver:default"]
+)
+def test_a_zope_part_says_where_the_data_are(recipe: str, load: Callable[..., Any], tmp_path: Path) -> None:
+    text = f"""
+    [backup]
+    recipe = zodbvault
+    [instance]
+    recipe = {recipe}
+    file-storage = db/main.fs
+    blob-storage = db/blobs
+    var = data
+    """
+    settings = load(text, parts="backup instance")["backup"].recipe.settings
+    assert settings.datafs == tmp_path / "db/main.fs"
+    assert settings.blob_storage == tmp_path / "db/blobs"
+    assert settings.location == tmp_path / "data/backups"
+
+
+def test_a_zope_part_without_options_means_the_usual_places(load: Callable[..., Any], tmp_path: Path) -> None:
+    text = "[backup]\nrecipe = zodbvault\n[instance]\nrecipe = plone.recipe.zope2instance\n"
+    settings = load(text, parts="instance backup")["backup"].recipe.settings
+    assert settings.datafs == tmp_path / "var/filestorage/Data.fs"
+    assert settings.blob_storage == tmp_path / "var/blobstorage"
+
+
+def test_each_option_is_taken_from_the_first_part_that_has_it(load: Callable[..., Any], tmp_path: Path) -> None:
+    text = """
+    [backup]
+    recipe = zodbvault
+    [client]
+    recipe = plone.recipe.zope2instance
+    blob-storage = client/blobs
+    var = client
+    [zeoserver]
+    recipe = plone.recipe.zeoserver
+    file-storage = server/Data.fs
+    blob-storage = server/blobs
+    zeo-var = server
+    """
+    settings = load(text, parts="backup client zeoserver")["backup"].recipe.settings
+    assert settings.datafs == tmp_path / "server/Data.fs"
+    assert settings.blob_storage == tmp_path / "client/blobs"
+    assert settings.location == tmp_path / "server/backups"
+
+
+def test_the_own_options_win_over_a_zope_part(load: Callable[..., Any], tmp_path: Path) -> None:
+    text = """
+    [backup]
+    recipe = zodbvault
+    datafs = mine.fs
+    blob-storage = mine
+    [instance]
+    recipe = plone.recipe.zope2instance
+    file-storage = db/main.fs
+    blob-storage = db/blobs
+    """
+    settings = load(text, parts="instance backup")["backup"].recipe.settings
+    assert (settings.datafs, settings.blob_storage) == (tmp_path / "mine.fs", tmp_path / "mine")
+
+
+def test_a_part_that_is_not_built_does_not_count(load: Callable[..., Any], tmp_path: Path) -> None:
+    text = BLOBLESS + "[instance]\nrecipe = plone.recipe.zope2instance\nfile-storage = db/main.fs\n"
+    assert load(text)["backup"].recipe.settings.datafs == tmp_path / "var/filestorage/Data.fs"
+
+
+# Mistakes and warnings
+
+
+def test_without_any_blob_storage_buildout_fails(load: Callable[..., Any]) -> None:
+    (mistake,) = mistakes_of(load, "[backup]\nrecipe = zodbvault\n")
+    assert "No blob_storage found" in mistake
+    assert "set backup_blobs = false in the [backup] section" in mistake
+
+
+def test_all_mistakes_are_reported_at_once(load: Callable[..., Any]) -> None:
+    text = BLOBLESS + "keep = many\nlocation = x\nsnapshotlocation = x\nuse_rsync = false\nonly_blobs = true\n"
+    mistakes = mistakes_of(load, text)
+    assert len(mistakes) == 4
+    assert all(mistake.startswith("[backup] ") for mistake in mistakes)
+
+
+def test_what_is_unknown_or_gone_is_warned_about(load: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="zodbvault"):
+        load(BLOBLESS + "kep = 3\ngzip = true\nfull = ture\n")["backup"]
+    assert len(caplog.messages) == 3
+    assert "[backup] kep: nobody knows this option; did you mean keep?" in caplog.messages
+
+
+# Names and text of scripts
+
+
+def test_script_names(load: Callable[..., Any]) -> None:
+    text = BLOBLESS + "[plone]\nrecipe = zodbvault\nbackup_blobs = false\nenable_snapshotrestore = false\n"
+    buildout = load(text, parts="backup plone")
+    assert script_names(buildout["backup"].recipe.settings) == {
+        "backup": "backup",
+        "snapshotbackup": "snapshot",
+        "restore": "restore",
+        "snapshotrestore": "snapshotrestore",
+        "backup-verify": "verify",
+        "backup-list": "list",
+    }
+    assert script_names(buildout["plone"].recipe.settings) == {
+        "plone": "backup",
+        "plone-snapshot": "snapshot",
+        "plone-restore": "restore",
+        "plone-verify": "verify",
+        "plone-list": "list",
+    }
+
+
+def test_the_settings_of_a_script_are_the_settings(load: Callable[..., Any]) -> None:
+    text = BLOBLESS + "location = /srv/my 'bäckups' 100%\npost_command = echo \"%(x)s\"\n  ls\n"
+    settings = load(text)["backup"].recipe.settings
+    source = settings_source(settings)
+    assert source.isascii()
+    names: dict[str, Any] = {}
+    exec(source, names)
+    assert settings_from_plain(names["settings"]) == settings
+    assert names["settings"] == settings_to_plain(settings)
+
+
+# bin/buildout
+
+
+ZEOSERVER_MODULE = """
+class Recipe:
+    def __init__(self, *arguments): pass
+    def install(self): return ()
+    update = install
+"""
+
+ZEOSERVER_SETUP = """
+from setuptools import setup
+setup(
+    name="plone.recipe.zeoserver", version="1", py_modules=["stand_in"],
+    entry_points={"zc.buildout": ["default = stand_in:Recipe"]},
+)
+"""
+
+
+class Site:
+    """A folder with a real buildout, whose develop egg is a copy of the project."""
+
+    def __init__(self, folder: Path, develop_eggs: Path) -> None:
+        self.folder = folder
+        self.develop_eggs = develop_eggs
+
+    def buildout(self, text: str, parts: str = "backup", develop: str = "") -> str:
+        (self.folder / "buildout.cfg").write_text(
+            f"[buildout]\nparts = {parts}\ndevelop = {develop}\ndevelop-eggs-directory = {self.develop_eggs}\n"
+            f"newest = false\noffline = true\n{textwrap.dedent(text)}",
+            encoding="utf-8",
+        )
+        return run_python(["-c", "from zc.buildout.buildout import main; main()", "-U"], self.folder)
+
+    def scripts(self) -> set[str]:
+        return set(os.listdir(self.folder / "bin"))
+
+
+def run_python(arguments: list[str], folder: Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV"))}
+    finished = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert finished.returncode == 0, finished.stdout
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def develop_eggs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Develop a copy of the project once, for all buildouts of this module, and a stand-in of a ZEO server's recipe."""
+    folder = tmp_path_factory.mktemp("develop")
+    project = folder / "project"
+    project.mkdir()
+    shutil.copytree(ROOT / "src", project / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, project)
+    (project / "README.rst").write_text("zodbvault\n", encoding="utf-8")
+    stand_in = folder / "stand_in"
+    stand_in.mkdir()
+    (stand_in / "stand_in.py").write_text(ZEOSERVER_MODULE)
+    (stand_in / "setup.py").write_text(ZEOSERVER_SETUP)
+    Site(folder, folder / "develop-eggs").buildout("", parts="", develop="project stand_in")
+    return folder / "develop-eggs"
+
+
+@pytest.fixture
+def site(tmp_path: Path, develop_eggs: Path) -> Site:
+    # A develop egg that buildout no longer knows is removed; each site has a copy of its own.
+    return Site(tmp_path, Path(shutil.copytree(develop_eggs, tmp_path / "develop-eggs", symlinks=True)))
+
+
+def test_install_update_reinstall_and_uninstall(site: Site, tmp_path: Path) -> None:
+    output = site.buildout(BLOBLESS)
+    assert "Installing backup" in output
+    assert site.scripts() == {
+        "backup", "restore", "snapshotbackup", "snapshotrestore", "backup-verify", "backup-list",
+    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "var").iterdir()} == {"backups", "snapshotbackups"}
+
+    assert "Updating backup" in site.buildout(BLOBLESS)
+
+    # What someone removed comes back.
+    (tmp_path / "var/backups").rmdir()
+    assert "Updating backup" in site.buildout(BLOBLESS)
+    assert (tmp_path / "var/backups").is_dir()
+    (tmp_path / "bin/restore").unlink()
+    site.buildout(BLOBLESS)
+    assert (tmp_path / "bin/restore").is_file()
+
+    # A changed option is noticed, and a script that is no longer wanted goes.
+    (tmp_path / "var/snapshotbackups/precious").write_text("x")
+    output = site.buildout(BLOBLESS + "enable_snapshotrestore = false\nkeep = 9\n")
+    assert "Uninstalling backup" in output
+    assert "snapshotrestore" not in site.scripts()
+    assert "'keep': 9," in (tmp_path / "bin/backup").read_text()
+
+    # Without the part its scripts go, and the backups stay.
+    site.buildout("", parts="")
+    assert site.scripts() == set()
+    assert (tmp_path / "var/snapshotbackups/precious").read_text() == "x"
+
+
+def test_a_changed_option_of_a_zope_part_is_noticed(site: Site, tmp_path: Path) -> None:
+    text = "[backup]\nrecipe = zodbvault\n[zeo]\nrecipe = plone.recipe.zeoserver\nblob-storage = {}\n"
+    for blobs in ("one", "two"):
+        site.buildout(text.format(blobs), parts="backup zeo")
+        assert f"'{tmp_path}/{blobs}'," in (tmp_path / "bin/backup").read_text()
+
+
+def test_a_mistake_ends_buildout_with_a_readable_error(site: Site) -> None:
+    with pytest.raises(AssertionError) as caught:
+        site.buildout(BLOBLESS + "keep = many\nuse_rsync = false\n")
+    output = str(caught.value)
+    assert "Error: [backup] " in output
+    assert "[backup] keep: 'many' is not a whole number" in output
+    assert "[backup] use_rsync: zodbvault does not offer this yet" in output
+    assert "Traceback" not in output
+
+
+def test_scripts_work_from_any_folder_and_import_no_buildout(site: Site, tmp_path: Path) -> None:
+    site.buildout(BLOBLESS)
+    for script in sorted(site.scripts()):
+        path = tmp_path / "bin" / script
+        assert os.access(path, os.X_OK)
+        text = path.read_text()
+        assert "pkg_resources" not in text
+        assert f"'{tmp_path}/var/backups'," in text
+        output = run_python([str(path), "--help"], Path("/"))
+        assert output.startswith(f"usage: {script} ")

@@ -223,6 +223,15 @@ def test_records_that_do_not_add_up_are_damage(at: int, value: bytes, message: s
         records_of(made, 1, block=block)
 
 
+@pytest.mark.parametrize("block", [1 << 20, 130])
+def test_a_long_last_record_that_goes_beyond_its_transaction_is_damage(block: int) -> None:
+    made = Handmade()
+    made.add(records=((1, PAGE), (2, b"x" * 500)))
+    made.put(made.records[1] + 34, number(501))
+    with pytest.raises(DamagedDataFs, match=f"offset {made.records[1]} is longer than its transaction"):
+        records_of(made, 0, block=block)
+
+
 @pytest.mark.parametrize("version", [b"", b"v"])
 @pytest.mark.parametrize("target", [1, 3, "itself", "later", "other oid", "nowhere", 1 << 63])
 def test_back_pointers_that_lead_astray_are_damage(target: int | str, version: bytes) -> None:

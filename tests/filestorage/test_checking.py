@@ -140,6 +140,16 @@ def test_nothing_may_be_unfinished(status: bytes, which: int) -> None:
         Check(bytes(made.data))
 
 
+@pytest.mark.parametrize("status", [b"c", b" "])
+def test_an_unfinished_end_is_damage_as_soon_as_it_is_fed(status: bytes) -> None:
+    made = three()
+    made.add(status=status)
+    data = bytes(made.data if status == b"c" else made.data[:-5])
+    restored = RestoredBytes(len(data), None, lambda *_: None)
+    with pytest.raises(DamagedDataFs, match=f"not whole at offset {made.starts[3]}"):
+        restored.feed(data)
+
+
 @pytest.mark.parametrize("magic", [b"FS31", b"\x1f\x8b\x08\0"])
 def test_a_wrong_magic_is_damage(magic: bytes) -> None:
     data = magic + bytes(three().data)[4:]

@@ -384,6 +384,29 @@ def test_an_abort_that_truncates_while_we_read_is_no_damage(
     assert (copy.data, copy.result.unfinished, copy.clock.sleeps) == (committed, None, [])
 
 
+def test_what_stood_in_a_buffer_before_is_never_taken_for_the_file(
+    opened: Callable[..., DataFs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buffers are used again, so one may hold a whole transaction where the file ends meanwhile."""
+    made = Handmade()
+    for _ in range(3):
+        made.add()
+    committed = bytes(made.data)
+    made.add()
+    source = opened(made)
+
+    class Used(KeptBytes):
+        def buffer(self) -> bytearray:
+            return bytearray(made.data) + bytes(100)
+
+    sizes = [len(made.data)]
+    monkeypatch.setattr(source, "size", lambda: sizes.pop() if sizes else source.path.stat().st_size)
+    os.truncate(source.path, len(committed))
+    writer = Used()
+    copy_range(source, 0, None, None, writer, lambda *_: None, every_record=True, clock=ActingClock())
+    assert writer.data == committed
+
+
 def test_a_file_that_lost_what_was_committed_is_damage(opened: Callable[..., DataFs]) -> None:
     made = Handmade()
     for _ in range(100):

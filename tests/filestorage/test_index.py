@@ -137,7 +137,7 @@ def test_five_records_of_a_large_transaction_are_compared(tmp_path: Path) -> Non
 def test_oids_in_all_places_of_a_bucket_are_found(tmp_path: Path) -> None:
     """Two suffixes may hold a third one across their border."""
     made = Handmade()
-    oids = (0x0101, 0x0100, 0x0001, 0x10000, 0xFFFF, 1 << 40)
+    oids = (0x0001, 0x0100, 0x0101, 0x10000, 0xFFFF, 0x00FF, 0xFF00, 1 << 40)
     for oid in oids:
         made.add(records=((oid, PAGE),))
         index = fsIndex()
@@ -160,6 +160,14 @@ def test_an_index_without_the_object_does_not_belong(tmp_path: Path) -> None:
 def test_positions_that_cannot_be(tmp_path: Path, position: int) -> None:
     made = five()
     assert not belongs(index_of(made, tmp_path / "i", position), bytes(made.data))
+
+
+def test_a_database_under_100_bytes_has_no_index(tmp_path: Path) -> None:
+    """FileStorage calls it insane."""
+    made = Handmade()
+    made.add(records=((1, b"N.N."),))
+    assert len(made.data) < 100
+    assert not belongs(index_of(made, tmp_path / "i"), bytes(made.data))
 
 
 def test_a_position_that_is_no_boundary_does_not_belong(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from zodbvault.filestorage.format import (
     BACK_POINTER_LENGTH,
-    FIRST_TRANSACTION,
     NUMBER,
     RECORD_HEADER,
     RECORD_HEADER_LENGTH,
@@ -185,15 +184,13 @@ class RecordWalk:
         """Reports the record of `oid` at `position`, which has no data of its own, if those at `back` are a blob's.
 
         A pointer of 0 says that the object's creation was undone. The object may be found through several records;
-        each has to lie before the one that refers to it, so that this ends.
+        each has to end before the one that refers to it begins, so that this ends.
         """
         if back and self._read is None:
             if self._on_back_pointer:
                 self._on_back_pointer(oid, tid)
             return
         while back:
-            if not FIRST_TRANSACTION + TRANSACTION_HEADER_LENGTH <= back < position:
-                raise DamagedDataFs(f"the record at offset {position} refers to offset {back}, where no record can be")
             found, _, _, _, version, length = RECORD_HEADER.unpack(self._before(back, RECORD_HEADER_LENGTH, position))
             if found != oid:
                 raise DamagedDataFs(f"the record at offset {position} refers to offset {back}, which has another oid")

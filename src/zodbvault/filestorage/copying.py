@@ -99,7 +99,7 @@ def copy_range(
     return CopiedRange(
         start=start,
         end=walk.position,
-        first_tid=walk.first_tid if walk.transactions else None,
+        first_tid=walk.first_tid,
         last_tid=_none_for_no_tid(walk.last_tid),
         tail_tid=_none_for_no_tid(walk.tail_tid),
         tail_header=walk.tail_header,

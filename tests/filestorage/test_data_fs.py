@@ -147,6 +147,20 @@ def test_the_instant_between_the_renames_of_a_pack_is_waited_out(tmp_path: Path,
     assert clock.sleeps == [PAUSE, PAUSE]
 
 
+def test_a_pack_that_ends_between_two_looks_is_no_missing_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "Data.fs"
+
+    def nothing_left_of_the_pack(_: object) -> bool:
+        path.write_bytes(b"FS30")
+        return False
+
+    monkeypatch.setattr(os.path, "lexists", nothing_left_of_the_pack)
+    with open_data_fs(path, ActingClock()) as source:
+        assert source.size() == 4
+
+
 def test_a_database_that_does_not_come_back_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     (tmp_path / "Data.fs.old").write_bytes(b"FS30")
     clock = ActingClock()

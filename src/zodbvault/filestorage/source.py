@@ -136,6 +136,7 @@ def open_data_fs(path: Path, clock: Clock) -> DataFs:
 def _open_patiently(path: Path, clock: Clock) -> int:
     """The descriptor of the file at `path`; waits out the instant in which a pack has moved it away."""
     deadline = clock.now() + LONGEST_WAIT
+    is_last_try = False
     while True:
         try:
             # Without O_NONBLOCK a named pipe of that name would keep us waiting for ever.
@@ -144,10 +145,14 @@ def _open_patiently(path: Path, clock: Clock) -> int:
             if error.errno != errno.ENOENT:
                 what = f"the database cannot be opened: {reason_of(error)}"
                 raise ZodbvaultError(what, path=path) from error
-            if not _pack_may_be_swapping(path) or clock.now() >= deadline:
+            if is_last_try:
                 hint = "Check the path of the database (option datafs), and that its disk is mounted."
                 raise ZodbvaultError("there is no database file", path=path, hint=hint) from error
-        clock.sleep(PAUSE)
+        if _pack_may_be_swapping(path) and clock.now() < deadline:
+            clock.sleep(PAUSE)
+        else:
+            # A pack that ended since the try has left no trace, but a Data.fs.
+            is_last_try = True
 
 
 def _pack_may_be_swapping(path: Path) -> bool:

@@ -30,6 +30,7 @@ LAWN: Layout = "lawn"
 BLOB_SUFFIX = ".blob"
 LAYOUT_MARKER = ".layout"
 TEMPORARY_FOLDER = "tmp"
+POOL_FOLDER = "blobs"
 
 # A marker holds one word; more than this is not one.
 _MARKER_LIMIT = 64

@@ -20,7 +20,7 @@ from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, ownership_of
 
 from .copying import copy_blob, hash_blob, remove_temporaries, temporary_name
 from .known import KnownBlobs, readable
-from .layouts import BUSHY, LAYOUT_MARKER, OID_SIZE, TEMPORARY_FOLDER, bushy_path, read_marker
+from .layouts import BUSHY, LAYOUT_MARKER, OID_SIZE, POOL_FOLDER, TEMPORARY_FOLDER, bushy_path, read_marker
 from .manifest import PACKED_SIZE, DamagedManifest, Entry, ManifestWriter, pack_entry, read_manifest
 from .source import BlobWalk, open_blob
 from .spill import SortedKeys, SortedRecords
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from .source import SourceBlobs
 
 logger = logging.getLogger(__name__)
-
-POOL_FOLDER = "blobs"
 
 # Without a Data.fs nothing says that a blob's file is finished, but for its having been left alone so long.
 SETTLED_AFTER = 5.0

@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zodbvault.blobs.layouts import bushy_path
-from zodbvault.blobs.manifest import manifest_layout, merge_state, read_manifest
-from zodbvault.blobs.pool import Pool, backup_change, backup_complete, pool_is_whole, prune_pool
-from zodbvault.blobs.source import SourceBlobs
-from zodbvault.blobs.spill import SortedKeys
 from zodbvault.blobs.state import blob_state
 from zodbvault.errors import ZodbvaultError
-from zodbvault.io.durable import PartFile
-from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.names import COMPLETE_MANIFEST_SUFFIX, DELTA_MANIFEST_SUFFIX, ORPHAN_SUFFIX
 from zodbvault.repository.records import BlobRecord
 from zodbvault.repository.store import list_files, size_of
@@ -28,10 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from zodbvault.blobs.manifest import Entry
-    from zodbvault.blobs.pool import BlobOutcome
+    from zodbvault.blobs.pool import BlobOutcome, Pool
+    from zodbvault.blobs.source import SourceBlobs
+    from zodbvault.blobs.spill import SortedKeys
     from zodbvault.commands.places import Places
     from zodbvault.filestorage.copying import CopiedRange
-    from zodbvault.io.durable import Ownership
+    from zodbvault.io.durable import Ownership, PartFile
     from zodbvault.repository.chains import Chain
     from zodbvault.repository.records import Record
     from zodbvault.repository.store import Repository
@@ -73,34 +69,57 @@ _NO_BLOBS = BlobResult(None, None, depends_on_source=False)
 
 
 class BlobBackup:
-    """The blobs of one site and the pool that they are backed up into; inactive for a site without blobs."""
+    """The blobs of one site and the pool that they are backed up into; inactive for a site without blobs.
 
-    def __init__(self, location: Path, ownership: Ownership, source: SourceBlobs | None, pool: Pool | None) -> None:
+    The pool is opened when it is needed: a backup without changes looks at none.
+    """
+
+    def __init__(self, location: Path, ownership: Ownership, source: SourceBlobs | None) -> None:
         self._location = location
         self._ownership = ownership
         self._source = source
-        self._pool = pool
+        self._opened = contextlib.ExitStack()
+        self._pool_in_use: Pool | None = None
 
     @classmethod
     @contextlib.contextmanager
     def opened(cls, settings: Settings, places: Places, ownership: Ownership) -> Iterator[BlobBackup]:
-        """Look at the blobstorage and prepare the pool. Raises ZodbvaultError when one of them is not there."""
+        """Look at the blobstorage. Raises ZodbvaultError when it is not there."""
         if settings.blob_storage is None or places.blobs is None:
-            yield cls(places.location, ownership, None, None)
+            yield cls(places.location, ownership, None)
             return
-        source = SourceBlobs(settings.blob_storage)
-        with Pool(places.blobs) as pool:
-            pool.prepare()
-            yield cls(places.blobs, ownership, source, pool)
+        from zodbvault.blobs.source import SourceBlobs
+
+        blobs = cls(places.blobs, ownership, SourceBlobs(settings.blob_storage))
+        with blobs._opened:
+            yield blobs
 
     @property
     def enabled(self) -> bool:
         """Whether the site's blobs are backed up."""
-        return self._pool is not None
+        return self._source is not None
+
+    @property
+    def _pool(self) -> Pool:
+        """The pool, prepared and without what a killed run left in it."""
+        if self._pool_in_use is None:
+            from zodbvault.blobs.pool import Pool
+
+            pool = self._opened.enter_context(Pool(self._location))
+            pool.prepare()
+            pool.sweep()
+            self._pool_in_use = pool
+        return self._pool_in_use
 
     def sweep(self) -> None:
-        """Remove the pool's unfinished copies."""
-        if self._pool is not None:
+        """Remove the pool's unfinished copies, where there are any."""
+        from zodbvault.blobs.layouts import POOL_FOLDER, TEMPORARY_FOLDER
+
+        try:
+            leftovers = self.enabled and os.listdir(self._location / POOL_FOLDER / TEMPORARY_FOLDER)
+        except FileNotFoundError:
+            return
+        if leftovers:
             self._pool.sweep()
 
     def are_there(self, record: Record) -> bool:
@@ -108,8 +127,12 @@ class BlobBackup:
         if record.blobs is None:
             return True
         path = self._location / record.blobs.manifest
-        if self._pool is None or size_of(path) != record.blobs.stored_size:
+        if not self.enabled or size_of(path) != record.blobs.stored_size:
             return False
+        from zodbvault.blobs.manifest import read_manifest
+        from zodbvault.blobs.pool import pool_is_whole
+        from zodbvault.io.hashing import sha256_of
+
         if sha256_of(path)[1] != record.blobs.sha256:
             return False
         with contextlib.closing(read_manifest(path)) as entries:
@@ -133,12 +156,19 @@ class BlobBackup:
         if state is None:
             return False
         assert self._source is not None
+        record = repository.record_of(chain.newest)
+        if record is not None and record.blobs is not None:
+            return record.blobs.source_layout == self._source.layout
+        from zodbvault.blobs.manifest import manifest_layout
+
         return manifest_layout(repository.path(state[0])) == self._source.layout
 
     @contextlib.contextmanager
     def met_blobs(self) -> Iterator[SortedKeys]:
         """A place for the keys of the blobs that the data refer to."""
-        with SortedKeys(self._pool.scratch if self._pool is not None else self._location) as keys:
+        from zodbvault.blobs.spill import SortedKeys
+
+        with SortedKeys(self._pool.scratch if self.enabled else self._location) as keys:
             yield keys
 
     @contextlib.contextmanager
@@ -150,7 +180,7 @@ class BlobBackup:
         chain: the one that the backup continues, None for a full. A change is enough where the backup before has a
         state and the copied records can be looked into.
         """
-        if self._pool is None:
+        if not self.enabled:
             yield _NO_BLOBS
             return
         if copied.encrypted:
@@ -172,8 +202,10 @@ class BlobBackup:
 
     def prune(self) -> None:
         """Remove the blobs that no manifest in the location names any more, those put aside among them."""
-        if self._pool is None:
+        if not self.enabled:
             return
+        from zodbvault.blobs.pool import prune_pool
+
         removed = prune_pool(self._manifests(), self._pool)
         if removed:
             logger.info("Removed %d blobs that no backup needs any more.", removed)
@@ -182,7 +214,8 @@ class BlobBackup:
     def _change(self, stamp: str, repository: Repository, chain: Chain, met: SortedKeys) -> Iterator[BlobResult]:
         """The blobs that the new records name, and a delta manifest."""
         assert self._source is not None
-        assert self._pool is not None
+        from zodbvault.blobs.pool import backup_change
+
         before = repository.record_of(chain.newest)
         with self._part(stamp + DELTA_MANIFEST_SUFFIX) as part:
             outcome = backup_change(self._source, self._pool, part, met, self._manifests)
@@ -197,7 +230,8 @@ class BlobBackup:
     ) -> Iterator[BlobResult]:
         """Every blob of the site, and a complete manifest."""
         assert self._source is not None
-        assert self._pool is not None
+        from zodbvault.blobs.pool import backup_complete
+
         newest = self._newest_state(repository)
         if chain is not None:
             self._add_blobs_of_chain(repository, chain, met)
@@ -210,7 +244,6 @@ class BlobBackup:
 
     def _add_blobs_of_chain(self, repository: Repository, chain: Chain, met: SortedKeys) -> None:
         """Count the blobs of an earlier state of `chain` as referred to: without a pack between, they still are."""
-        assert self._pool is not None
         for length in range(len(chain.lines), 0, -1):
             state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
             if state is not None:
@@ -229,7 +262,8 @@ class BlobBackup:
         return None
 
     def _merged(self, repository: Repository, state: tuple[str, tuple[str, ...]]) -> Generator[Entry, None, None]:
-        assert self._pool is not None
+        from zodbvault.blobs.manifest import merge_state
+
         complete, deltas = state
         return merge_state(repository.path(complete), [repository.path(name) for name in deltas], self._pool.scratch)
 
@@ -240,6 +274,8 @@ class BlobBackup:
         return tuple(self._location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(suffixes))
 
     def _part(self, name: str) -> PartFile:
+        from zodbvault.io.durable import PartFile
+
         return PartFile(self._location / name, self._ownership)
 
     def _result(
@@ -252,6 +288,8 @@ class BlobBackup:
     def _record(
         self, outcome: BlobOutcome, *, total: int, total_size: int, lost_before: tuple[str, ...] = ()
     ) -> BlobRecord:
+        from zodbvault.blobs.layouts import bushy_path
+
         summary = outcome.summary
         return BlobRecord(
             layout=POOL,

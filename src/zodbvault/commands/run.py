@@ -1,0 +1,90 @@
+"""What every step of one backup needs to know, and what is said of any state.
+
+Part of what a backup without changes imports, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zodbvault.commands.blob_state import BlobBackup
+    from zodbvault.io.clock import Clock
+    from zodbvault.io.durable import Ownership
+    from zodbvault.repository.chains import Chain
+    from zodbvault.repository.records import Record
+    from zodbvault.repository.store import Repository
+    from zodbvault.settings import Settings
+
+logger = logging.getLogger("zodbvault")
+
+LONG_CHAIN = 5000
+# Seconds that the clock of the database server may be ahead of ours.
+TOLERATED_CLOCK_SKEW = 300
+
+
+@dataclass(frozen=True)
+class BackupRun:
+    """What every step of one backup needs to know. started: seconds since 1970."""
+
+    settings: Settings
+    repository: Repository
+    blobs: BlobBackup
+    ownership: Ownership
+    clock: Clock
+    started: float
+
+    @property
+    def location(self) -> Path:
+        """The folder of the repository."""
+        return self.repository.location
+
+    @property
+    def chain(self) -> Chain | None:
+        """The newest chain: the one that an incremental continues."""
+        return self.repository.chains[-1] if self.repository.chains else None
+
+
+def warn_of_state(run: BackupRun, record: Record) -> None:
+    """Say what an administrator has to know about a backup that is good."""
+    if record.blobs is not None and record.blobs.missing:
+        logger.warning(
+            "%d blobs that Data.fs refers to are missing in %s, such as %s: the site has lost them.",
+            len(record.blobs.missing),
+            run.settings.blob_storage,
+            record.blobs.missing[0],
+        )
+    if record.chain_backups > LONG_CHAIN:
+        logger.warning(
+            "The chain has %d backups. A full one now and then (full_after_days, or --full) keeps restores fast.",
+            record.chain_backups,
+        )
+    if record.last_tid is not None and record.last_tid > tid_at(run.clock.now() + TOLERATED_CLOCK_SKEW):
+        logger.warning("The last transaction of Data.fs is later than the clock: tid %s.", record.last_tid)
+
+
+def tid_at(moment: float) -> str:
+    """The tid of a moment in seconds since 1970 (UTC), 16 hexadecimal digits.
+
+    The first half counts minutes since 1900 in months of 31 days, the second half is a fraction of a minute
+    (persistent.timestamp).
+    """
+    year, month, day, hour, minute, second = time.gmtime(moment)[:6]
+    minutes = ((((year - 1900) * 12 + month - 1) * 31 + day - 1) * 24 + hour) * 60 + minute
+    return f"{minutes:08x}{int((second + moment % 1) / 60 * 2**32):08x}"
+
+
+def hex_of(tid: bytes | None) -> str | None:
+    """A tid as a record holds it."""
+    return None if tid is None else tid.hex()
+
+
+def printable(path: Path) -> str:
+    """A path as JSON can hold it: bytes that are not UTF-8 are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -58,7 +58,7 @@ def parse_dat(content: bytes, name: str) -> tuple[Line, ...]:
         if not text.strip():
             continue
         line = _parse_line(text)
-        if line is None or not _follows(line, lines):
+        if line is None or not can_follow(line, lines):
             raise DamagedDat(
                 f"line {number} cannot be right: {text[:200]!r}",
                 path=name,
@@ -77,14 +77,12 @@ def format_dat(lines: Sequence[Line]) -> bytes:
 
 def _parse_line(text: str) -> Line | None:
     """One line, read from the right because the path in front may hold spaces; None when it is not one."""
-    fields = text.rsplit(None, 3)
+    fields = text.rsplit(maxsplit=3)
     if len(fields) != 4:
         return None
     path, start, end, md5 = fields
     file = data_file(path.rsplit("/", 1)[-1])
     if file is None or not (_is_number(start) and _is_number(end)):
-        return None
-    if len(md5) != _MD5_LENGTH or not _HEX_DIGITS.issuperset(md5) or int(end) < int(start):
         return None
     return Line(file, int(start), int(end), md5)
 
@@ -93,8 +91,12 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 20
 
 
-def _follows(line: Line, before: Sequence[Line]) -> bool:
-    """Whether `line` can stand behind the lines `before`."""
+def can_follow(line: Line, before: Sequence[Line]) -> bool:
+    """Whether `line` can stand behind the lines `before` of a `.dat` file (none for a full)."""
+    if line.md5 is None or len(line.md5) != _MD5_LENGTH or not _HEX_DIGITS.issuperset(line.md5):
+        return False
+    if line.end < line.start:
+        return False
     if not before:
         return line.file.is_full and line.start == 0
     return not line.file.is_full and line.start == before[-1].end and line.timestamp > before[-1].timestamp

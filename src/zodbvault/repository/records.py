@@ -121,7 +121,7 @@ def parse_record(content: bytes, name: str) -> Record:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DamagedRecord("is not a record: it cannot be read as JSON", path=name) from error
-    if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+    if not isinstance(values, dict) or not isinstance(values.get("format"), int) or values["format"] < 1:
         raise DamagedRecord("is not a record: it has no format version", path=name)
     if values["format"] > FORMAT_VERSION:
         raise NewerFormat(
@@ -144,7 +144,9 @@ def _checked(cls: type, values: dict[str, Any], name: str) -> dict[str, Any]:
         value = values[field.name]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             value = tuple(value)
-        if not isinstance(value, _TYPES[str(field.type)]) or (isinstance(value, int) and not _is_count(value, str(field.type))):
+        if not isinstance(value, _TYPES[str(field.type)]) or (
+            isinstance(value, int) and not _is_count(value, str(field.type))
+        ):
             raise DamagedRecord(f"is not a record: its {field.name!r} is {str(value)[:80]!r}", path=name)
         checked[field.name] = value
     return checked

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 
+class UnreadableFile(ZodbvaultError):
+    """A file of a repository that is there and cannot be read."""
+
+
 @dataclass(frozen=True)
 class Repository:
     """What stood in a repository when it was looked at.
@@ -41,13 +45,17 @@ class Repository:
 
     def path(self, name: str) -> Path:
         """Where the file called `name` is: manifests in the blob location, everything else in the location."""
-        parts = split_name(name)
-        if self.blob_location is not None and parts is not None and parts[1] in MANIFEST_SUFFIXES:
+        if self.blob_location is not None and _is_manifest(name):
             return self.blob_location / name
         return self.location / name
 
+    def has(self, name: str) -> bool:
+        """Whether a file called `name` is where `path` says."""
+        at_blobs = self.blob_location is not None and _is_manifest(name)
+        return name in (self.blob_names if at_blobs else self.names)
+
     def record(self, timestamp: str) -> Record | None:
-        """The record of the backup at `timestamp`; None when there is none or it is damaged (with a warning).
+        """The record of the backup at `timestamp`; None when there is none or it cannot be read (with a warning).
 
         Raises NewerFormat when a later version wrote it.
         """
@@ -58,7 +66,7 @@ class Repository:
             record = parse_record(read_small(self.location / name), name)
         except FileNotFoundError:
             return None
-        except DamagedRecord as error:
+        except (DamagedRecord, UnreadableFile) as error:
             logger.warning("%s. The backup is treated as one without a record.", error)
             return None
         return record if record.timestamp == timestamp else None
@@ -80,12 +88,20 @@ def read_repository(location: Path, blob_location: Path | None) -> Repository:
         parts = split_name(name)
         if parts is not None and parts[1] == DAT_SUFFIX:
             try:
-                dats[parts[0]] = parse_dat(read_small(location / name), name)
+                dats[parts[0]] = read_dat(location / name)
             except FileNotFoundError:
                 continue  # pruned since the listing: the chain is gone
             except DamagedDat as error:
                 dats[parts[0]] = error
     return Repository(location, blob_location, names, blob_names, chains_with_dat(dats), chains_without_dat(names))
+
+
+def read_dat(path: Path) -> tuple[Line, ...]:
+    """The lines of a `.dat` file. Raises DamagedDat, also where the disk cannot read it; FileNotFoundError."""
+    try:
+        return parse_dat(read_small(path), path.name)
+    except UnreadableFile as error:
+        raise DamagedDat(error.what, path=path.name) from error
 
 
 def list_files(folder: Path) -> frozenset[str]:
@@ -102,22 +118,23 @@ def list_files(folder: Path) -> frozenset[str]:
 def read_small(path: Path) -> bytes:
     """The content of a small regular file of a repository, which may stand where others can write.
 
-    Raises FileNotFoundError when it is not there; our error for a symlink, a folder, or more than a record may hold.
+    Raises FileNotFoundError when it is not there; UnreadableFile for a symlink, a folder, or more than a record may
+    hold.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ZodbvaultError(f"cannot be read: {reason_of(error)}", path=path) from error
+        raise UnreadableFile(f"cannot be read: {reason_of(error)}", path=path) from error
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAXIMUM_SIZE:
-            raise ZodbvaultError("is not a file that a repository can hold", path=path)
+            raise UnreadableFile("is not a file that a repository can hold", path=path)
         try:
             return file.read()
         except OSError as error:
-            raise ZodbvaultError(f"cannot be read: {reason_of(error)}", path=path) from error
+            raise UnreadableFile(f"cannot be read: {reason_of(error)}", path=path) from error
 
 
 def size_of(path: Path) -> int | None:
@@ -134,24 +151,43 @@ def size_of(path: Path) -> int | None:
 def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> str | None:
     """Why nothing may be built on `chain`, seen without reading its files; None when all of it is there.
 
-    The newest record holds the sums of what the chain's files measure, so that one `stat` a file is enough.
+    The newest record holds the sums of what the chain's files measure, so that one `stat` a file is enough. Of the
+    lines that repozo added since, only what `.dat` says can be checked.
     """
     if chain.damage is not None:
         return str(chain.damage)
     sizes = [size_of(repository.location / line.file.name) for line in chain.lines]
     for line, size in zip(chain.lines, sizes, strict=True):
-        if not size or (not line.file.is_compressed and size != line.size):
+        if size is None or not _may_measure(line, size):
             return f"{line.file.name} is {'missing' if size is None else 'shorter or longer than it was'}"
-    record = repository.record_of(chain.newest)
-    if record is None:
+    found = _newest_record(repository, chain)
+    if found is None:
         return None
-    stored = sum(size or 0 for size in sizes)
-    if record.chain_backups == len(chain.lines) and record.chain_stored_size != stored:
-        return f"its files have {stored} bytes where {record.chain_stored_size} were written"
+    number, record = found
+    stored = sum(size or 0 for size in sizes[:number])
+    if (record.chain_backups, record.chain_stored_size) != (number, stored):
+        return (
+            f"its {number} files up to {record.timestamp} have {stored} bytes, and {record.chain_stored_size} bytes in "
+            f"{record.chain_backups} files were written"
+        )
     if with_blobs and record.blobs is not None:
-        manifests = sum(manifest_sizes(repository, [line.timestamp for line in chain.lines]))
+        manifests = sum(manifest_sizes(repository, [line.timestamp for line in chain.lines[:number]]))
         if manifests != record.chain_manifest_size:
             return f"its blob manifests have {manifests} bytes where {record.chain_manifest_size} were written"
+    return None
+
+
+def _may_measure(line: Line, size: int) -> bool:
+    """Whether a line's file can have `size` bytes: no gzip file is empty, a plain one has what the line says."""
+    return size > 0 if line.file.is_compressed else size == line.size
+
+
+def _newest_record(repository: Repository, chain: Chain) -> tuple[int, Record] | None:
+    """The newest record of a line of `chain`, and the number of lines up to that one."""
+    for number in range(len(chain.lines), 0, -1):
+        record = repository.record_of(chain.lines[number - 1])
+        if record is not None:
+            return number, record
     return None
 
 
@@ -159,3 +195,8 @@ def manifest_sizes(repository: Repository, timestamps: Iterable[str]) -> list[in
     """Sizes in bytes of the blob manifests that stand there for the backups at `timestamps`."""
     names = (stamp + suffix for stamp in timestamps for suffix in MANIFEST_SUFFIXES)
     return [size_of(repository.path(name)) or 0 for name in names if name in repository.blob_names]
+
+
+def _is_manifest(name: str) -> bool:
+    parts = split_name(name)
+    return parts is not None and parts[1] in MANIFEST_SUFFIXES

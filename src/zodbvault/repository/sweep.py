@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 from zodbvault.io.durable import Ownership, remove_durably, rename_durably
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.chains import Chain, data_files
-from zodbvault.repository.dat import Line
+from zodbvault.repository.dat import Line, can_follow
 from zodbvault.repository.names import (
     COMPANION_SUFFIXES,
+    COMPLETE_MANIFEST_SUFFIX,
+    DELTA_MANIFEST_SUFFIX,
     MANIFEST_SUFFIXES,
     ORPHAN_SUFFIX,
+    PRUNED_SUFFIX,
     RECORD_SUFFIX,
     DataFile,
     is_our_part,
@@ -30,6 +33,7 @@ from zodbvault.repository.store import Repository, read_repository, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from zodbvault.repository.records import Record
 
@@ -51,13 +55,17 @@ def sweep(repository: Repository, blobs_are_there: Callable[[Record], bool], own
     """
     pruned = finish_begun_prunes(repository)
     if pruned:
-        repository = read_repository(repository.location, repository.blob_location)
-    changed = _remove_parts(repository)
-    changed |= _settle_unnamed(repository, blobs_are_there, ownership)
-    changed |= _remove_dataless(repository)
-    if changed:
-        repository = read_repository(repository.location, repository.blob_location)
+        repository = _looked_at_again(repository)
+    if _remove_parts(repository):
+        repository = _looked_at_again(repository)
+    repository = _settle_unnamed(repository, blobs_are_there, ownership)
+    if _settle_dataless(repository):
+        repository = _looked_at_again(repository)
     return Swept(repository, pruned)
+
+
+def _looked_at_again(repository: Repository) -> Repository:
+    return read_repository(repository.location, repository.blob_location)
 
 
 def unnamed_files(repository: Repository) -> tuple[DataFile, ...]:
@@ -72,26 +80,37 @@ def one_step_from_done(repository: Repository, file: DataFile) -> tuple[Line, Ch
     """The `.dat` line that the unnamed data file `file` was about to get, and the chain that it continues.
 
     None when it is not younger than every line, or its record does not say that it is the next one, or its size is
-    not the one in the record. The content is not read here.
+    not the one in the record, or its chain is being pruned. The content is not read here.
     """
     record = repository.record(file.timestamp)
-    if record is None or record.data_name != file.name or any(chain.damage for chain in repository.chains):
+    if record is None or record.data_name != file.name or file.timestamp + PRUNED_SUFFIX in repository.names:
         return None
-    if any(file.timestamp <= line.timestamp for chain in repository.chains for line in chain.lines):
+    if file.timestamp <= max(map(_newest_known, repository.chains), default=""):
         return None
-    if size_of(repository.location / file.name) != record.stored_size:
+    if size_of(repository.location / file.name) != record.stored_size or not _names_its_own_manifest(record):
         return None
+    files = data_files(repository.names)
+    if file.is_full and file.timestamp != files[-1].timestamp:
+        return None  # a killed run leaves the newest file; with incrementals on it, it is a chain that lost its `.dat`
     line = Line(file, record.start, record.end, record.md5)
-    if file.is_full:
-        return (line, None) if record.start == 0 else None
-    chain = repository.chains[-1] if repository.chains else None
-    if (
-        chain is None
-        or chain.newest.end != record.start
-        or _owner(file, data_files(repository.names)) != chain.timestamp
-    ):
+    chain = repository.chains[-1] if repository.chains and not file.is_full else None
+    if chain is not None and (chain.damage is not None or _owner(file, files) != chain.timestamp):
         return None
-    return line, chain
+    # A line that could not be read again would take the whole chain with it.
+    return (line, chain) if can_follow(line, () if chain is None else chain.lines) else None
+
+
+def _newest_known(chain: Chain) -> str:
+    """The greatest timestamp that a chain is known to have."""
+    return max((line.timestamp for line in chain.lines), default=chain.timestamp)
+
+
+def _names_its_own_manifest(record: Record) -> bool:
+    """Whether the manifest that a record names is the one that its timestamp leads to."""
+    if record.blobs is None:
+        return True
+    suffix = COMPLETE_MANIFEST_SUFFIX if record.blobs.complete else DELTA_MANIFEST_SUFFIX
+    return record.blobs.manifest == record.timestamp + suffix
 
 
 def _remove_parts(repository: Repository) -> bool:
@@ -103,47 +122,50 @@ def _remove_parts(repository: Repository) -> bool:
     return bool(parts)
 
 
-def _settle_unnamed(repository: Repository, blobs_are_there: Callable[[Record], bool], ownership: Ownership) -> bool:
-    """Give each data file without a line its line, or another name, or a warning; whether anything was changed."""
-    changed = False
-    files = data_files(repository.names)
-    with_dat = {chain.timestamp for chain in repository.chains}
+def _settle_unnamed(
+    repository: Repository, blobs_are_there: Callable[[Record], bool], ownership: Ownership
+) -> Repository:
+    """Give each data file without a line its line, or another name, or a warning; the repository as it is then.
+
+    Oldest first, each with a new look: what one file gets may decide about the next.
+    """
     for file in unnamed_files(repository):
         record = repository.record(file.timestamp)
         step = one_step_from_done(repository, file)
-        if step is not None and record is not None and not changed and _fits(repository, record, blobs_are_there):
+        is_whole = step is not None and record is not None and _is_as_recorded(repository, file, record)
+        if step is not None and record is not None and is_whole and blobs_are_there(record):
             line, chain = step
             publish_line(repository.location, line, chain, ownership)
             logger.warning("%s was one step from done when its run was killed; it is finished now.", file.name)
-            changed = True
-        elif _is_trap(repository, file, record, in_chain_with_dat=_owner(file, files) in with_dat):
+        elif _is_trap(repository, file, record, is_damaged=step is not None and not is_whole):
             _put_aside(repository, file)
-            changed = True
         else:
             logger.warning(
                 "%s has no line in a .dat file. It stays as it is, and no backup is built on it.",
                 repository.location / file.name,
             )
-    return changed
+            continue
+        repository = _looked_at_again(repository)
+    return repository
 
 
-def _fits(repository: Repository, record: Record, blobs_are_there: Callable[[Record], bool]) -> bool:
-    """Whether all that a record names is there, byte for byte (the blobs by their sizes)."""
-    assert record.data_name is not None
-    size, digest = sha256_of(repository.location / record.data_name)
-    return (size, digest) == (record.stored_size, record.sha256) and blobs_are_there(record)
+def _is_as_recorded(repository: Repository, file: DataFile, record: Record) -> bool:
+    """Whether a data file is byte for byte what its record tells of."""
+    return sha256_of(repository.location / file.name) == (record.stored_size, record.sha256)
 
 
-def _is_trap(repository: Repository, file: DataFile, record: Record | None, *, in_chain_with_dat: bool) -> bool:
+def _is_trap(repository: Repository, file: DataFile, record: Record | None, *, is_damaged: bool) -> bool:
     """Whether repozo would be ruined by a data file, so that it has to be put aside.
 
     An incremental that its chain's `.dat` does not name; or a full of ours that is not what its record says.
+    is_damaged: whether its content was seen to be another one.
     """
     if not file.is_full:
-        return in_chain_with_dat
+        with_dat = {chain.timestamp for chain in repository.chains}
+        return _owner(file, data_files(repository.names)) in with_dat
     if record is None or record.data_name != file.name:
         return False
-    return size_of(repository.location / file.name) != record.stored_size
+    return is_damaged or size_of(repository.location / file.name) != record.stored_size
 
 
 def _put_aside(repository: Repository, file: DataFile) -> None:
@@ -154,37 +176,62 @@ def _put_aside(repository: Repository, file: DataFile) -> None:
         file.name + ORPHAN_SUFFIX,
     )
     # The data file first: it is the one that repozo would join.
-    companions = (file.timestamp + suffix for suffix in (*MANIFEST_SUFFIXES, *COMPANION_SUFFIXES))
-    present = repository.names | repository.blob_names
-    for name in (file.name, *(name for name in companions if name in present)):
-        path = repository.path(name)
-        rename_durably(path, path.with_name(name + ORPHAN_SUFFIX))
+    _rename_aside(repository.location / file.name)
+    of_same_second = [other for other in data_files(repository.names) if other.timestamp == file.timestamp]
+    if of_same_second == [file]:
+        _put_companions_aside(repository, file.timestamp)
 
 
-def _remove_dataless(repository: Repository) -> bool:
+def _put_companions_aside(repository: Repository, timestamp: str) -> bool:
+    """Rename the manifest, index and record of a data file that was put aside; whether there were any."""
+    names = [timestamp + suffix for suffix in (*MANIFEST_SUFFIXES, *COMPANION_SUFFIXES)]
+    present = [repository.path(name) for name in names if repository.has(name)]
+    for path in present:
+        _rename_aside(path)
+    return bool(present)
+
+
+def _rename_aside(path: Path) -> None:
+    rename_durably(path, path.with_name(path.name + ORPHAN_SUFFIX))
+
+
+def _settle_dataless(repository: Repository) -> bool:
     """Remove records and manifests whose data file never came; whether there were any.
 
-    What a `.dat` names is left alone, although its data file is missing: that is a loss, not a left-over.
+    What a `.dat` names is left alone, although its data file is missing: that is a loss, not a left-over. Where the
+    data file was put aside, they follow it.
     """
     if any(chain.damage for chain in repository.chains):
         return False
     known = {file.timestamp for file in data_files(repository.names)}
     known.update(line.timestamp for chain in repository.chains for line in chain.lines)
-    leftovers = []
-    for name in sorted(repository.names | repository.blob_names):
+    aside = data_files(name.removesuffix(ORPHAN_SUFFIX) for name in repository.names if name.endswith(ORPHAN_SUFFIX))
+    unfinished = {file.timestamp for file in aside} - known
+    changed = [_put_companions_aside(repository, timestamp) for timestamp in sorted(unfinished)]
+    leftovers = _dataless(repository, known | unfinished)
+    for path in leftovers:
+        remove_durably(path)
+    return bool(leftovers) or any(changed)
+
+
+def _dataless(repository: Repository, known: set[str]) -> list[Path]:
+    """Our files beside data files that do not exist, in the order of removal. known: the timestamps that do.
+
+    Manifests go before records: a record tells that what stands beside it is ours.
+    """
+    found: list[tuple[int, Path]] = []
+    for name in repository.names | repository.blob_names:
         parts = split_name(name)
-        if parts is None or parts[0] in known:
+        if parts is None or parts[0] in known or not repository.has(name):
             continue
         timestamp, suffix = parts
         of_blobs_alone = timestamp + RECORD_SUFFIX in repository.blob_names
         has_record = timestamp + RECORD_SUFFIX in repository.names
         if suffix in MANIFEST_SUFFIXES and not of_blobs_alone:
-            leftovers.append((0, repository.path(name)))
-        elif suffix in COMPANION_SUFFIXES and has_record and name in repository.names:
-            leftovers.append((1 + COMPANION_SUFFIXES.index(suffix), repository.path(name)))
-    for _, path in sorted(leftovers):
-        remove_durably(path)
-    return bool(leftovers)
+            found.append((0, repository.path(name)))
+        elif suffix in COMPANION_SUFFIXES and has_record:
+            found.append((1 + COMPANION_SUFFIXES.index(suffix), repository.path(name)))
+    return [path for _, path in sorted(found)]
 
 
 def _owner(file: DataFile, files: tuple[DataFile, ...]) -> str | None:

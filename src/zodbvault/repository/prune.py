@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.io.durable import remove_durably, rename_durably
 from zodbvault.repository.chains import Chain, data_files
-from zodbvault.repository.dat import DamagedDat, parse_dat
+from zodbvault.repository.dat import DamagedDat
 from zodbvault.repository.names import (
     COMPANION_SUFFIXES,
     DAT_SUFFIX,
@@ -22,12 +22,15 @@ from zodbvault.repository.names import (
     DataFile,
     split_name,
 )
-from zodbvault.repository.store import Repository, chain_problem, read_small
+from zodbvault.repository.store import Repository, chain_problem, read_dat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 logger = logging.getLogger("zodbvault")
+
+_AFTER_ALL_TIMESTAMPS = "~"
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def finish_begun_prunes(repository: Repository) -> tuple[str, ...]:
             logger.warning("%s stands beside the chain's .dat; the chain is kept.", repository.location / name)
             continue
         try:
-            lines = parse_dat(read_small(repository.location / name), name)
+            lines = read_dat(repository.location / name)
         except DamagedDat:
             remove_files(repository, timestamp, None)
         else:
@@ -108,34 +111,36 @@ def remove_files(repository: Repository, timestamp: str, named: tuple[DataFile, 
     tell. Incrementals go first, the newest before the others, each durably: what is left at any instant is the
     beginning of a chain, which repozo cannot join to another one.
     """
-    belonging = files_of_chain(repository, timestamp)
+    following = _next_chain(repository, timestamp)
+    present = tuple(file for file in data_files(repository.names) if timestamp <= file.timestamp < following)
     # A `.dat` that a copy went wrong with may name files of a younger chain: those stay.
-    files = data_files(belonging) if named is None else tuple(file for file in named if file.name in belonging)
+    files = present if named is None else tuple(file for file in named if timestamp <= file.timestamp < following)
     for file in reversed(files):
         remove_durably(repository.location / file.name)
-    stamps = {file.timestamp for file in files} | {timestamp}
-    companions = [
-        repository.path(stamp + suffix)
-        for suffix in (*MANIFEST_SUFFIXES, *COMPANION_SUFFIXES)
-        for stamp in sorted(stamps)
-        if stamp + suffix in repository.names or stamp + suffix in repository.blob_names
-    ]
-    orphans = [
-        repository.path(name.removesuffix(ORPHAN_SUFFIX)).with_name(name)
-        for name in belonging
-        if name.endswith(ORPHAN_SUFFIX)
-    ]
-    remove_durably(*companions, *orphans)
+    # All that the `.dat` names, although a killed run may have removed the data files already.
+    remove_durably(*_companions(repository, {timestamp, *(file.timestamp for file in files)}))
+    remove_durably(*_put_aside_between(repository, timestamp, following))
     remove_durably(repository.location / (timestamp + PRUNED_SUFFIX))
 
 
-def files_of_chain(repository: Repository, timestamp: str) -> tuple[str, ...]:
-    """The repository files from the full at `timestamp` to just before the next full, by their names."""
-    fulls = [file.timestamp for file in data_files(repository.names) if file.is_full and file.timestamp > timestamp]
-    following = min(fulls, default=None)
+def _companions(repository: Repository, stamps: set[str]) -> list[Path]:
+    """The manifests, indexes and records of the backups at `stamps`, in the order of removal."""
+    names = (stamp + suffix for suffix in (*MANIFEST_SUFFIXES, *COMPANION_SUFFIXES) for stamp in sorted(stamps))
+    return [repository.path(name) for name in names if repository.has(name)]
+
+
+def _put_aside_between(repository: Repository, timestamp: str, following: str) -> list[Path]:
+    """What a sweep has put aside in the time of a chain: it goes with it."""
     found = []
     for name in sorted(repository.names | repository.blob_names):
         parts = split_name(name)
-        if parts is not None and timestamp <= parts[0] and (following is None or parts[0] < following):
-            found.append(name)
-    return tuple(found)
+        if parts is not None and name.endswith(ORPHAN_SUFFIX) and timestamp <= parts[0] < following:
+            found.append(repository.path(name.removesuffix(ORPHAN_SUFFIX)).with_name(name))
+    return found
+
+
+def _next_chain(repository: Repository, timestamp: str) -> str:
+    """The timestamp of the next full after the one at `timestamp`, by its own name or its `.dat`'s."""
+    fulls = {file.timestamp for file in data_files(repository.names) if file.is_full}
+    fulls.update(chain.timestamp for chain in repository.chains)
+    return min((full for full in fulls if full > timestamp), default=_AFTER_ALL_TIMESTAMPS)

@@ -92,7 +92,7 @@ def decide(
     stamp = newest.line.timestamp
     if tail is None or not _is_same_file(newest.record, tail, magic):
         return Verdict(Kind.FULL, 0, f"Data.fs was packed or replaced since {stamp}")
-    proof = _proof_needed(newest.record, inode)
+    proof = _proof_needed(newest, inode)
     if not tail.has_more:
         return Verdict(Kind.NOTHING, newest.line.end, f"nothing was committed since {stamp}", proof)
     due = _why_full_is_due(newest, policy)
@@ -109,11 +109,14 @@ def _is_same_file(record: Record | None, tail: Tail, magic: str) -> bool:
     return (record.magic, record.tail_tid, record.tail_header) == (magic, tid, tail.header)
 
 
-def _proof_needed(record: Record | None, inode: int) -> Proof:
-    """A file with another inode was copied, moved or packed; without a record there is no tid to compare."""
-    if record is None:
-        return Proof.LAST_LINE
-    return Proof.NONE if record.source_inode == inode else Proof.WHOLE_CHAIN
+def _proof_needed(newest: Newest, inode: int) -> Proof:
+    """A file with another inode was copied, moved or packed; without a record there is no tid to compare.
+
+    An empty last line, which repozo writes where only an unfinished transaction was added, would prove nothing.
+    """
+    if newest.record is None:
+        return Proof.LAST_LINE if newest.line.size else Proof.WHOLE_CHAIN
+    return Proof.NONE if newest.record.source_inode == inode else Proof.WHOLE_CHAIN
 
 
 def _why_full_is_due(newest: Newest, policy: FullPolicy) -> str | None:

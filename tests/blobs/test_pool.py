@@ -242,7 +242,7 @@ def test_what_the_data_refer_to_stays_even_where_the_site_has_lost_it(place: Loc
     assert place.full(*B, *C, previous=place.newest()).missing == tuple(B)
 
 
-@pytest.mark.parametrize("damage", ["lost", "shorter", "link", "folder"])
+@pytest.mark.parametrize("damage", ["lost", "shorter", "link", "link of that size", "gone folder"])
 def test_a_full_heals_the_pool(place: Location, damage: str) -> None:
     place.add(A | C)
     place.full()
@@ -252,10 +252,10 @@ def test_a_full_heals_the_pool(place: Location, damage: str) -> None:
         stored.write_bytes(b"fir")
     elif damage == "link":
         stored.symlink_to(place.site / path_for(place.layout, key(1)))
-    elif damage == "folder":
+    elif damage == "link of that size":
+        stored.symlink_to("12345")
+    elif damage == "gone folder":
         stored.parent.rmdir()
-        stored.parent.write_text("a file in the way")
-        stored.parent.unlink()
     assert not pool_is_whole(place.newest(), place.pool)
     outcome = place.full(previous=place.newest())
     assert outcome.copied == 1
@@ -427,6 +427,61 @@ def test_files_and_all_new_folders_are_synced(place: Location, monkeypatch: pyte
     folders = {str(folder) for folder in blob.parents if folder.is_relative_to(place.folder / "blobs")}
     assert folders <= synced
     assert any(name.startswith(str(place.pool.scratch)) for name in synced)
+
+
+def test_a_folder_that_was_there_is_synced_when_it_gets_another_revision(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.add({key(1, 1): b"one", key(1, 2): b"two"})
+    place.change(key(1, 1))
+    synced: set[str] = set()
+    monkeypatch.setattr("zodbvault.io.durable.sync_file", lambda fd: synced.add(os.readlink(f"/proc/self/fd/{fd}")))
+    place.change(key(1, 2))
+    assert str((place.folder / "blobs" / bushy_path(key(1, 2))).parent) in synced
+
+
+def test_a_removed_line_somewhere_names_no_blob(place: Location) -> None:
+    write_manifest(place.folder / "0000.deltablobs.gz", [gone(key(2))])
+    put(place.folder / "blobs", "bushy", B)
+    assert place.full(*B).missing == tuple(B)
+    assert place.newest() == []
+
+
+@pytest.mark.parametrize("layout", ["bushy", "lawn"])
+@pytest.mark.parametrize("keep_old", [True, False])
+def test_a_real_pack_between_walks(tmp_path: Path, layout: Layout, keep_old: bool) -> None:
+    import time
+
+    import transaction
+    from ZODB.blob import Blob
+    from ZODB.DB import DB
+    from ZODB.FileStorage import FileStorage
+
+    place = Location(tmp_path, layout)
+    db = DB(FileStorage(str(tmp_path / "Data.fs"), blob_dir=str(place.site), pack_keep_old=keep_old))
+    connection = db.open()
+    root = connection.root()
+    contents: Blobs = {}
+    for number in range(3):
+        root[number] = Blob(b"first %d" % number)
+    transaction.commit()
+    for number in range(3):
+        root[number]._p_activate()
+        contents[root[number]._p_oid + root[number]._p_serial] = b"first %d" % number
+    old = dict(contents)
+    for number in range(3):
+        with root[number].open("w") as file:
+            file.write(b"second %d" % number)
+    transaction.commit()
+    db.pack(time.time() + 1)
+    connection.close()
+    db.close()
+    outcome = place.change(*old)
+    assert outcome.missing == (() if keep_old else tuple(sorted(old)))
+    outcome = place.full(*old, last=1 << 60)
+    assert outcome.missing == (() if keep_old else tuple(sorted(old)))
+    assert outcome.summary.blobs == (6 if keep_old else 3)
+    assert place.newest()[0].size == len(b"first 0" if keep_old else b"second 0")
 
 
 def test_prepare_refuses_another_layout_and_sweep_takes_only_our_left_overs(tmp_path: Path) -> None:

@@ -213,6 +213,22 @@ def test_a_symlink_in_the_way_is_refused(tmp_path: Path, where: str | Path) -> N
     assert files_below(outside) == set()
 
 
+def test_a_symlink_among_later_folders_is_refused_too(tmp_path: Path) -> None:
+    later = {key(0x0100 + 1): b"x", key((1 << 56) + 1): b"y"}
+    for k in later:
+        place = Place(tmp_path / k.hex(), "bushy", A)
+        place.back_up(A | later)
+        outside = tmp_path / k.hex() / "outside"
+        outside.mkdir()
+        # The last folder has the name of one that was found to be real a moment before.
+        link = place.site / Path(bushy_path(k)).parent
+        link.parent.mkdir(parents=True)
+        link.symlink_to(outside)
+        with place.target as target, pytest.raises(ZodbvaultError, match="real folders"):
+            add_blobs(entries(A | {k: later[k]}), place.pool, target)
+        assert files_below(outside) == set()
+
+
 def test_a_symlink_in_the_place_of_a_blob_is_refused(tmp_path: Path, layout: Layout) -> None:
     place = Place(tmp_path, layout, A)
     place.back_up(A)

@@ -1,0 +1,81 @@
+# Everything that a developer runs. The two to begin with: make demo, make test.
+#
+# PYTHON is the Python (3.10 or later) that the environment .venv is made with, and made anew with when it is another
+# one than before: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where the demo makes its site, and leaves it; without it in a temporary folder that goes.
+DEMO_DIR ?=
+# Processes that run tests side by side.
+PROCESSES ?= 2
+
+# Named after PYTHON, so that another one makes a new environment.
+MADE := $(VENV)/made-with-$(subst /,-,$(PYTHON))
+
+.PHONY: help
+help: ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
+
+.PHONY: demo
+demo: packages-of-demo $(MADE) ## back up a real site, destroy it, restore it, compare everything (DEMO_DIR keeps it)
+	@$(BIN)/python tools/demo.py $(if $(DEMO_DIR),--folder "$(DEMO_DIR)")
+
+.PHONY: test
+test: packages-of-test $(MADE) ## run all tests, with coverage
+	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow" --cov --cov-report=term
+
+.PHONY: faults
+faults: packages-of-test $(MADE) ## run the tests that try many cases with many more of them (hours)
+	$(BIN)/python -m pytest -n $(PROCESSES) -m "slow or hypothesis" --hypothesis-profile=faults
+
+.PHONY: lint
+lint: $(MADE) ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(MADE) ## format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: $(MADE) ## check the types of src
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: $(MADE) ## check that imports go one way
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: docs
+docs: $(MADE) ## write docs/options.rst anew from the table of options
+	$(BIN)/python tools/write_options.py
+
+.PHONY: docs-check
+docs-check: $(MADE) ## check the pages: their markup, the commands in them, the table of options
+	$(BIN)/python -m pytest tests/test_docs.py
+
+.PHONY: matrix
+matrix: $(MADE) ## run tox: all Pythons and versions of zc.buildout that are here
+	$(BIN)/tox
+
+.PHONY: environment
+environment: $(MADE) ## make .venv with zodbvault and all that develops it
+
+# `--clear`: what an interrupted run or an earlier list of packages left is not built on.
+$(MADE): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("zodbvault needs Python 3.10 or later" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	@touch $@
+
+.PHONY: packages-of-demo packages-of-test
+packages-of-demo packages-of-test: packages-of-%:
+	@PYTHON="$(PYTHON)" tools/install-system-packages $*
+
+.PHONY: clean
+clean: ## remove all that make and the tests made, the environment too
+	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache htmlcov .tox build dist
+	rm -rf .installed.cfg bin develop-eggs eggs parts src/*.egg-info
+	find src tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -56,6 +56,9 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
                 every_record=not is_full,
                 clock=run.clock,
             )
+        if chain is not None and copied.end == copied.start:
+            # What seemed to be a transaction was not committed after all.
+            return BackupReport(f"No changes since {chain.newest.timestamp}, nothing to do.", None)
         data.finish()
         with run.blobs.back_up(stamp, run.repository, chain, copied, met) as blobs:
             if blobs.depends_on_source and source.was_replaced():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import sys
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.stand_ins import Calls, install_stand_ins
+from zodbvault.arguments import DESCRIPTIONS, FLAGS, Arguments, add_arguments, arguments_from, parse_arguments
 from zodbvault.errors import ZodbvaultError
-from zodbvault.scripts import DESCRIPTIONS, run
+from zodbvault.scripts import run
 from zodbvault.settings import Surroundings, parse_settings, settings_from_plain, settings_to_plain
 
 PLAIN = settings_to_plain(
@@ -82,7 +84,8 @@ def test_the_question_is_put_on_standard_error(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "Are you sure? (yes/no) ERROR: answered True",
+        "Are you sure? (yes/no) ",
+        "ERROR: answered True",
         "Are you sure? (yes/no) ",
         "ERROR: answered False",
     ]
@@ -146,6 +149,21 @@ def test_arguments_that_are_wrong(calls: Calls) -> None:
     refused("list", "--deep")
     refused("backup", "-q", "--debug")
     assert calls.calls == []
+
+
+def test_flags_mean_the_same_with_and_without_argparse() -> None:
+    for command in DESCRIPTIONS:
+        for flag in FLAGS:
+            for spelling in flag.spellings:
+                if command not in flag.commands:
+                    refused(command, spelling)
+                    continue
+                expected = Arguments(**{flag.name: True})
+                assert parse_arguments(command, "x", [spelling]) == expected
+                parser = argparse.ArgumentParser()
+                add_arguments(parser, command)
+                assert arguments_from(parser.parse_args([spelling])) == expected
+        assert parse_arguments(command, "x", ["-qn"]) == Arguments(quiet=True, no_prompt=True)
 
 
 # Errors

@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zodbvault.scripts import DESCRIPTIONS, EXIT_CODES, add_arguments, exit_code_of, log_level, run_command
+from zodbvault.arguments import DESCRIPTIONS, EXIT_CODES, add_arguments, arguments_from
+from zodbvault.scripts import exit_code_of, log_level, run_command
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         settings = read_site_file(options.config or DEFAULT_FILE, options.site)
         command = "snapshotrestore" if options.command == "restore" and options.snapshot else options.command
-        return run_command(command, settings, options)
+        return run_command(command, settings, arguments_from(options))
 
     return exit_code_of(load_and_run, log_level(quiet=options.quiet, debug=options.debug))
 

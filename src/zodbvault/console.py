@@ -56,12 +56,14 @@ def ask_yes(question: str) -> bool:
         return False
     sys.stderr.write(f"{question} (yes/no) ")
     sys.stderr.flush()
+    answer, is_echoed = "", False
     try:
         answer = sys.stdin.readline()
+        is_echoed = answer.endswith("\n") and sys.stdin.isatty()
     except (OSError, ValueError):  # closed, or bytes that are no text
-        answer = ""
-    if not answer.endswith("\n"):
-        # Nobody pressed Enter, so the cursor still stands behind the question.
+        pass
+    if not is_echoed:
+        # Nobody pressed Enter on a terminal, so the cursor still stands behind the question.
         sys.stderr.write("\n")
     return answer.strip() == "yes"
 

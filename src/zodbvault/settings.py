@@ -7,18 +7,39 @@ in OPTIONS and nowhere else. Knows no buildout, no toml and no command; looks at
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zodbvault.errors import ZodbvaultError
+from zodbvault.site_settings import (
+    ConfigurationError,
+    PlainValue,
+    Settings,
+    settings_from_plain,
+    settings_to_plain,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-Value = str | int | bool
-PlainValue = str | int | bool | None
+__all__ = [
+    "OPTIONS",
+    "OPTION_BY_NAME",
+    "ConfigurationError",
+    "Kind",
+    "Option",
+    "Parsed",
+    "PlainValue",
+    "Settings",
+    "Status",
+    "Surroundings",
+    "expand_path",
+    "nearest_option",
+    "parse_settings",
+    "settings_from_plain",
+    "settings_to_plain",
+]
 
 TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
 FALSE_WORDS = frozenset({"false", "no", "off", "0", "none"})
@@ -350,73 +371,6 @@ OPTIONS: tuple[Option, ...] = (
 
 OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for name in (option.name, *option.aliases)}
 """Every name and every alias."""
-
-
-class ConfigurationError(ZodbvaultError):
-    """The configuration of a site cannot be used. mistakes: all of them, each naming its option."""
-
-    exit_code = 2
-
-    def __init__(self, mistakes: Iterable[str], *, path: Path | None = None, hint: str | None = None) -> None:
-        self.mistakes = tuple(mistakes)
-        super().__init__("; ".join(self.mistakes), path=path, hint=hint)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One site, ready for a command. Paths are absolute.
-
-    blob_storage and the two blob locations are None where blobs are not backed up. part: name of the buildout part or
-    of the site. keep_blob_days and full_after_days: days. pre_command and post_command: shell text, may be empty.
-    """
-
-    part: str
-    location: Path
-    snapshotlocation: Path
-    datafs: Path
-    blob_storage: Path | None
-    blobbackuplocation: Path | None
-    blobsnapshotlocation: Path | None
-    backup_blobs: bool
-    only_blobs: bool
-    blob_layout: str
-    full: bool
-    full_after_days: int
-    full_after_incrementals: int
-    keep: int
-    keep_blob_days: int
-    pre_command: str
-    post_command: str
-    debug: bool
-    enable_snapshotrestore: bool
-
-    def folders(self) -> tuple[Path, ...]:
-        """The folders that backups and snapshots of this site go into, those that are used."""
-        data = () if self.only_blobs else (self.location, self.snapshotlocation)
-        blobs = (self.blobbackuplocation, self.blobsnapshotlocation)
-        return (*data, *(folder for folder in blobs if folder is not None))
-
-
-_PATHS = frozenset(
-    {"location", "snapshotlocation", "datafs", "blob_storage", "blobbackuplocation", "blobsnapshotlocation"}
-)
-
-
-def settings_to_plain(settings: Settings) -> dict[str, PlainValue]:
-    """The settings as text, numbers, booleans and None, for a generated script to hold."""
-    plain: dict[str, PlainValue] = {}
-    for field in fields(Settings):
-        value = getattr(settings, field.name)
-        plain[field.name] = str(value) if isinstance(value, Path) else value
-    return plain
-
-
-def settings_from_plain(plain: Mapping[str, PlainValue]) -> Settings:
-    """The settings that `settings_to_plain` was given. They were checked when they were made; this is quick."""
-    values = {
-        name: Path(value) if name in _PATHS and isinstance(value, str) else value for name, value in plain.items()
-    }
-    return Settings(**values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,15 @@ class TestPartFile:
         assert (tmp_path / "a").read_bytes() == b"new"
         assert not (tmp_path / "a").is_symlink()
 
+    def test_a_part_that_another_process_makes_meanwhile_is_not_shared(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "a.part").write_bytes(b"another's")
+        monkeypatch.setattr(durable, "_unlink", lambda path: False)
+        with pytest.raises(FileExistsError):
+            PartFile(tmp_path / "a")
+        assert (tmp_path / "a.part").read_bytes() == b"another's"
+
     def test_nobody_else_reads_it_before_it_has_its_owner(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

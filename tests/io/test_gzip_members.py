@@ -24,6 +24,7 @@ from zodbvault.io.gzip_members import BLOCK_SIZE, DamagedFile, MemberWriter, Sto
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import ModuleType
 
 
 @pytest.fixture(params=["isal", "zlib"])
@@ -67,6 +68,15 @@ def write(pieces: list[bytes]) -> tuple[bytes, Stored]:
 def write_blocks(writer: MemberWriter, count: int) -> None:
     for _ in range(count):
         writer.write(writer.buffer(), BLOCK_SIZE)
+
+
+def write_numbers(writer: MemberWriter) -> None:
+    """Five blocks, each beginning with its number, to the end."""
+    for number in range(5):
+        buffer = writer.buffer()
+        buffer[0] = number
+        writer.write(buffer, 100)
+    writer.finish()
 
 
 def cut(data: bytes, length: int = BLOCK_SIZE) -> list[bytes]:
@@ -149,8 +159,11 @@ class TestWriting:
 
     def test_a_full_disk_is_told_and_cannot_be_finished_away(self) -> None:
         class Full(io.BytesIO):
+            writes = 0
+
             def write(self, data: bytes) -> int:  # type: ignore[override]
-                if self.tell() > 1000:
+                self.writes += 1
+                if self.writes == 3:
                     raise OSError(28, "No space left on device")
                 return super().write(data)
 
@@ -160,25 +173,45 @@ class TestWriting:
             with pytest.raises(OSError, match="No space left"):
                 writer.finish()
 
-    @pytest.mark.parametrize("stage", ["_compress_member", "md5"])
+    @pytest.mark.parametrize("stage", ["compress", "md5"])
     def test_an_error_in_a_thread_is_raised_to_the_owner(self, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(*arguments: object) -> bytes:
-            raise MemoryError("no memory for this")
+        """One block of five fails; the others are good, and still nobody can finish the file."""
+        if stage == "md5":
+            broken = hashlib.md5()
 
+            class FailsOnce:
+                @staticmethod
+                def update(data: memoryview) -> None:
+                    if data[0] == 2:
+                        raise MemoryError("no memory for this")
+                    broken.update(data)
+
+                hexdigest = staticmethod(broken.hexdigest)
+
+        real = gzip_members._compress_member
+
+        def compress(codec: ModuleType, level: int, data: memoryview) -> bytes:
+            if data[0] == 2 and stage == "compress":
+                raise MemoryError("no memory for this")
+            return real(codec, level, data)
+
+        monkeypatch.setattr(gzip_members, "_compress_member", compress)
         with MemberWriter(io.BytesIO()) as writer:
             if stage == "md5":
+                writer._md5 = FailsOnce()  # type: ignore[assignment]
+            with pytest.raises(MemoryError):
+                write_numbers(writer)
+            with pytest.raises(MemoryError):
+                writer.finish()
+            with pytest.raises(MemoryError):
+                writer.buffer()
 
-                class Broken:
-                    update = staticmethod(fail)
-
-                writer._md5 = Broken()  # type: ignore[assignment]
-            else:
-                monkeypatch.setattr(gzip_members, stage, fail)
-            for _ in range(3):
-                writer.write(bytearray(BLOCK_SIZE), 100)
-            for _ in range(2):
-                with pytest.raises(MemoryError):
-                    writer.finish()
+    def test_finishing_ends_the_threads(self) -> None:
+        before = threading.active_count()
+        writer = MemberWriter(io.BytesIO())
+        write_blocks(writer, 3)
+        writer.finish()
+        assert threading.active_count() == before
 
     def test_an_error_in_an_early_block_stops_the_writer_before_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*arguments: object) -> bytes:
@@ -307,6 +340,9 @@ class TestReading:
             path.write_bytes(content[:length])
             with pytest.raises(DamagedFile):
                 read(path, 3000)
+        path.write_bytes(content[:-1])
+        with pytest.raises(DamagedFile, match="is cut short"):
+            read(path, 3000)
         for tail in (b"\0", b"\0" * 512, b"garbage", b"\x1f\x8b", content[:18], content[:25]):
             path.write_bytes(content + tail)
             with pytest.raises(DamagedFile):
@@ -365,12 +401,52 @@ class TestReading:
         with pytest.raises(DamagedFile):
             read(tmp_path / "file", 5000)
 
+    def test_a_wrong_trailer_is_damage(self, tmp_path: Path, codec: str) -> None:
+        content = write([b"x" * 500, b"y" * 500])[0]
+        first = lengths_in_headers(content)[0]
+        for end in (first, len(content)):
+            for position in range(end - 8, end):
+                damaged = bytearray(content)
+                damaged[position] ^= 1
+                (tmp_path / "file").write_bytes(damaged)
+                with pytest.raises(DamagedFile):
+                    read(tmp_path / "file", 1000)
+
+    def test_an_empty_file_is_no_gzip_file(self, tmp_path: Path, codec: str) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        for size in (0, None):
+            with pytest.raises(DamagedFile, match="is empty"):
+                read(tmp_path / "file", size)
+        assert read(tmp_path / "file", 0, compressed=False) == b""
+
+    def test_a_plain_file_of_another_size_is_not_even_begun(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(bytes(100))
+        with pytest.raises(DamagedFile, match="holds 100 bytes instead of 101"):
+            next(read_blocks(tmp_path / "file", 101, compressed=False))
+
+    def test_only_a_few_members_are_read_ahead(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "file").write_bytes(write([b"x" * 1000] * 50)[0])
+        reads = []
+        real = os.pread
+
+        def pread(fd: int, length: int, offset: int) -> bytes:
+            reads.append(offset)
+            return real(fd, length, offset)
+
+        monkeypatch.setattr(os, "pread", pread)
+        blocks = read_blocks(tmp_path / "file", 50_000, compressed=True)
+        next(blocks)
+        assert len(set(reads)) <= gzip_members.IN_WORK + 1
+        assert sum(map(len, blocks)) == 49_000
+
     def test_a_bomb_is_not_inflated(self, tmp_path: Path, codec: str) -> None:
-        """A member that says 10 bytes and holds 200 MB; the same from another's hand."""
+        """A member that says 10 bytes and holds 200 MB, one that says so, and one from another's hand."""
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
         body = b"".join(deflate.compress(bytes(1 << 20)) for _ in range(200)) + deflate.flush()
         header = gzip_members.HEADER_START + struct.pack("<I", 20 + len(body) + 8)
         (tmp_path / "ours").write_bytes(header + body + struct.pack("<II", zlib.crc32(bytes(10)), 10))
+        crc = zlib.crc32(bytes(200 << 20))
+        (tmp_path / "honest").write_bytes(header + body + struct.pack("<II", crc, 200 << 20))
         (tmp_path / "theirs").write_bytes(b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + body + bytes(8))
         script = (
             "import resource, sys\n"
@@ -385,12 +461,12 @@ class TestReading:
         if codec == "zlib":
             script = "import sys; sys.modules['isal'] = None\n" + script
         run = subprocess.run(
-            [sys.executable, "-c", script, tmp_path / "ours", tmp_path / "theirs"],
+            [sys.executable, "-c", script, *(tmp_path / name for name in ("ours", "honest", "theirs"))],
             check=True,
             capture_output=True,
             text=True,
         )
-        assert run.stdout.split() == ["damaged", "damaged"]
+        assert run.stdout.split() == ["damaged"] * 3
 
     def test_a_file_that_shrinks_while_it_is_read_is_damage(self, tmp_path: Path) -> None:
         path = tmp_path / "file"

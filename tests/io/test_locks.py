@@ -145,8 +145,10 @@ def test_a_lock_on_a_file_that_was_replaced_meanwhile_does_not_count(
             path.rename(tmp_path / "the one that was locked")
             path.write_text("")
 
+    before = len(os.listdir("/dev/fd"))
     monkeypatch.setattr(fcntl, "flock", flock)
     with LockFile(path):
+        assert len(os.listdir("/dev/fd")) == before + 1
         assert path.stat().st_ino != replaced[0]
         with pytest.raises(zc.lockfile.LockError):
             zc.lockfile.LockFile(str(path))
@@ -168,14 +170,18 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_child_does_not_keep_the_lock(tmp_path: Path, shared: bool) -> None:
+    """Neither one that was started in the usual way nor one that got a copy of the descriptor."""
     lock = LockFile(tmp_path / "lock")
     lock.acquire()
+    assert lock._fd is not None
     child = subprocess.Popen(
         [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        close_fds=False,
+        close_fds=shared,
+        pass_fds=[lock._fd] if shared else [],
     )
     try:
         assert child.stdout is not None

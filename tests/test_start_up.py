@@ -1,0 +1,119 @@
+"""What a generated script imports: its start is most of the cost of a backup that finds no change."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transaction
+import ZODB.DB
+from ZODB.blob import Blob
+from ZODB.FileStorage import FileStorage
+
+import zodbvault
+from zodbvault.settings import Surroundings, parse_settings, settings_to_plain
+
+# What no script of a site has any business with, whatever it does.
+FOREIGN = frozenset(
+    {
+        "BTrees", "ZConfig", "ZODB", "asyncio", "multiprocessing", "persistent", "pkg_resources", "rich", "setuptools",
+        "tomli", "tomllib", "transaction", "zc", "zodbpickle", "zodbvault.cli", "zodbvault.recipe",
+        "zodbvault.settings", "zodbvault.site_file", "zope",
+    }
+)  # fmt: skip
+
+# What is slow to import, and not needed as long as a backup has little to do.
+SLOW = frozenset(
+    {
+        "argparse", "concurrent.futures", "ctypes", "difflib", "email", "gzip", "importlib.metadata", "pickle",
+        "shutil", "socket", "subprocess", "tempfile", "zodbvault.reference",
+    }
+)  # fmt: skip
+
+SCRIPT = """
+import sys
+before = set(sys.modules)
+sys.path[0:0] = [{source!r}]
+settings = {plain!r}
+
+import zodbvault.scripts
+
+if __name__ == "__main__":
+    code = zodbvault.scripts.run({command!r}, settings)
+    import json
+    print(json.dumps(sorted(set(sys.modules) - before)))
+    sys.exit(code)
+"""
+
+
+class Site:
+    """A database with blobs, and a script as the recipe writes it that also says what it imported."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        around = Surroundings("backup", "[backup]", folder, folder / "var", "Data.fs", "blobs")
+        self.plain = settings_to_plain(parse_settings({}, around).settings)
+
+    def commit(self, name: str) -> None:
+        database = ZODB.DB(FileStorage(str(self.folder / "Data.fs"), blob_dir=str(self.folder / "blobs")))
+        with database.transaction() as connection:
+            connection.root()[name] = Blob(b"x" * 100)
+        database.close()
+        transaction.abort()
+
+    def imported(self, command: str, *arguments: str) -> set[str]:
+        """Run the script; the modules that it imported beyond those of Python's own start."""
+        script = self.folder / command
+        source = str(Path(zodbvault.__file__).parent.parent)
+        script.write_text(SCRIPT.format(source=source, plain=self.plain, command=command))
+        finished = subprocess.run(
+            [sys.executable, str(script), "-q", *arguments], capture_output=True, text=True, timeout=60
+        )
+        assert finished.returncode == 0, finished.stderr
+        return set(json.loads(finished.stdout.splitlines()[-1]))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    site = Site(tmp_path)
+    site.commit("one")
+    return site
+
+
+def found(forbidden: frozenset[str], modules: set[str]) -> set[str]:
+    """The modules that are forbidden, or lie in a package that is."""
+    return {name for name in modules if any(name == other or name.startswith(f"{other}.") for other in forbidden)}
+
+
+def test_the_start_alone_imports_little() -> None:
+    code = "import sys; before = set(sys.modules); import zodbvault.scripts; print(*(set(sys.modules) - before))"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    ours = {module for module in finished.stdout.split() if module.startswith("zodbvault.")}
+    assert ours == {
+        "zodbvault.arguments",
+        "zodbvault.console",
+        "zodbvault.errors",
+        "zodbvault.scripts",
+        "zodbvault.site_settings",
+    }
+    assert found(FOREIGN | SLOW, set(finished.stdout.split())) == set()
+
+
+def test_an_incremental_and_no_change_import_nothing_slow(site: Site) -> None:
+    assert found(FOREIGN, site.imported("backup")) == set()
+    site.commit("two")
+    incremental = site.imported("backup")
+    assert found(FOREIGN | SLOW, incremental) == set()
+    unchanged = site.imported("backup")
+    assert found(FOREIGN | SLOW, unchanged) == set()
+    assert unchanged <= incremental
+
+
+@pytest.mark.parametrize("command", ["snapshot", "list", "verify", "verify --deep", "restore -n", "snapshotrestore -n"])
+def test_no_command_needs_zodb_or_buildout(command: str, site: Site) -> None:
+    site.imported("backup")
+    site.imported("snapshot")
+    assert found(FOREIGN, site.imported(*command.split())) == set()

@@ -134,7 +134,8 @@ def _judge(run: BackupRun, source: DataFs, *, full_wanted: bool) -> tuple[Verdic
     tail: Tail | None = None
     if chain is not None and problem is None:
         record = run.repository.record_of(chain.newest)
-        age = int(run.started) - seconds_of(chain.timestamp)
+        # Only then the calendar is needed.
+        age = int(run.started) - seconds_of(chain.timestamp) if run.settings.full_after_days else 0
         newest = Newest(chain.newest, record, len(chain.lines), age)
         tail = read_tail(source, chain.newest.end, None if record is None else record.tail_header)
     policy = FullPolicy(run.settings.full_after_days, run.settings.full_after_incrementals)

@@ -59,7 +59,7 @@ class FullPolicy:
 class Newest:
     """The newest backup of the newest chain. record: the one of exactly this line, None where there is none.
 
-    backups: number of backups in the chain. age_of_chain: seconds since its full.
+    backups: number of backups in the chain. age_of_chain: seconds since its full, where the policy asks for it.
     """
 
     line: Line

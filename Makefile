@@ -67,7 +67,7 @@ environment: $(MADE) ## make .venv with zodbvault and all that develops it
 $(MADE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("zodbvault needs Python 3.10 or later" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --quiet --editable ".[test]"
 	@touch $@
 
 .PHONY: packages-of-demo packages-of-test

@@ -15,9 +15,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def lint_imports(source: Path) -> subprocess.CompletedProcess[str]:
     """Run import-linter on the package below `source`, with the project's contracts."""
+    run = "from importlinter.cli import lint_imports_command as lint; lint()"
+    options = ("--no-cache", "--no-logo", "--config", str(PROJECT / "pyproject.toml"))
     return subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()"]
-        + ["--no-cache", "--no-logo", "--config", str(PROJECT / "pyproject.toml")],
+        [sys.executable, "-c", run, *options],
         cwd=source,
         env={**os.environ, "PYTHONPATH": str(source)},
         capture_output=True,

@@ -1,0 +1,21 @@
+"""How many cases the tests try that make their own (hypothesis), and how a failure comes back.
+
+`ci`, the usual one, tries the same cases each time, so that a change is what a new failure comes from. `faults`
+(`make faults`) looks for new ones, many; a failure prints what repeats it.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+# A loaded machine is slow, and real databases are: neither is a failure.
+_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
+
+settings.register_profile(
+    "ci", max_examples=200, deadline=None, derandomize=True, print_blob=True, suppress_health_check=_SLOW
+)
+settings.register_profile(
+    "faults", max_examples=5000, deadline=None, derandomize=False, print_blob=True, suppress_health_check=_SLOW
+)
+# --hypothesis-profile comes later than this and wins.
+settings.load_profile("ci")

@@ -238,6 +238,14 @@ def test_all_mistakes_are_reported_at_once(load: Callable[..., Any]) -> None:
     assert all(mistake.startswith("[backup] ") for mistake in mistakes)
 
 
+def test_two_sites_may_not_share_a_folder(load: Callable[..., Any]) -> None:
+    text = BLOBLESS + "[other]\nrecipe = zodbvault\nbackup_blobs = false\nsnapshotlocation = backups\ndatafs = {}\n"
+    for part in ("backup", "other"):
+        with pytest.raises(zc_buildout.zc.buildout.UserError, match=r"different sites into one folder, .*/var/backups"):
+            load(text.format("other.fs"), parts="backup other")[part]
+    assert load(text.format("var/filestorage/Data.fs"), parts="backup other")["backup"].recipe.settings
+
+
 def test_what_is_unknown_or_gone_is_warned_about(load: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="zodbvault"):
         load(BLOBLESS + "kep = 3\ngzip = true\nfull = ture\n")["backup"]

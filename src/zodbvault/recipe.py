@@ -74,6 +74,7 @@ class Recipe:
         for warning in parsed.warnings:
             logger.warning("%s", warning)
         self.settings = parsed.settings
+        _refuse_shared_folders(self.settings, buildout)
         for key, value in settings_to_plain(self.settings).items():
             if key != "part" and value is not None:
                 options[key] = str(value).lower() if isinstance(value, bool) else str(value)
@@ -159,6 +160,29 @@ def _zope_parts(buildout: Buildout) -> Iterator[Mapping[str, str]]:
 def _first(parts: list[Mapping[str, str]], option: str) -> str | None:
     """The option's value in the first part that has one."""
     return next((value for part in parts if (value := part.get(option))), None)
+
+
+def _refuse_shared_folders(settings: Settings, buildout: Buildout) -> None:
+    """Raise UserError when another part backs up another site into a folder of ours: each would prune the other's.
+
+    Two parts for one site may share folders, as one that only makes full backups does. Of two parts the one that is
+    derived last sees the other.
+    """
+    for name in buildout["buildout"]["parts"].split():
+        recipe = getattr(buildout[name], "recipe", None)
+        other = recipe.settings if isinstance(recipe, Recipe) else None
+        if other is None or _is_one_site(settings, other):
+            continue
+        for folder in settings.folders():
+            if folder in other.folders():
+                raise zc.buildout.UserError(
+                    f"[{settings.part}] and [{other.part}] back up different sites into one folder, {folder}"
+                )
+
+
+def _is_one_site(settings: Settings, other: Settings) -> bool:
+    blobs = {one.blob_storage for one in (settings, other) if one.blob_storage is not None}
+    return settings.datafs == other.datafs and len(blobs) < 2
 
 
 def _make_folder(folder: Path) -> None:

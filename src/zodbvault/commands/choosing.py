@@ -13,7 +13,7 @@ from zodbvault.blobs.state import blob_state
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import new_hash
-from zodbvault.repository.chains import Chain, ListedChain, choose_chain, data_files
+from zodbvault.repository.chains import Chain, ListedChain, choose_chain, data_files, newest_of_the_day
 from zodbvault.repository.dat import Line
 from zodbvault.repository.names import RECORD_SUFFIX, split_name
 from zodbvault.repository.sweep import one_step_from_done, unnamed_files
@@ -86,7 +86,7 @@ def choose(repository: Repository, when: str | None, *, with_blobs: bool) -> Cho
     listed = tuple(chain for chain in repository.listed if chain.timestamp not in known)
     chosen = choose_chain(chains, listed, when)
     if chosen is None:
-        raise NothingThere(_nothing(when), path=repository.location, hint=_what_there_is(chains))
+        raise NothingThere(_nothing(when), path=repository.location, hint=_what_there_is(chains, when))
     if isinstance(chosen, ListedChain):
         logger.warning("The chain of %s has no .dat file; its files are taken as they are.", chosen.timestamp)
         whole = chain = _measured(repository, chosen)
@@ -141,12 +141,14 @@ def _nothing(when: str | None) -> str:
     return "holds no backup" if when is None else f"holds no backup at or before {when} (UTC)"
 
 
-def _what_there_is(chains: tuple[Chain, ...]) -> str:
+def _what_there_is(chains: tuple[Chain, ...], when: str | None) -> str:
     """A sentence on the oldest and newest state, for somebody whose date was wrong."""
     lines = [line for chain in chains for line in chain.lines]
     if not lines:
         return "Nothing was changed. Check the location, and that its disk is mounted."
-    return f"Nothing was changed. The oldest backup is {lines[0].timestamp}, the newest {lines[-1].timestamp}."
+    same_day = newest_of_the_day(chains, when) if when is not None else None
+    meant = f" A date alone means its midnight, UTC; newest of {when}: {same_day}." if same_day is not None else ""
+    return f"Nothing was changed. The oldest backup is {lines[0].timestamp}, the newest {lines[-1].timestamp}.{meant}"
 
 
 def recorded_blob_states(names: frozenset[str]) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str
         logger.warning("No blobs are known for %s; those that the data refer to have to be there.", last.timestamp)
     newer = None if date is None else newest_of_the_day(repository.chains, date)
     if newer is not None and newer != choice.timestamp:
-        logger.warning("A date alone means its midnight, UTC. Newest of %s: %s", date, newer)
+        logger.warning("A date alone means its midnight, UTC; newest of %s: %s", date, newer)
     return choice.timestamp
 
 

@@ -1,0 +1,190 @@
+"""A ZEO server with two writers and packs, and a backup every second: each state that was reported restores."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.site import Site, State, committed_part, referenced_blobs, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DURATION = float(os.environ.get("ZODBVAULT_TEST_ZEO_SECONDS", "40"))
+"""How long the site is written to; one backup a second."""
+
+CONFIGURATION = """\
+<zeo>
+  address 127.0.0.1:{port}
+</zeo>
+<filestorage 1>
+  path {datafs}
+  blob-dir {blobs}
+  pack-keep-old {keep_old}
+</filestorage>
+"""
+
+WRITER = """\
+import os, random, sys, time
+import transaction, ZODB, ZEO
+from persistent.mapping import PersistentMapping
+from ZODB.blob import Blob
+from ZODB.POSException import ConflictError, POSError
+
+port, name, cache, log, stop = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5]
+rng = random.Random(name)
+db = ZEO.DB(("127.0.0.1", port), blob_dir=cache, wait=True, wait_timeout=20)
+log = open(log, "a", buffering=1)
+connection = db.open()
+while not os.path.exists(stop):
+    try:
+        transaction.begin()
+        mine = connection.root().setdefault(name, PersistentMapping())
+        kind = rng.random()
+        if kind < 0.5:
+            mine["page%d" % rng.randrange(30)] = PersistentMapping({"text": rng.randbytes(rng.randrange(3000))})
+        elif kind < 0.9:
+            blob = mine.setdefault("blob%d" % rng.randrange(10), Blob())
+            with blob.open("w") as file:
+                file.write(rng.randbytes(rng.randrange(200_000)))
+        elif mine:
+            del mine[rng.choice(sorted(mine))]
+        transaction.commit()
+        log.write(mine._p_serial.hex() + "\\n")
+    except (ConflictError, POSError):
+        transaction.abort()
+    time.sleep(rng.random() * 0.02)
+db.close()
+"""
+
+PACKER = """\
+import os, sys, time
+import ZEO
+port, cache, stop = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+client = ZEO.client(("127.0.0.1", port), blob_dir=cache, wait=True, wait_timeout=20)
+while not os.path.exists(stop):
+    client.pack(time.time(), wait=True)
+    time.sleep(1.7)
+client.close()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the ZEO server does not answer")
+
+
+class LiveSite:
+    """A ZEO server, two writers and a packer, each a process of its own."""
+
+    def __init__(self, site: Site, keep_old: bool) -> None:
+        self.site = site
+        self.folder = site.folder
+        self.port = free_port()
+        self.stop = self.folder / "stop"
+        self.logs = [self.folder / f"writer{number}.log" for number in (1, 2)]
+        self.processes: list[subprocess.Popen[bytes]] = []
+        configuration = self.folder / "zeo.conf"
+        configuration.write_text(
+            CONFIGURATION.format(
+                port=self.port, datafs=site.datafs, blobs=site.blob_storage, keep_old=str(keep_old).lower()
+            )
+        )
+        self.server = self._start("-m", "ZEO.runzeo", "-C", str(configuration))
+        wait_for(self.port)
+        for number, log in enumerate(self.logs, start=1):
+            cache = self.folder / f"cache{number}"
+            self._start("-c", WRITER, str(self.port), f"writer{number}", str(cache), str(log), str(self.stop))
+        self._start("-c", PACKER, str(self.port), str(self.folder / "cache3"), str(self.stop))
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        output = (self.folder / f"process{len(self.processes)}.out").open("wb")
+        process = subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=output, cwd=self.folder)
+        self.processes.append(process)
+        return process
+
+    def finish(self) -> None:
+        """Let writers and packer come to their end, then stop the server."""
+        self.stop.touch()
+        for process in self.processes[1:]:
+            assert process.wait(60) == 0, self.outputs()
+        self.server.send_signal(signal.SIGTERM)
+        self.server.wait(30)
+
+    def kill(self) -> None:
+        """Whatever still runs after a failure ends here."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait(30)
+
+    def outputs(self) -> str:
+        """What the processes wrote."""
+        return "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("process*.out")))
+
+    def committed(self) -> set[bytes]:
+        """The tids that the writers know to be committed."""
+        return {bytes.fromhex(line) for log in self.logs for line in log.read_text().split()}
+
+
+@pytest.fixture
+def live(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LiveSite]:
+    site = Site(tmp_path / "site")
+    live = LiveSite(site, keep_old=request.param)
+    yield live
+    live.kill()
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["nothing kept old", "old kept"], indirect=True)
+def test_every_backup_of_a_site_at_work_restores(live: LiveSite, tmp_path: Path) -> None:
+    site = live.site
+    begin = time.monotonic()
+    finished = []
+    while time.monotonic() - begin < DURATION / 2:
+        now = timestamp(time.time())
+        finished.append(site.command("backup", env={"ZODBVAULT_TEST_NOW": ""}))
+        assert all(process.poll() is None for process in live.processes), live.outputs()
+        time.sleep(max(0.0, 1 - (time.time() % 1)) if timestamp(time.time()) == now else 0)
+    live.finish()
+    assert [each.stderr for each in finished if each.returncode != 0] == []
+    stamps = site.timestamps()
+    assert len(stamps) >= DURATION / 2 * 0.6
+    fulls = [name for name in site.names() if name.endswith(".fsz")]
+    assert 2 <= len(fulls) < len(stamps), "packs and commits both have to happen between backups"
+    # The last look, when all is quiet.
+    site.command("backup", env={"ZODBVAULT_TEST_NOW": ""})
+    assert site.verify(deep=True).good
+
+    committed = live.committed()
+    assert len(committed) > 50
+    other = site.standby(tmp_path / "standby")
+    for stamp in other.timestamps():
+        assert other.restore(stamp).timestamp == stamp
+        data = other.datafs.read_bytes()
+        state = State(data, other.blobs, referenced_blobs(data))
+        assert committed_part(data) == data
+        assert state.referenced - set(state.blobs) == set()
+        # The first two transactions make the database and the writers' mappings.
+        assert state.last_tid in committed or len(data) < 3000
+        other.read_everything()
+        other.close()
+    assert other.data == site.data
+    assert other.blobs == {key: other.blobs[key] for key in site.blobs}

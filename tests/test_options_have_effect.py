@@ -1,0 +1,294 @@
+"""Every option does something: a test for each row of the table changes it and sees a difference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.site import Site, blob_files
+from zodbvault.settings import OPTIONS, ConfigurationError, Status, Surroundings, parse_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Effect = Callable[[Site], None]
+EFFECTS: dict[str, Effect] = {}
+
+
+def effect_of(name: str) -> Callable[[Effect], Effect]:
+    """This function sees the difference that the option `name` makes."""
+
+    def register(function: Effect) -> Effect:
+        EFFECTS[name] = function
+        return function
+
+    return register
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "site")
+    site.commit_pages(5)
+    site.commit_blobs(3)
+    yield site
+    site.close()
+
+
+@effect_of("location")
+def _(site: Site) -> None:
+    site.options["location"] = str(site.folder / "here")
+    site.backup()
+    assert len(site.timestamps(site.folder / "here")) == 1
+    assert not (site.var / "backups").exists()
+
+
+@effect_of("snapshotlocation")
+def _(site: Site) -> None:
+    site.options["snapshotlocation"] = str(site.folder / "here")
+    site.snapshot()
+    assert len(site.timestamps(site.folder / "here")) == 1
+    assert not (site.var / "snapshotbackups").exists()
+
+
+@effect_of("blobbackuplocation")
+def _(site: Site) -> None:
+    site.options["blobbackuplocation"] = str(site.folder / "here")
+    site.backup()
+    assert blob_files(site.folder / "here" / "blobs")
+    assert not (site.var / "blobstoragebackups").exists()
+
+
+@effect_of("blobsnapshotlocation")
+def _(site: Site) -> None:
+    site.options["blobsnapshotlocation"] = str(site.folder / "here")
+    site.snapshot()
+    assert blob_files(site.folder / "here" / "blobs")
+    assert not (site.var / "blobstoragesnapshots").exists()
+
+
+@effect_of("locationprefix")
+def _(site: Site) -> None:
+    plain = site.plain_options()
+    kept = {name: plain[name] for name in ("datafs", "blob_storage")}
+    around = Surroundings(part="backup", section="[backup]", base=site.folder, var=site.var)
+    here = parse_settings({**kept, "locationprefix": "prefix", "location": "files"}, around).settings
+    assert here.location == site.folder / "prefix" / "files"
+    assert here.blobbackuplocation == site.folder / "prefix" / "blobstoragebackups"
+    site.options = {
+        name: str(site.folder / "prefix" / name) for name in plain if "location" in name and name != "locationprefix"
+    }
+    site.backup()
+    assert (site.folder / "prefix").is_dir()
+
+
+@effect_of("datafs")
+def _(site: Site) -> None:
+    site.close()
+    os.rename(site.datafs, site.folder / "Other.fs")
+    site.options["datafs"] = str(site.folder / "Other.fs")
+    site.backup()
+    (site.folder / "Other.fs").unlink()
+    site.restore()
+    assert (site.folder / "Other.fs").exists()
+
+
+@effect_of("blob_storage")
+def _(site: Site) -> None:
+    site.close()
+    assert site.blob_storage is not None
+    os.rename(site.blob_storage, site.folder / "other")
+    expected = {key: path.read_bytes() for key, path in blob_files(site.folder / "other").items()}
+    for name in ("blob_storage", "blob-storage"):
+        site.options.pop("blob_storage", None)
+        options = site.plain_options()
+        del options["blob_storage"]
+        around = Surroundings(part="backup", section="[backup]", base=site.folder, var=site.var)
+        assert parse_settings({**options, name: "other"}, around).settings.blob_storage == site.folder / "other"
+    site.options["blob_storage"] = str(site.folder / "other")
+    site.backup()
+    found = {key: path.read_bytes() for key, path in blob_files(site.blob_location / "blobs").items()}
+    assert found == expected
+
+
+@effect_of("backup_blobs")
+def _(site: Site) -> None:
+    site.options["backup_blobs"] = "false"
+    site.backup()
+    assert len(site.timestamps()) == 1
+    assert not (site.var / "blobstoragebackups").exists()
+    site.options["backup_blobs"] = "true"
+    site.backup()
+    assert blob_files(site.var / "blobstoragebackups" / "blobs")
+
+
+@effect_of("only_blobs")
+def _(site: Site) -> None:
+    site.options["only_blobs"] = "true"
+    site.close()
+    site.backup()
+    assert not site.timestamps(site.var / "backups")
+    assert blob_files(site.var / "blobstoragebackups" / "blobs")
+
+
+@effect_of("blob_layout")
+def _(site: Site) -> None:
+    site.options["blob_layout"] = "pool"
+    site.backup()
+    assert (site.blob_location / "blobs" / ".layout").exists()
+    site.options["blob_layout"] = "heap"
+    with pytest.raises(ConfigurationError, match="pool"):
+        site.backup()
+
+
+@effect_of("full")
+def _(site: Site) -> None:
+    for full, suffix in (("false", ".deltafsz"), ("true", ".fsz")):
+        site.options["full"] = full
+        site.backup()
+        site.commit_pages()
+        stamp, _ = site.backed_up()
+        assert stamp + suffix in site.names()
+        site.commit_pages()
+
+
+@effect_of("full_after_days")
+def _(site: Site) -> None:
+    for days, suffix in ((0, ".deltafsz"), (30, ".deltafsz"), (7, ".fsz")):
+        site.options["full_after_days"] = days
+        site.backup(full=True)
+        site.clock.sleep(10 * 86400)
+        site.commit_pages()
+        stamp, _ = site.backed_up()
+        assert stamp + suffix in site.names()
+
+
+@effect_of("full_after_incrementals")
+def _(site: Site) -> None:
+    site.options["full_after_incrementals"] = 2
+    kinds = []
+    for _ in range(7):
+        site.commit_pages()
+        stamp, _ = site.backed_up()
+        kinds.append("full" if stamp + ".fsz" in site.names() else "incremental")
+    assert kinds == ["full", "incremental", "incremental"] * 2 + ["full"]
+
+
+@effect_of("keep")
+def _(site: Site) -> None:
+    for keep, left in (("3", 3), ("1", 1)):
+        site.options["keep"] = keep
+        for _ in range(4):
+            site.backup(full=True)
+        assert len(site.timestamps()) == left
+
+
+@effect_of("keep_blob_days")
+def _(site: Site) -> None:
+    left = []
+    for number, days in enumerate((0, 30, 4)):
+        site.options = {
+            "only_blobs": "true",
+            "keep": "0",
+            "keep_blob_days": str(days),
+            "blobbackuplocation": str(site.folder / f"blobs{number}"),
+        }
+        for _ in range(20):
+            site.commit_blobs(1)
+            site.close()
+            site.clock.sleep(86400)
+            site.backup()
+        records = [name for name in os.listdir(site.folder / f"blobs{number}") if name.endswith(".json")]
+        left.append(len(records))
+    assert left[0] == 20
+    assert left[1] == 20
+    assert 4 <= left[2] <= 8
+
+
+@effect_of("pre_command")
+def _(site: Site) -> None:
+    seen = site.folder / "seen"
+    site.options["pre_command"] = f"ls {site.var} > {seen}\n"
+    site.backup()
+    # It ran before any folder was made: it may mount the disk.
+    assert "backups" not in seen.read_text().split()
+
+
+@effect_of("post_command")
+def _(site: Site) -> None:
+    seen = site.folder / "seen"
+    site.options["post_command"] = f"ls {site.var / 'backups'} > {seen}"
+    site.backup()
+    assert f"{site.timestamps()[0]}.fsz" in seen.read_text().split()
+    seen.unlink()
+    site.close()
+    site.datafs.write_bytes(b"")
+    assert site.command("backup").returncode == 1
+    assert not seen.exists()
+
+
+@effect_of("debug")
+def _(site: Site) -> None:
+    site.datafs.write_bytes(b"")
+    assert "Traceback" not in site.command("backup").stderr
+    site.options["debug"] = "true"
+    assert "Traceback" in site.command("backup").stderr
+
+
+@effect_of("enable_snapshotrestore")
+def _(site: Site) -> None:
+    site.snapshot()
+    site.close()
+    site.options["enable_snapshotrestore"] = "false"
+    assert site.command("snapshotrestore", "-n").returncode == 2
+    site.options["enable_snapshotrestore"] = "true"
+    assert site.command("snapshotrestore", "-n").returncode == 0
+
+
+# What we do not do yet, or no longer, is never accepted and ignored.
+
+OTHER_VALUES = {
+    "archive_blob": "true",
+    "compress_blob": "true",
+    "incremental_blobs": "true",
+    "blob_timestamps": "false",
+    "enable_zipbackup": "true",
+    "ziplocation": "zips",
+    "blobziplocation": "blobzips",
+    "alternative_restore_source": "Data /elsewhere",
+    "use_rsync": "false",
+    "rsync_options": "--no-l",
+    "rsync_hard_links_on_first_copy": "true",
+}
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in OPTIONS if option.status is Status.PLANNED], ids=lambda o: o.name
+)
+def test_an_option_that_is_not_offered_yet_is_refused(site: Site, option: object) -> None:
+    name = option.name  # type: ignore[attr-defined]
+    with pytest.raises(ConfigurationError, match=name):
+        Site(site.folder, options={name: OTHER_VALUES[name]}).settings  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in OPTIONS if option.status is Status.RETIRED], ids=lambda o: o.name
+)
+def test_an_option_of_the_past_is_warned_about(site: Site, option: object) -> None:
+    around = Surroundings(part="backup", section="[backup]", base=site.folder, var=site.var)
+    name = option.name  # type: ignore[attr-defined]
+    parsed = parse_settings({**site.plain_options(), name: "true"}, around)
+    assert any(name in warning for warning in parsed.warnings)
+
+
+@pytest.mark.parametrize("name", sorted(EFFECTS))
+def test_the_option_has_an_effect(site: Site, name: str) -> None:
+    EFFECTS[name](site)
+
+
+def test_no_option_is_without_such_a_test() -> None:
+    offered = {option.name for option in OPTIONS if option.status is Status.OFFERED}
+    assert set(EFFECTS) == offered
+    assert set(OTHER_VALUES) == {option.name for option in OPTIONS if option.status is Status.PLANNED}

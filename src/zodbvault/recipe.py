@@ -83,6 +83,7 @@ class Recipe:
         """Make the folders and the scripts; the scripts are what buildout removes with the part."""
         for folder in self.settings.folders():
             _make_folder(folder)
+        _compile_own_modules()
         _, working_set = self._egg.working_set(["zodbvault"])
         generated: list[str] = []
         for script, command in script_names(self.settings).items():
@@ -183,6 +184,16 @@ def _refuse_shared_folders(settings: Settings, buildout: Buildout) -> None:
 def _is_one_site(settings: Settings, other: Settings) -> bool:
     blobs = {one.blob_storage for one in (settings, other) if one.blob_storage is not None}
     return settings.datafs == other.datafs and len(blobs) < 2
+
+
+def _compile_own_modules() -> None:
+    """Write the bytecode of our own modules now: cron may run as somebody who cannot write it, and compile each time.
+
+    What cannot be written is no error.
+    """
+    import compileall
+
+    compileall.compile_dir(os.path.dirname(os.path.abspath(__file__)), quiet=2)
 
 
 def _make_folder(folder: Path) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.state import blob_state
 from zodbvault.errors import ZodbvaultError
@@ -38,8 +37,7 @@ logger = logging.getLogger("zodbvault")
 POOL = "pool"
 
 
-@dataclass(frozen=True)
-class BlobResult:
+class BlobResult(NamedTuple):
     """What a backup has of blobs, ready to be published. Both are None for a site without blobs.
 
     depends_on_source: blobs may be missing from it when a pack swapped Data.fs meanwhile. missing, needed: of the blobs

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zodbvault.commands.run import BackupRun, hex_of, printable
@@ -38,7 +37,7 @@ def complete_newest(
     line = chain.newest
     if record is None:
         record = _record_of_foreign_line(run, source, chain, tail)
-    record = replace(record, source_device=source.device, source_inode=source.inode)
+    record = record._replace(source_device=source.device, source_inode=source.inode)
     if not lacks_blobs:
         publish_record(run.location, record, run.ownership)
         return BackupReport(f"No changes since {line.timestamp}, nothing to do.", None)
@@ -51,7 +50,7 @@ def complete_newest(
         assert blobs.manifest is not None
         size = record.chain_manifest_size + blobs.record.stored_size
         blobs.manifest.publish()
-        publish_record(run.location, replace(record, blobs=blobs.record, chain_manifest_size=size), run.ownership)
+        publish_record(run.location, record._replace(blobs=blobs.record, chain_manifest_size=size), run.ownership)
     return BackupReport(
         f"No changes in Data.fs since {line.timestamp}; the blobs of that backup are complete now "
         f"({plural(blobs.record.total, 'blob')}).",

@@ -6,9 +6,8 @@ unique, and a pack writes another file. Where the file itself may be another one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from zodbvault.filestorage.tail import Tail
@@ -32,8 +31,7 @@ class Proof(Enum):
     WHOLE_CHAIN = "the md5 of every line"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the next backup is, and why.
 
     start: offset in Data.fs where it begins, in bytes. proof: what must be checked first; when the check fails, the
@@ -47,16 +45,14 @@ class Verdict:
     is_warning: bool = False
 
 
-@dataclass(frozen=True)
-class FullPolicy:
+class FullPolicy(NamedTuple):
     """When a chain is long enough. Days and numbers; 0 is never."""
 
     after_days: int
     after_incrementals: int
 
 
-@dataclass(frozen=True)
-class Newest:
+class Newest(NamedTuple):
     """The newest backup of the newest chain. record: the one of exactly this line, None where there is none.
 
     backups: number of backups in the chain. age_of_chain: seconds since its full, where the policy asks for it.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import Ownership, ownership_of
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from zodbvault.settings import Settings
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """The folders of one repository of a site. blobs: None for a site whose blobs are not backed up."""
 
     location: Path
@@ -62,9 +60,9 @@ def make_folders(places: Places) -> None:
 def repository_ownership(source: Ownership, location: Path) -> Ownership:
     """Who may read the files of a backup: who may read the source, and they belong to the location's owner."""
     if os.geteuid() != 0:
-        return replace(source, uid=None, gid=None)
+        return source._replace(uid=None, gid=None)
     status = os.stat(location)
-    return replace(source, uid=status.st_uid, gid=status.st_gid)
+    return source._replace(uid=status.st_uid, gid=status.st_gid)
 
 
 def source_ownership(path: Path) -> Ownership:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -260,7 +260,7 @@ def _ownership(target: Target) -> Ownership:
     if size_of(target.resolved) is not None:
         return source_ownership(target.resolved)
     folder = source_ownership(target.resolved.parent)
-    return replace(folder, mode=folder.mode & 0o666)
+    return folder._replace(mode=folder.mode & 0o666)
 
 
 def _write(

@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +28,7 @@ LONG_CHAIN = 5000
 TOLERATED_CLOCK_SKEW = 300
 
 
-@dataclass(frozen=True)
-class BackupRun:
+class BackupRun(NamedTuple):
     """What every step of one backup needs to know. started: seconds since 1970."""
 
     settings: Settings

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class BackupReport:
+class BackupReport(NamedTuple):
     """What a backup did. summary: one line. timestamp: of the backup that was made or completed; None for nothing."""
 
     summary: str
     timestamp: str | None
 
 
-@dataclass(frozen=True)
-class RestoreReport:
+class RestoreReport(NamedTuple):
     """What a restore did. summary: one line. timestamp: of the state that was restored."""
 
     summary: str

@@ -6,8 +6,7 @@ that all before it is unchanged. It takes one look at one header. What follows f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.filestorage.format import (
     CLOSING_LENGTH,
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from zodbvault.filestorage.source import DataFs
 
 
-@dataclass(frozen=True)
-class Tail:
+class Tail(NamedTuple):
     """What a Data.fs has at an offset that a backup ended at.
 
     tid: of the transaction that ends there; None where the file has only its magic before it.

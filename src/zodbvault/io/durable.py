@@ -13,8 +13,7 @@ import io
 import logging
 import os
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +42,7 @@ SYNCFS_IS_ENOUGH = frozenset({0xEF53, 0x58465342, 0x9123683E, 0x2FC12FC1, 0xF2F5
 and CIFS, say, do not pass it on to their servers."""
 
 
-@dataclass(frozen=True)
-class Ownership:
+class Ownership(NamedTuple):
     """Who may use a new file. mode: permission bits; uid, gid: None leaves what the system gives."""
 
     mode: int

@@ -6,8 +6,7 @@ of a repository lost it, the folder's listing has to do. Nothing here touches a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.repository.dat import DamagedDat, Line
 from zodbvault.repository.names import DAT_SUFFIX, PRUNED_SUFFIX, DataFile, data_file, split_name
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """A full backup and its incrementals, oldest first, as its `.dat` file names them.
 
     timestamp: of the full. damage: why the `.dat` cannot be read, with no lines then.
@@ -44,8 +42,7 @@ class Chain:
         return Chain(self.timestamp, tuple(line for line in self.lines if line.timestamp <= when), self.damage)
 
 
-@dataclass(frozen=True)
-class ListedChain:
+class ListedChain(NamedTuple):
     """A full without a `.dat` file and the incrementals after it, known from the folder's listing alone."""
 
     timestamp: str

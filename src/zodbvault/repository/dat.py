@@ -7,8 +7,7 @@ functions of text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.names import DataFile, data_file
@@ -24,8 +23,7 @@ class DamagedDat(ZodbvaultError):
     """A `.dat` file that cannot be read: nothing is built on its chain."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One backup of a chain: its data file holds the bytes `start` to `end` of Data.fs.
 
     md5: hexadecimal, of the uncompressed bytes; None where no `.dat` tells it.

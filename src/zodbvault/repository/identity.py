@@ -7,8 +7,7 @@ writing the two files is at the edge.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.durable import Ownership, write_durably
@@ -24,8 +23,7 @@ class ForeignBlobs(ZodbvaultError):
     """The blob location holds the blobs of another repository."""
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """The repository's id, and in which of its folders it has to be written (again)."""
 
     name: str

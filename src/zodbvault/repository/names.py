@@ -6,7 +6,7 @@ Knows names only, never a disk. The names of data files are repozo's (ZODB.scrip
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LOCK_NAME = ".zodbvault.lock"
 ID_NAME = ".zodbvault.id"
@@ -32,8 +32,7 @@ _TIMESTAMP_LENGTH = len("2026-11-23-18-05-00")
 _TIMESTAMP = re.compile(r"\d{4}(?:-\d\d){5}\Z", re.ASCII)
 
 
-@dataclass(frozen=True)
-class DataFile:
+class DataFile(NamedTuple):
     """A file of transactions: a full or an incremental backup, gzip or plain."""
 
     name: str

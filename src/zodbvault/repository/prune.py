@@ -7,8 +7,7 @@ modification times.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.io.durable import remove_durably, rename_durably
 from zodbvault.repository.chains import Chain, data_files
@@ -33,8 +32,7 @@ logger = logging.getLogger("zodbvault")
 _AFTER_ALL_TIMESTAMPS = "~"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of the chain whose full has this timestamp, and why."""
 
     timestamp: str

@@ -7,8 +7,7 @@ line that it describes, so that a run which was killed one step before its end c
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from zodbvault.errors import ZodbvaultError
 
@@ -29,8 +28,7 @@ class NewerFormat(ZodbvaultError):
     """A record that a later version of zodbvault wrote: it is not guessed at."""
 
 
-@dataclass(frozen=True)
-class BlobRecord:
+class BlobRecord(NamedTuple):
     """The blob state of one backup.
 
     layout: the layout of the backup (`pool`). manifest: name of the manifest in the blob location. sha256 and
@@ -53,8 +51,7 @@ class BlobRecord:
     missing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One backup. Times are ISO 8601 in UTC, tids 16 hexadecimal digits, offsets and sizes bytes, sums hexadecimal.
 
     start, end: the bytes of Data.fs in this backup. first_tid: of its first transaction. last_tid: the greatest tid of
@@ -111,7 +108,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def format_record(record: Record) -> bytes:
     """The content of the record's file: JSON, the format version first, keys that explain themselves."""
-    content = {"format": record.format, **asdict(record)}
+    blobs = None if record.blobs is None else record.blobs._asdict()
+    content = {"format": record.format, **record._asdict(), "blobs": blobs}
     return json.dumps(content, indent=1).encode() + b"\n"
 
 
@@ -135,20 +133,20 @@ def parse_record(content: bytes, name: str) -> Record:
     return Record(**_checked(Record, values, name))
 
 
-def _checked(cls: type, values: dict[str, Any], name: str) -> dict[str, Any]:
+def _checked(cls: type[Record] | type[BlobRecord], values: dict[str, Any], name: str) -> dict[str, Any]:
     """The values for the fields of `cls`, each of its type; a key that this version does not know is left out."""
     checked: dict[str, Any] = {}
-    for field in fields(cls):
-        if field.name not in values:
-            raise DamagedRecord(f"is not a record: it has no {field.name!r}", path=name)
-        value = values[field.name]
+    for field, annotation in cls.__annotations__.items():
+        if field not in values:
+            raise DamagedRecord(f"is not a record: it has no {field!r}", path=name)
+        value = values[field]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             value = tuple(value)
-        if not isinstance(value, _TYPES[str(field.type)]) or (
-            isinstance(value, int) and not _is_count(value, str(field.type))
-        ):
-            raise DamagedRecord(f"is not a record: its {field.name!r} is {str(value)[:80]!r}", path=name)
-        checked[field.name] = value
+        # What a NamedTuple keeps of an annotation that was not evaluated.
+        wanted: str = annotation.__forward_arg__
+        if not isinstance(value, _TYPES[wanted]) or (isinstance(value, int) and not _is_count(value, wanted)):
+            raise DamagedRecord(f"is not a record: its {field!r} is {str(value)[:80]!r}", path=name)
+        checked[field] = value
     return checked
 
 

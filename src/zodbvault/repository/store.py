@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.repository.chains import Chain, ListedChain, chains_with_dat, chains_without_dat
@@ -28,8 +27,7 @@ class UnreadableFile(ZodbvaultError):
     """A file of a repository that is there and cannot be read."""
 
 
-@dataclass(frozen=True)
-class Repository:
+class Repository(NamedTuple):
     """What stood in a repository when it was looked at.
 
     blob_location: where the manifests of the blob states are; None for a site without blobs. names, blob_names: the
@@ -127,14 +125,16 @@ def read_small(path: Path) -> bytes:
         raise
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {reason_of(error)}", path=path) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAXIMUM_SIZE:
             raise UnreadableFile("is not a file that a repository can hold", path=path)
-        try:
+        with open(descriptor, "rb", closefd=False) as file:
             return file.read()
-        except OSError as error:
-            raise UnreadableFile(f"cannot be read: {reason_of(error)}", path=path) from error
+    except OSError as error:
+        raise UnreadableFile(f"cannot be read: {reason_of(error)}", path=path) from error
+    finally:
+        os.close(descriptor)
 
 
 def size_of(path: Path) -> int | None:

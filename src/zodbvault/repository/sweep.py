@@ -8,8 +8,7 @@ Blobs are looked at through a function that the caller gives.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.io.durable import Ownership, remove_durably, rename_durably
 from zodbvault.io.hashing import sha256_of
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 
-@dataclass(frozen=True)
-class Swept:
+class Swept(NamedTuple):
     """What stands there after the sweep, and the chains whose prune it finished (timestamps of their fulls)."""
 
     repository: Repository

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from zodbvault.errors import ZodbvaultError
 
@@ -22,8 +22,7 @@ class UnreadableDate(ZodbvaultError):
     exit_code = 2
 
 
-@dataclass(frozen=True)
-class NextTimestamp:
+class NextTimestamp(NamedTuple):
     """The timestamp of the next backup. `wait`: seconds until it begins. `clock_is_behind`: seconds, 0 for none."""
 
     timestamp: str

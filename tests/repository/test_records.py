@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.repository.made import BLOBS, RECORD
+from zodbvault.repository.records import (
+    FORMAT_VERSION,
+    BlobRecord,
+    DamagedRecord,
+    NewerFormat,
+    Record,
+    format_record,
+    parse_record,
+)
+
+NAME = "2026-11-23-18-05-00.json"
+COMPLETE = RECORD._replace(blobs=BLOBS._replace(missing=("0x00/0x01.blob", "0x00/0x02.blob")))
+
+counts = st.integers(0, 2**63)
+names = st.text(max_size=20)
+blob_records = st.builds(
+    BlobRecord,
+    layout=names,
+    manifest=names,
+    sha256=names,
+    stored_size=counts,
+    complete=st.booleans(),
+    source_layout=names,
+    added=counts,
+    added_size=counts,
+    total=counts,
+    total_size=counts,
+    missing=st.lists(names, max_size=3).map(tuple),
+)
+records = st.builds(
+    Record,
+    format=st.just(FORMAT_VERSION),
+    timestamp=names,
+    kind=names,
+    start=counts,
+    end=counts,
+    first_tid=st.none() | names,
+    last_tid=st.none() | names,
+    tail_tid=st.none() | names,
+    tail_header=counts,
+    magic=names,
+    transactions=st.none() | counts,
+    data_name=st.none() | names,
+    md5=st.none() | names,
+    stored_size=counts,
+    sha256=st.none() | names,
+    source_path=names,
+    source_device=counts,
+    source_inode=counts,
+    started=names,
+    finished=names,
+    engine=names,
+    chain_id=names,
+    chain_backups=counts,
+    chain_stored_size=counts,
+    chain_manifest_size=counts,
+    encrypted=st.booleans(),
+    blobs=st.none() | blob_records,
+    format=st.just(FORMAT_VERSION),
+)
+
+
+@given(records)
+def test_what_is_written_is_read_again(record: Record) -> None:
+    content = format_record(record)
+    assert parse_record(content, NAME) == record
+    assert content.isascii()
+    assert next(iter(json.loads(content))) == "format"
+
+
+def values_of(record: Record) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(format_record(record))
+    return values
+
+
+def test_keys_of_a_later_writer_of_the_same_format_are_left_out() -> None:
+    values = {**values_of(COMPLETE), "colour": "blue"}
+    values["blobs"]["colour"] = "red"
+    assert parse_record(json.dumps(values).encode(), NAME) == COMPLETE
+
+
+def test_a_newer_format_is_not_guessed_at() -> None:
+    values = {"format": FORMAT_VERSION + 1, "everything": "else"}
+    with pytest.raises(NewerFormat) as error:
+        parse_record(json.dumps(values).encode(), NAME)
+    assert "later one" in str(error.value)
+
+
+@pytest.mark.parametrize("key", sorted(values_of(COMPLETE)))
+def test_a_record_that_lacks_something_is_none(key: str) -> None:
+    values = values_of(COMPLETE)
+    del values[key]
+    with pytest.raises(DamagedRecord):
+        parse_record(json.dumps(values).encode(), NAME)
+
+
+@pytest.mark.parametrize("key", sorted(values_of(COMPLETE)["blobs"]))
+def test_a_blob_record_that_lacks_something_is_none(key: str) -> None:
+    values = values_of(COMPLETE)
+    del values["blobs"][key]
+    with pytest.raises(DamagedRecord):
+        parse_record(json.dumps(values).encode(), NAME)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "7", [], {}, ["a"], [1], float("nan")])
+@pytest.mark.parametrize("key", ["start", "end", "stored_size", "chain_backups", "transactions"])
+def test_a_number_is_a_whole_one_that_is_not_negative(key: str, value: Any) -> None:
+    values = {**values_of(COMPLETE), key: value}
+    with pytest.raises(DamagedRecord) as error:
+        parse_record(json.dumps(values).encode(), NAME)
+    assert key in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format", True),
+        ("format", 0),
+        ("format", -1),
+        ("format", "1"),
+        ("format", None),
+        ("encrypted", 1),
+        ("encrypted", None),
+        ("timestamp", None),
+        ("data_name", 3),
+        ("data_name", []),
+        ("blobs", []),
+        ("blobs", "pool"),
+        ("blobs", {}),
+    ],
+)
+def test_a_value_of_another_type_is_damage(key: str, value: Any) -> None:
+    with pytest.raises(DamagedRecord):
+        parse_record(json.dumps({**values_of(COMPLETE), key: value}).encode(), NAME)
+
+
+@pytest.mark.parametrize("missing", ["0x00", [1], [None], None, {}])
+def test_missing_blobs_are_a_list_of_names(missing: Any) -> None:
+    values = values_of(COMPLETE)
+    values["blobs"]["missing"] = missing
+    with pytest.raises(DamagedRecord):
+        parse_record(json.dumps(values).encode(), NAME)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"7",
+        b'"x"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"format": ' + b"1" * 5000 + b"}",
+        b"\0" * 500,
+    ],
+)
+def test_what_is_not_json_of_a_record_is_damage(content: bytes) -> None:
+    with pytest.raises(DamagedRecord):
+        parse_record(content, NAME)
+
+
+@given(st.integers(0, len(format_record(COMPLETE)) - 2))
+def test_a_shortened_record_is_damage(length: int) -> None:
+    with pytest.raises(DamagedRecord):
+        parse_record(format_record(COMPLETE)[:length], NAME)

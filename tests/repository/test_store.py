@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.repository.made import RECORD, Made, line
+from zodbvault.errors import ZodbvaultError
+from zodbvault.repository.dat import DamagedDat
+from zodbvault.repository.records import NewerFormat, format_record
+from zodbvault.repository.store import (
+    UnreadableFile,
+    chain_problem,
+    list_files,
+    read_repository,
+    read_small,
+    size_of,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+A, B, C = "2026-11-01-18-00-00", "2026-11-01-18-01-00", "2026-11-01-18-02-00"
+
+
+def problem(made: Made, *, with_blobs: bool = True) -> str | None:
+    repository = made.read()
+    return chain_problem(repository, repository.chains[-1], with_blobs=with_blobs)
+
+
+def shorten(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def test_a_whole_chain_has_no_problem(made: Made) -> None:
+    made.chain(A, B, C)
+    assert problem(made) is None
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("with_records", [True, False])
+def test_a_missing_data_file_is_a_problem(tmp_path: Path, compressed: bool, with_records: bool) -> None:
+    made = Made(tmp_path / "made", compressed=compressed, with_records=with_records)
+    made.chain(A, B, C)
+    assert problem(made) is None
+    name = B + (".deltafsz" if compressed else ".deltafs")
+    (made.location / name).unlink()
+    assert problem(made) == f"{name} is missing"
+
+
+def test_a_shortened_file_is_seen_without_reading_any(made: Made) -> None:
+    made.chain(A, B, C)
+    for name in (A + ".fsz", B + ".deltafsz", C + ".deltafsz"):
+        content = (made.location / name).read_bytes()
+        shorten(made.location / name)
+        assert "bytes" in (problem(made) or "")
+        (made.location / name).write_bytes(content)
+    assert problem(made) is None
+
+
+def test_a_shortened_manifest_is_seen_where_blobs_are_backed_up(made: Made) -> None:
+    made.chain(A, B, C)
+    shorten(made.blob_location / f"{B}.deltablobs.gz")
+    assert "manifests" in (problem(made) or "")
+    assert problem(made, with_blobs=False) is None
+    (made.blob_location / f"{B}.deltablobs.gz").unlink()
+    assert "manifests" in (problem(made) or "")
+
+
+def test_a_plain_file_of_repozos_has_the_size_that_its_line_says(tmp_path: Path) -> None:
+    made = Made(tmp_path / "made", compressed=False, with_records=False)
+    made.chain(A, B)
+    shorten(made.location / f"{B}.deltafs")
+    assert "shorter or longer" in (problem(made) or "")
+
+
+def test_an_empty_incremental_of_repozos_is_no_problem(tmp_path: Path) -> None:
+    # repozo writes one where nothing but an unfinished transaction was added.
+    made = Made(tmp_path / "made", compressed=False, with_records=False)
+    made.chain(A)
+    end = made.chains[A][-1].end
+    made.chains[A].append(line(f"{B}.deltafs", end, end))
+    (made.location / f"{B}.deltafs").touch()
+    with open(made.location / f"{A}.dat", "a") as dat:
+        dat.write(f"/somewhere else/{B}.deltafs {end} {end} d41d8cd98f00b204e9800998ecf8427e\n")
+    assert problem(made) is None
+
+
+def test_an_empty_compressed_file_is_a_problem(tmp_path: Path) -> None:
+    made = Made(tmp_path / "made", with_records=False)
+    made.chain(A, B)
+    os.truncate(made.location / f"{B}.deltafsz", 0)
+    assert "shorter or longer" in (problem(made) or "")
+
+
+def test_a_symlink_or_a_folder_is_no_data_file(made: Made) -> None:
+    made.chain(A, B)
+    path = made.location / f"{B}.deltafsz"
+    path.rename(made.folder / "elsewhere")
+    path.symlink_to(made.folder / "elsewhere")
+    assert "missing" in (problem(made) or "")
+    path.unlink()
+    path.mkdir()
+    assert "missing" in (problem(made) or "")
+
+
+def test_what_repozo_added_does_not_hide_a_loss_before_it(made: Made) -> None:
+    made.chain(A, B)
+    made.with_records = made.with_blobs = False
+    made.incremental(C)
+    made.with_blobs = True
+    assert problem(made) is None
+    shorten(made.location / f"{A}.fsz")
+    assert "bytes" in (problem(made) or "")
+
+
+def test_a_record_that_counts_another_number_of_backups_is_a_problem(made: Made) -> None:
+    made.chain(A, B)
+    record = made.read().record(B)
+    assert record is not None
+    (made.location / f"{B}.json").write_bytes(format_record(record._replace(chain_backups=3)))
+    assert "3 files were written" in (problem(made) or "")
+
+
+def test_a_damaged_dat_is_a_problem(made: Made) -> None:
+    made.chain(A, B)
+    (made.location / f"{A}.dat").write_bytes(b"")
+    assert "does not begin" in (problem(made) or "")
+
+
+def test_a_record_belongs_to_exactly_its_line(made: Made) -> None:
+    made.chain(A, B)
+    repository = made.read()
+    full, delta = repository.chains[0].lines
+    assert repository.record_of(delta) == repository.record(B)
+    assert repository.record_of(delta._replace(start=delta.start + 1)) is None
+    assert repository.record_of(delta._replace(end=delta.end + 1)) is None
+    assert repository.record_of(line(f"{B}.deltafs", delta.start, delta.end)) is None
+    assert repository.record_of(full._replace(md5="f" * 32)) == repository.record(A)
+
+
+def test_a_record_that_lies_about_its_timestamp_is_none(made: Made) -> None:
+    made.chain(A)
+    (made.location / f"{A}.json").write_bytes(format_record(RECORD._replace(timestamp=B)))
+    assert made.read().record(A) is None
+
+
+@pytest.mark.parametrize("harm", ["damaged", "folder", "symlink", "unreadable"])
+def test_a_record_that_cannot_be_read_is_none_with_a_warning(
+    made: Made, harm: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.chain(A)
+    path = made.location / f"{A}.json"
+    repository = made.read()
+    if harm == "damaged":
+        path.write_bytes(b"{}")
+    elif harm == "symlink":
+        path.rename(made.folder / "x")
+        path.symlink_to(made.folder / "x")
+    elif harm == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        _make_unreadable(monkeypatch, path)
+    assert repository.record(A) is None
+    assert "without a record" in caplog.text
+    path.rmdir() if path.is_dir() else path.unlink()
+    assert repository.record(A) is None  # pruned since the listing: no word about it
+
+
+def test_a_record_of_a_later_version_stops(made: Made) -> None:
+    made.chain(A)
+    (made.location / f"{A}.json").write_bytes(b'{"format": 99}')
+    with pytest.raises(NewerFormat):
+        made.read().record(A)
+
+
+@pytest.mark.parametrize("harm", ["symlink", "too large", "unreadable", "named pipe"])
+def test_a_dat_that_cannot_be_read_is_damage_of_its_chain_alone(
+    made: Made, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.chain(A)
+    made.chain(B)
+    path = made.location / f"{A}.dat"
+    if harm == "symlink":
+        path.rename(made.folder / "x")
+        path.symlink_to(made.folder / "x")
+    elif harm == "too large":
+        os.truncate(path, 1 << 40)
+    elif harm == "named pipe":
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        _make_unreadable(monkeypatch, path)
+    old, new = made.read().chains
+    assert isinstance(old.damage, DamagedDat)
+    assert old.lines == ()
+    assert new.damage is None
+    assert made.read().listed == ()
+
+
+def _make_unreadable(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """As a bad sector does; the mode would not stop root."""
+    original = os.open
+
+    def opened(name: object, *arguments: int, **keywords: int) -> int:
+        if name == path:
+            raise OSError(5, "Input/output error", str(path))
+        return original(name, *arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", opened)
+
+
+def test_a_dat_that_vanishes_after_the_listing_is_a_chain_that_was_pruned(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.chain(A)
+    made.chain(B)
+    import zodbvault.repository.store as store
+
+    original = store.list_files
+
+    def listed(folder: Path) -> frozenset[str]:
+        names = original(folder)
+        (made.location / f"{A}.dat").unlink(missing_ok=True)
+        return names
+
+    monkeypatch.setattr(store, "list_files", listed)
+    repository = made.read()
+    assert [chain.timestamp for chain in repository.chains] == [B]
+    assert repository.listed == ()
+
+
+def test_folders_and_missing_places_hold_no_files(made: Made, tmp_path: Path) -> None:
+    made.full(A)
+    (made.location / f"{B}.fsz").mkdir()
+    assert f"{B}.fsz" not in made.read().names
+    nothing = read_repository(tmp_path / "not there", None)
+    assert (nothing.names, nothing.blob_names, nothing.chains, nothing.listed) == (frozenset(), frozenset(), (), ())
+
+
+def test_a_place_that_is_a_file_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ZodbvaultError, match="cannot be listed"):
+        list_files(tmp_path / "file")
+
+
+def test_small_files_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    assert read_small(tmp_path / "file") == b"content"
+    with pytest.raises(FileNotFoundError):
+        read_small(tmp_path / "none")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe", ""):
+        with pytest.raises(UnreadableFile):
+            read_small(tmp_path / name)
+
+
+def test_only_a_regular_file_has_a_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert [size_of(tmp_path / name) for name in ("file", "link", "none", "")] == [7, None, None, None]
+
+
+def test_manifests_are_in_the_blob_location_and_all_else_in_the_location(made: Made) -> None:
+    made.full(A)
+    repository = made.read()
+    assert repository.path(f"{A}.blobs.gz").parent == made.blob_location
+    assert repository.path(f"{A}.json").parent == made.location
+    assert repository.has(f"{A}.blobs.gz")
+    assert repository.has(f"{A}.fsz")
+    (made.location / f"{B}.blobs.gz").touch()
+    (made.blob_location / f"{B}.fsz").touch()
+    assert not made.read().has(f"{B}.blobs.gz")
+    assert not made.read().has(f"{B}.fsz")
+    without = read_repository(made.location, None)
+    assert without.path(f"{B}.blobs.gz").parent == made.location
+    assert without.has(f"{B}.blobs.gz")

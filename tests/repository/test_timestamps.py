@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import calendar
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zodbvault.errors import ZodbvaultError
+from zodbvault.repository.timestamps import (
+    NextTimestamp,
+    UnreadableDate,
+    next_timestamp,
+    parse_when,
+    seconds_of,
+    timestamp_of,
+)
+
+NOW = calendar.timegm((2026, 11, 23, 18, 5, 0))
+END_OF_TIME = calendar.timegm((9999, 12, 31, 23, 59, 59))
+moments = st.integers(0, END_OF_TIME)
+
+
+def test_a_timestamp_is_utc_whatever_the_zone_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    winter, summer = NOW, calendar.timegm((2026, 3, 29, 1, 30, 0))  # the second one does not exist in Berlin
+    for zone in ("Europe/Berlin", "America/New_York", "UTC"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        try:
+            assert timestamp_of(winter) == "2026-11-23-18-05-00"
+            assert timestamp_of(summer) == "2026-03-29-01-30-00"
+            assert seconds_of("2026-03-29-01-30-00") == summer
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+
+
+@given(moments)
+def test_a_timestamp_and_its_seconds_are_the_same_moment(moment: int) -> None:
+    assert seconds_of(timestamp_of(moment)) == moment
+
+
+@given(moments, moments)
+def test_timestamps_compare_as_text_as_their_moments_do(one: int, other: int) -> None:
+    assert (timestamp_of(one) < timestamp_of(other)) == (one < other)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-13-45-18-05-00", "2026-02-30-00-00-00", "2026-01-01-24-00-00", "2026-00-01-00-00-60"]
+)
+def test_a_name_that_is_no_date_counts_as_its_years_first_second(text: str) -> None:
+    assert seconds_of(text) == calendar.timegm((2026, 1, 1, 0, 0, 0))
+
+
+def test_the_first_backup_is_now() -> None:
+    assert next_timestamp(None, NOW + 0.9) == NextTimestamp("2026-11-23-18-05-00", 0.0, 0)
+
+
+def test_a_later_second_is_now_too() -> None:
+    assert next_timestamp("2026-11-23-18-04-59", NOW) == NextTimestamp("2026-11-23-18-05-00", 0.0, 0)
+
+
+def test_in_the_same_second_the_next_one_is_waited_for() -> None:
+    following = next_timestamp("2026-11-23-18-05-00", NOW + 0.25)
+    assert following == NextTimestamp("2026-11-23-18-05-01", 0.75, 0)
+
+
+def test_a_clock_that_was_set_back_costs_no_waiting() -> None:
+    assert next_timestamp("2026-11-23-19-05-00", NOW + 0.5) == NextTimestamp("2026-11-23-19-05-01", 0.0, 3600)
+
+
+def test_a_clock_that_is_one_second_behind_is_one_second_behind() -> None:
+    assert next_timestamp("2026-11-23-18-05-01", NOW).clock_is_behind == 1
+
+
+@given(st.none() | moments.filter(lambda moment: moment < END_OF_TIME), moments)
+def test_timestamps_only_grow(newest: int | None, now: int) -> None:
+    before = None if newest is None else timestamp_of(newest)
+    if (newest, now) == (END_OF_TIME, END_OF_TIME):
+        return
+    following = next_timestamp(before, now)
+    assert before is None or following.timestamp > before
+    assert 0 <= following.wait <= 1
+    assert seconds_of(following.timestamp) >= now
+    assert (following.clock_is_behind > 0) == (newest is not None and newest > now)
+
+
+def test_the_end_of_year_9999_is_the_end() -> None:
+    assert next_timestamp("9999-12-31-23-59-58", NOW).timestamp == "9999-12-31-23-59-59"
+    with pytest.raises(ZodbvaultError, match="no timestamp is left"):
+        next_timestamp("9999-12-31-23-59-59", NOW)
+
+
+def test_a_name_of_the_future_that_is_no_date_is_told_instead_of_sorted_wrongly() -> None:
+    with pytest.raises(ZodbvaultError, match="move it away"):
+        next_timestamp("2026-12-32-00-00-00", NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-23",
+        "2026-11-23-18",
+        "2026-11-23-18-05",
+        "2026-11-23-18-05-00",
+        "2024-02-29",
+        "2000-02-29",
+        "9999-12-31-23-59-59",
+        "0001-01-01",
+    ],
+)
+def test_a_date_is_taken_as_it_was_given(text: str) -> None:
+    assert parse_when(text) == text
+    assert parse_when(f" {text}\n") == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "2026",
+        "2026-11",
+        "2026-11-2",
+        "2026-11-23-",
+        "2026-11-23-18-05-00-00",
+        "2026-11-23 18:05",
+        "2026-13-01",
+        "2026-00-01",
+        "2026-11-31",
+        "2026-11-00",
+        "2025-02-29",
+        "1900-02-29",
+        "0000-01-01",
+        "2026-11-23-24",
+        "2026-11-23-18-60",
+        "2026-11-23-18-05-60",
+        "٢٠٢٦-11-23",
+        "2026-11-23\n2026-11-24",
+        "-2026-11-23",
+    ],
+)
+def test_anything_else_is_wrong_usage(text: str) -> None:
+    with pytest.raises(UnreadableDate) as error:
+        parse_when(text)
+    assert error.value.exit_code == 2
+    assert "YYYY-MM-DD" in str(error.value)
+
+
+@given(st.dates())
+def test_every_day_of_the_calendar_is_a_date(day: object) -> None:
+    assert parse_when(str(day)) == str(day)
+
+
+def test_a_date_alone_is_before_its_midnights_backups() -> None:
+    assert parse_when("2026-11-23") < "2026-11-23-00-00-00"
+
+
+def test_naming_a_backup_costs_no_start_up_time() -> None:
+    code = (
+        "import sys; from zodbvault.repository.timestamps import next_timestamp, timestamp_of; "
+        "timestamp_of(0); next_timestamp('2026-11-23-18-05-00', 2_000_000_000); "
+        "print(sorted({'calendar', '_strptime', 'datetime', 'locale'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

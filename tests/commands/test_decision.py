@@ -117,8 +117,7 @@ def test_nothing_to_back_up_is_no_reason_for_a_full_that_is_due() -> None:
 tids = st.sampled_from([None, TID, b"\x22" * 8])
 tails = st.none() | st.builds(Tail, tids, st.sampled_from([0, 120]), st.just(200), st.booleans())
 records = st.none() | st.builds(
-    replace,
-    st.just(OURS),
+    OURS._replace,
     tail_tid=tids.map(lambda tid: None if tid is None else tid.hex()),
     tail_header=st.sampled_from([0, 120]),
     magic=st.sampled_from(["FS21", "FS30"]),

@@ -7,7 +7,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ZODB.scripts import repozo
 
@@ -63,11 +63,6 @@ BLOBS = BlobRecord(
     total=3,
     total_size=4,
 )
-
-
-def replace(value: Any, **changes: Any) -> Any:
-    """A record, a line or the like with some of its fields changed."""
-    return value._replace(**changes)
 
 
 def line(name: str, start: int, end: int, md5: str | None = MD5) -> Line:

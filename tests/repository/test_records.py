@@ -66,7 +66,6 @@ records = st.builds(
     chain_manifest_size=counts,
     encrypted=st.booleans(),
     blobs=st.none() | blob_records,
-    format=st.just(FORMAT_VERSION),
 )
 
 

@@ -1,0 +1,1 @@
+"""Tests of what the measurements stand on. Nothing here measures time."""

@@ -1,0 +1,152 @@
+"""A site whose records live elsewhere: its blobs alone are backed up, and every file counts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.site import BlobKey, Site, blob_files, tree
+from zodbvault.errors import ZodbvaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "site", options={"only_blobs": "true"})
+    site.begin_with_a_blob()
+    site.commit_blobs(4)
+    yield site
+    site.close()
+
+
+def states_of(site: Site, number: int = 4) -> dict[str, dict[BlobKey, bytes]]:
+    """The blobs at each of some backups: with new ones, and with ones that a pack took."""
+    states: dict[str, dict[BlobKey, bytes]] = {}
+    for step in range(number):
+        site.commit_blobs(3)
+        if step % 2:
+            site.pack()
+        report = site.backup()
+        assert report.timestamp is not None
+        states[report.timestamp] = site.blobs
+    return states
+
+
+def records(site: Site) -> list[str]:
+    return [name[:19] for name in site.names(site.blob_location) if name.endswith(".json")]
+
+
+def test_every_state_comes_back_with_exactly_its_blobs(site: Site) -> None:
+    states = states_of(site)
+    assert records(site) == list(states)
+    assert not (site.var / "backups").exists()
+    data = site.datafs.read_bytes()
+    for stamp, blobs in [*reversed(states.items()), *states.items()]:
+        site.restore(stamp)
+        assert site.blobs == blobs
+    site.close()
+    # Data.fs is nobody's business here.
+    assert site.datafs.read_bytes()[: len(data)] == data
+    assert site.verify().good
+    assert site.verify(deep=True).good
+    assert all(stamp in "\n".join(site.list()) for stamp in states)
+
+
+def test_into_an_empty_folder(site: Site) -> None:
+    states = states_of(site)
+    site.close()
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    site.restore()
+    assert site.blobs == list(states.values())[-1]
+
+
+def test_nothing_changed_is_no_backup(site: Site) -> None:
+    states_of(site, 2)
+    files = tree(site.blob_location)
+    assert site.backup().timestamp is None
+    assert tree(site.blob_location) == files
+
+
+def test_files_that_are_seconds_old_wait_for_the_next_run(site: Site) -> None:
+    site.backup()
+    before = site.blobs
+    site.commit_blobs(2)
+    site.close()
+    assert site.blob_storage is not None
+    for path in set(blob_files(site.blob_storage).values()):
+        if path.stat().st_mtime < site.clock.now() - 86400:
+            new = site.clock.now() + 59
+            key = next(key for key, each in blob_files(site.blob_storage).items() if each == path)
+            if key not in before:
+                os.utime(path, (new, new))
+    assert site.backup().timestamp is None
+    site.tick(600)
+    assert site.backup().timestamp is not None
+    blobs = site.blobs
+    site.restore()
+    assert site.blobs == blobs
+
+
+def test_a_damaged_pool_is_refused(site: Site) -> None:
+    states_of(site, 2)
+    site.close()
+    files = blob_files(site.blob_location / "blobs")
+    key = max(files, key=lambda key: key[1])
+    files[key].write_bytes(b"?" * files[key].stat().st_size)
+    assert site.blob_storage is not None
+    blob_files(site.blob_storage)[key].unlink()
+    before = site.blobs
+    with pytest.raises(ZodbvaultError, match=files[key].name):
+        site.restore()
+    assert {key: site.blobs.get(key) for key in before} == before
+    assert not site.verify().good
+
+
+def test_old_states_go_and_their_blobs_with_them(site: Site) -> None:
+    site.options["keep_blob_days"] = "4"
+    states: dict[str, dict[BlobKey, bytes]] = {}
+    for _ in range(12):
+        site.commit_blobs(3)
+        site.pack()
+        site.tick(86400)
+        report = site.backup()
+        assert report.timestamp is not None
+        states[report.timestamp] = site.blobs
+    left = records(site)
+    assert 4 <= len(left) <= 8
+    assert left == list(states)[-len(left) :]
+    for stamp in left:
+        site.restore(stamp)
+        assert site.blobs == states[stamp]
+    needed = set().union(*(states[stamp] for stamp in left))
+    assert set(blob_files(site.blob_location / "blobs")) == needed
+
+
+def test_a_snapshot_of_blobs_alone(site: Site) -> None:
+    site.backup()
+    site.commit_blobs(2)
+    site.snapshot()
+    blobs = site.blobs
+    site.commit_blobs(3)
+    site.pack()
+    site.restore(source="snapshot")
+    assert site.blobs == blobs
+    assert len(records(site)) == 1
+
+
+def test_a_blobstorage_that_is_not_mounted(site: Site) -> None:
+    states = states_of(site, 2)
+    site.close()
+    assert site.blob_storage is not None
+    os.rename(site.blob_storage, site.var / "away")
+    site.blob_storage.mkdir()
+    with pytest.raises(ZodbvaultError, match="mounted"):
+        site.backup()
+    assert records(site) == list(states)

@@ -176,6 +176,34 @@ def _(site: Site) -> None:
     assert kinds == ["full", "incremental", "incremental"] * 2 + ["full"]
 
 
+@effect_of("nice")
+def _(site: Site) -> None:
+    seen = site.folder / "seen"
+    # What the user's own commands inherit is what the backup has.
+    site.options["pre_command"] = f"nice > {seen}"
+    site.close()
+    assert site.command("backup").returncode == 0
+    before = int(seen.read_text())
+    site.options["nice"] = "5"
+    assert site.command("backup").returncode == 0
+    assert int(seen.read_text()) == before + 5
+    site.options["nice"] = "20"
+    with pytest.raises(ConfigurationError, match="nice: 20 is more than 19"):
+        site.settings  # noqa: B018 - reading it parses the options
+
+
+@effect_of("io_priority")
+def _(site: Site) -> None:
+    seen = site.folder / "seen"
+    site.options["pre_command"] = f"ionice > {seen}"
+    site.close()
+    assert site.command("backup").returncode == 0
+    assert "idle" not in seen.read_text()
+    site.options["io_priority"] = "idle"
+    assert site.command("backup").returncode == 0
+    assert seen.read_text().strip() == "idle"
+
+
 @effect_of("keep")
 def _(site: Site) -> None:
     for keep, left in (("3", 3), ("1", 1)):

@@ -85,6 +85,8 @@ def test_the_options_are_derived_in_the_constructor(load: Callable[..., Any], tm
         "full": "true",
         "full_after_days": "0",
         "full_after_incrementals": "0",
+        "nice": "0",
+        "io_priority": "normal",
         "keep": "3",
         "keep_blob_days": "14",
         "pre_command": "",

@@ -97,6 +97,8 @@ def test_the_defaults_of_a_part_called_backup() -> None:
         full=False,
         full_after_days=0,
         full_after_incrementals=0,
+        nice=0,
+        io_priority="normal",
         keep=2,
         keep_blob_days=14,
         pre_command="",
@@ -195,8 +197,8 @@ def test_any_other_word_is_false_and_is_warned_about() -> None:
 
 @pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.kind is Kind.NUMBER])
 def test_numbers(name: str) -> None:
-    for value in ("30", " 30", 30):
-        assert getattr(settings_of(**{name: value}), name) == 30
+    for value in ("13", " 13", 13):
+        assert getattr(settings_of(**{name: value}), name) == 13
     for wrong in ("-1", "two", "1.5", "٣", "9" * 30, -1, 1.5, True, ["1"]):
         (mistake,) = mistakes_of(**{name: wrong})
         assert mistake.startswith(f"[backup] {name}: ")

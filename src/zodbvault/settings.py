@@ -44,6 +44,9 @@ __all__ = [
 TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
 FALSE_WORDS = frozenset({"false", "no", "off", "0", "none"})
 
+MOST_NICE = 19
+"""The greatest niceness that systems have."""
+
 UPSTREAM = "collective.recipe.backup"
 
 
@@ -196,6 +199,22 @@ OPTIONS: tuple[Option, ...] = (
         "Make a full backup when this many incremental ones stand on the newest; 0 is never.",
         _OURS,
         default=0,
+    ),
+    Option(
+        "nice",
+        Kind.NUMBER,
+        "How far a backup stands back behind the running site when both want the processor: 0 (not at all) to 19.",
+        _OURS,
+        default=0,
+    ),
+    Option(
+        "io_priority",
+        Kind.CHOICE,
+        "``idle``: the disk serves a backup only when nobody else asks (Linux, with a disk scheduler that knows"
+        " priorities, such as bfq). A backup may then take very long on a busy server.",
+        _OURS,
+        default="normal",
+        choices=("normal", "idle"),
     ),
     Option(
         "keep",
@@ -450,6 +469,8 @@ class _Reader:
         blob_storage = self._path("blob_storage", self._around.base, self._around.blob_storage)
         self._check_blobs(backup_blobs, only_blobs, blob_storage, folders)
         self._check_distinct(folders)
+        if self._number("nice") > MOST_NICE:
+            self._mistake("nice", f"{self._number('nice')} is more than {MOST_NICE}")
         return Settings(
             part=self._around.part,
             location=folders["location"],
@@ -464,6 +485,8 @@ class _Reader:
             full=self._boolean("full"),
             full_after_days=self._number("full_after_days"),
             full_after_incrementals=self._number("full_after_incrementals"),
+            nice=self._number("nice"),
+            io_priority=self._choice("io_priority"),
             keep=self._number("keep"),
             keep_blob_days=self._number("keep_blob_days"),
             pre_command=self._text("pre_command"),

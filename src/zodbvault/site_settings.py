@@ -47,6 +47,8 @@ class Settings(NamedTuple):
     full: bool
     full_after_days: int
     full_after_incrementals: int
+    nice: int
+    io_priority: str
     keep: int
     keep_blob_days: int
     pre_command: str

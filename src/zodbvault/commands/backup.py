@@ -54,6 +54,12 @@ def backup(settings: Settings, *, full: bool, clock: Clock) -> BackupReport:
 
 def run_backup(settings: Settings, places: Places, command: str, *, full_wanted: bool, clock: Clock) -> BackupReport:
     """The user's commands around the backup of one site into `places`."""
+    if settings.nice or settings.io_priority == "idle":
+        from zodbvault.io.priority import yield_disk, yield_processor
+
+        yield_processor(settings.nice)
+        if settings.io_priority == "idle":
+            yield_disk()
     environment = {"ZODBVAULT_RUN_COMMAND": command, "ZODBVAULT_RUN_LOCATION": str(places.location)}
     run_users_command("pre_command", settings.pre_command, environment)
     if settings.only_blobs:

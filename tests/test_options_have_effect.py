@@ -188,7 +188,7 @@ def _(site: Site) -> None:
     assert site.command("backup").returncode == 0
     assert int(seen.read_text()) == before + 5
     site.options["nice"] = "20"
-    with pytest.raises(ConfigurationError, match="nice: 20 is more than 19"):
+    with pytest.raises(ConfigurationError, match="nice: '20' is not a whole number from 0 to 19"):
         site.settings  # noqa: B018 - reading it parses the options
 
 

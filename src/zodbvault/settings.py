@@ -469,8 +469,6 @@ class _Reader:
         blob_storage = self._path("blob_storage", self._around.base, self._around.blob_storage)
         self._check_blobs(backup_blobs, only_blobs, blob_storage, folders)
         self._check_distinct(folders)
-        if self._number("nice") > MOST_NICE:
-            self._mistake("nice", f"{self._number('nice')} is more than {MOST_NICE}")
         return Settings(
             part=self._around.part,
             location=folders["location"],
@@ -485,7 +483,7 @@ class _Reader:
             full=self._boolean("full"),
             full_after_days=self._number("full_after_days"),
             full_after_incrementals=self._number("full_after_incrementals"),
-            nice=self._number("nice"),
+            nice=self._number("nice", most=MOST_NICE),
             io_priority=self._choice("io_priority"),
             keep=self._number("keep"),
             keep_blob_days=self._number("keep_blob_days"),
@@ -542,15 +540,17 @@ class _Reader:
             self._warn(name, f"{value!r} is neither true nor false, and a buildout takes it for false")
         return word in TRUE_WORDS
 
-    def _number(self, name: str) -> int:
+    def _number(self, name: str, *, most: int | None = None) -> int:
         value = self._values.get(name, OPTION_BY_NAME[name].default)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
-        digits = value.strip() if isinstance(value, str) else ""
-        if digits.isascii() and digits.isdecimal() and len(digits) < 10:
-            return int(digits)
-        self._mistake(name, f"{value!r} is not a whole number from 0 on")
-        return 0
+        number = -1
+        if isinstance(value, int) and not isinstance(value, bool):
+            number = value
+        elif isinstance(value, str) and value.isascii() and value.strip().isdecimal() and len(value.strip()) < 10:
+            number = int(value)
+        if number < 0 or (most is not None and number > most):
+            span = "from 0 on" if most is None else f"from 0 to {most}"
+            self._mistake(name, f"{value!r} is not a whole number {span}")
+        return number
 
     def _choice(self, name: str) -> str:
         option = OPTION_BY_NAME[name]

@@ -1,0 +1,159 @@
+"""The pages for people: their markup is right, and what they tell to do works on a real site."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import docutils.core
+import docutils.nodes
+import pytest
+
+from tests.site import SOURCE, Site, generate_script
+from zodbvault.settings import Surroundings, parse_settings
+from zodbvault.site_file import read_site_file
+
+PROJECT = Path(__file__).resolve().parent.parent
+PAGES = sorted(page for page in (*PROJECT.glob("*.rst"), *PROJECT.glob("docs/*.rst")))
+README = (PROJECT / "README.rst").read_text(encoding="utf-8")
+
+
+def document(text: str) -> docutils.nodes.document:
+    """A page as docutils understands it; anything that it would complain about is an error."""
+    return docutils.core.publish_doctree(text, settings_overrides={"halt_level": 2, "report_level": 2})
+
+
+def blocks(title: str) -> list[str]:
+    """The literal blocks of a section of README.rst."""
+    for section in document(README).findall(docutils.nodes.section):
+        if section[0].astext() == title:
+            return [block.astext() for block in section.findall(docutils.nodes.literal_block)]
+    raise AssertionError(f"no section {title!r}")
+
+
+def run(site: Site, command: str) -> subprocess.CompletedProcess[str]:
+    """Run lines of shell in the folder of a site whose scripts are in bin, where `zodbvault` is a command too."""
+    for name in ("backup", "backup-list", "restore"):
+        generate_script(site, name)
+    repozo, zodbvault = site.folder / "bin" / "repozo", site.folder / "bin" / "zodbvault"
+    repozo.write_text(f"#!{sys.executable}\nfrom ZODB.scripts.repozo import main\nmain()\n")
+    zodbvault.write_text(f"#!{sys.executable}\nimport sys\nfrom zodbvault.cli import main\nsys.exit(main())\n")
+    for script in (repozo, zodbvault):
+        script.chmod(0o755)
+    return subprocess.run(
+        ["bash", "-e", "-c", command],
+        cwd=site.folder,
+        env={**os.environ, "PATH": f"{site.folder}/bin{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(SOURCE)},
+        input="yes\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_markup_is_right(page: Path) -> None:
+    document(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"<([^<>\s]+)>`_", page.read_text(encoding="utf-8"))
+    for target in targets:
+        assert (page.parent / target).exists(), target
+
+
+def test_the_first_screen_has_the_two_commands() -> None:
+    first_screen = README.splitlines()[:24]
+    assert "    make demo" in first_screen
+    assert "    make test" in first_screen
+
+
+def test_what_the_readme_makes_there_are_targets_for() -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(f"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_smallest_part_is_one() -> None:
+    (block,) = blocks("The smallest part")
+    parser = configparser.ConfigParser()
+    parser.read_string(block)
+    part = dict(parser["backup"])
+    assert part.pop("recipe") == "zodbvault"
+    around = Surroundings(part="backup", section="[backup]", base=Path("/site"), var=Path("/site/var"))
+    parsed = parse_settings(part, around)
+    assert parsed.settings.datafs == Path("/site/var/filestorage/Data.fs")
+    assert not parsed.warnings
+
+
+def test_the_scripts_of_the_table_are_those_of_the_recipe() -> None:
+    from zodbvault.recipe import script_names
+
+    around = Surroundings(part="backup", section="[backup]", base=Path("/site"), var=Path("/site/var"))
+    settings = parse_settings({"datafs": "d", "blob_storage": "b"}, around).settings
+    assert set(re.findall(r"^``bin/([a-z-]+)``  ", README, re.MULTILINE)) == set(script_names(settings))
+
+
+def test_cron_has_no_mail_to_send(tmp_path: Path) -> None:
+    (line,) = blocks("Every night")
+    *when, command = line.split(None, 5)
+    assert all(re.fullmatch(r"\*|\d+", field) for field in when)
+    site = Site(tmp_path / "site")
+    site.commit_pages(1)
+    site.commit_blobs(1)
+    finished = run(site, command.replace("/srv/site", str(site.folder)))
+    site.close()
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+def test_a_date_is_restored(tmp_path: Path) -> None:
+    (commands,) = blocks("Yesterday's site back")
+    site = Site(tmp_path / "site")
+    site.commit_blobs(2)
+    stamp, state = site.backed_up()
+    site.commit_blobs(2)
+    site.backed_up()
+    site.close()
+    finished = run(site, commands.replace("2026-11-23-18-05-00", stamp))
+    assert finished.returncode == 0, finished.stderr
+    assert stamp in finished.stdout
+    site.assert_is(state)
+    site.close()
+
+
+def test_repozo_and_cp_rescue_a_site(tmp_path: Path) -> None:
+    (commands,) = blocks("Where the backups are, and what to do without zodbvault")
+    # repozo takes no backup that is later than its own clock.
+    site = Site(tmp_path / "site", start="2020-11-23-18-05-00")
+    site.commit_blobs(3)
+    site.backed_up()
+    site.commit_pages(3)
+    site.commit_blobs(2)
+    _, state = site.backed_up()
+    site.close()
+    finished = run(site, commands)
+    assert finished.returncode == 0, finished.stderr
+    site.assert_is(state)
+    site.close()
+
+
+def test_the_toml_file_is_one(tmp_path: Path) -> None:
+    configuration, commands = blocks("Without buildout")
+    (tmp_path / "zodbvault.toml").write_text(configuration, encoding="utf-8")
+    settings = read_site_file(tmp_path / "zodbvault.toml", None)
+    assert settings.location == tmp_path / "var" / "plones"
+    assert settings.blobbackuplocation == tmp_path / "var" / "plone-blobstorages"
+    site = Site(tmp_path)
+    site.commit_blobs(2)
+    site.close()
+    finished = run(site, commands)
+    assert finished.returncode == 0, finished.stderr
+    assert "1 backup checked: good" in finished.stdout

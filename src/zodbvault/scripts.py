@@ -36,7 +36,11 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
     the program's name; None takes the process's own. Leaves through SystemExit(2) for arguments that are wrong.
     """
     wanted = parse_arguments(command, os.path.basename(sys.argv[0]), sys.argv[1:] if arguments is None else arguments)
-    return run_command(command, settings_from_plain(plain), wanted)
+
+    def perform() -> int:
+        return run_command(command, settings_from_plain(plain), wanted)
+
+    return exit_code_of(perform, log_level(quiet=wanted.quiet, debug=wanted.debug))
 
 
 def run_command(command: str, settings: Settings, wanted: Arguments) -> int:

@@ -126,10 +126,11 @@ def _attempts(run: BackupRun, *, full_wanted: bool) -> BackupReport:
 
 def _announce(run: BackupRun, verdict: Verdict) -> None:
     """Say what is going to be made, and why."""
-    level = logging.WARNING if verdict.is_warning else logging.INFO
     what, why = f"{verdict.kind.value} backup", verdict.reason
+    if verdict.is_warning:
+        logger.warning("A %s is made, because %s.", what, why)
     paths = (run.settings.datafs, run.location)
-    logger.log(level, "Please wait while backing up database file: %s to %s (%s: %s)", *paths, what, why)
+    logger.info("Please wait while backing up database file: %s to %s (%s: %s)", *paths, what, why)
 
 
 def _judge(run: BackupRun, source: DataFs, *, full_wanted: bool) -> tuple[Verdict, Tail | None]:

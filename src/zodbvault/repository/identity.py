@@ -64,13 +64,23 @@ def ensure_identity(repository: Repository, ownership: Ownership) -> None:
         raise ForeignBlobs(
             error.what,
             path=blob_location,
-            hint=f"Give each repository a blob location of its own (this one's location is {repository.location}).",
+            hint=_what_to_do(repository),
         ) from error
     content = identity.name.encode() + b"\n"
     if identity.write_to_location:
         write_durably(repository.location / ID_NAME, content, ownership)
     if identity.write_to_blobs:
         write_durably(blob_location / ID_NAME, content, ownership)
+
+
+def _what_to_do(repository: Repository) -> str:
+    """A sentence for somebody whose two folders do not belong together."""
+    if repository.chains or repository.listed:
+        return f"Give each repository a blob location of its own (this one's location is {repository.location})."
+    return (
+        f"Is the disk of the location, {repository.location}, mounted? There are no backups in it. If they are lost, "
+        "move the blob backups to another place; the next backup is a new full one."
+    )
 
 
 def read_id(folder: Path) -> str | None:

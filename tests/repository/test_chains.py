@@ -17,8 +17,8 @@ from zodbvault.repository.chains import (
     chains_without_dat,
     choose_chain,
     data_files,
-    newest_of_the_day,
     newest_timestamp,
+    newest_within,
 )
 from zodbvault.repository.dat import DamagedDat, Line
 
@@ -134,9 +134,9 @@ def test_a_chain_whose_dat_is_damaged_is_chosen_as_such_and_not_passed_over() ->
 
 def test_a_bare_date_knows_the_newest_backup_of_its_day() -> None:
     chains = chains_of([True, False, True, False])
-    assert newest_of_the_day(chains, "2026-11-01") == stamp(3)
-    assert newest_of_the_day(chains, "2026-11-02") is None
-    assert newest_of_the_day(chains, "2026-11-01-18") is None
+    assert newest_within(chains, "2026-11-01") == stamp(3)
+    assert newest_within(chains, "2026-11-02") is None
+    assert newest_within(chains, "2026-11-01-18-05-00") is None
 
 
 @pytest.mark.parametrize(

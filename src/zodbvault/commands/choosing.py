@@ -13,10 +13,11 @@ from zodbvault.blobs.state import blob_state
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import new_hash
-from zodbvault.repository.chains import Chain, ListedChain, choose_chain, data_files, newest_of_the_day
+from zodbvault.repository.chains import Chain, ListedChain, choose_chain, data_files, newest_within
 from zodbvault.repository.dat import Line
 from zodbvault.repository.names import RECORD_SUFFIX, split_name
 from zodbvault.repository.sweep import one_step_from_done, unnamed_files
+from zodbvault.repository.timestamps import meaning_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,8 +147,8 @@ def _what_there_is(chains: tuple[Chain, ...], when: str | None) -> str:
     lines = [line for chain in chains for line in chain.lines]
     if not lines:
         return "Nothing was changed. Check the location, and that its disk is mounted."
-    same_day = newest_of_the_day(chains, when) if when is not None else None
-    meant = f" A date alone means its midnight, UTC; newest of {when}: {same_day}." if same_day is not None else ""
+    newer = newest_within(chains, when) if when is not None else None
+    meant = f" {meaning_of(when or '')}; newest of {when}: {newer}." if newer is not None else ""
     return f"Nothing was changed. The oldest backup is {lines[0].timestamp}, the newest {lines[-1].timestamp}.{meant}"
 
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import Ownership, ownership_of
+from zodbvault.io.durable import Ownership, make_folder, ownership_of
 from zodbvault.io.locks import LockFile
 from zodbvault.repository.names import LOCK_NAME
 
@@ -50,7 +50,7 @@ def make_folders(places: Places) -> None:
     """Make the folders of a repository where they are missing, and see that files can be made in them."""
     for folder in places.folders():
         try:
-            os.makedirs(folder, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise ZodbvaultError(f"the folder cannot be made: {reason_of(error)}", path=folder) from error
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):

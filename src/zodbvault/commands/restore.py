@@ -23,15 +23,15 @@ from zodbvault.commands.summary import RestoreReport, plural, size_text
 from zodbvault.commands.users_command import run_users_command
 from zodbvault.errors import ZodbvaultError, explained, reason_of
 from zodbvault.filestorage.checking import RestoredBytes
-from zodbvault.io.durable import Ownership, PartFile, remove_durably
+from zodbvault.io.durable import Ownership, PartFile, make_folder, remove_durably
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import BackgroundHash
 from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.space import require_space
-from zodbvault.repository.chains import newest_of_the_day
+from zodbvault.repository.chains import newest_within
 from zodbvault.repository.names import INDEX_SUFFIX
 from zodbvault.repository.store import Repository, read_repository, size_of
-from zodbvault.repository.timestamps import parse_when
+from zodbvault.repository.timestamps import meaning_of, parse_when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,9 +133,9 @@ def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str
         logger.info("The blobs are those of %s, from %s.", choice.blobs.timestamp, places.blobs)
     elif settings.backup_blobs:
         logger.warning("No blobs are known for %s; those that the data refer to have to be there.", last.timestamp)
-    newer = None if date is None else newest_of_the_day(repository.chains, date)
+    newer = None if date is None else newest_within(repository.chains, date)
     if newer is not None and newer != choice.timestamp:
-        logger.warning("A date alone means its midnight, UTC; newest of %s: %s", date, newer)
+        logger.warning("%s; newest of %s: %s", meaning_of(date or ""), date, newer)
     return choice.timestamp
 
 
@@ -174,7 +174,7 @@ def _everything_locked(settings: Settings, places: Places, clock: Clock) -> Iter
     resolved = Path(os.path.realpath(settings.datafs))
     target = Target(settings.datafs, resolved)
     try:
-        os.makedirs(resolved.parent, exist_ok=True)
+        make_folder(resolved.parent)
     except OSError as error:
         raise ZodbvaultError(f"the folder cannot be made: {reason_of(error)}", path=resolved.parent) from error
     sites = (usual_places(settings), snapshot_places(settings), places)
@@ -207,7 +207,7 @@ def _restore(
     _check_files(repository, chain.lines)
     require_space(target.resolved.parent, chain.newest.end, f"for a second Data.fs, {target.restoring.name}")
     had_database = size_of(target.resolved) is not None
-    ownership = _ownership(target)
+    ownership = _ownership(target, repository.location / chain.newest.file.name)
     with contextlib.ExitStack() as stack:
         scratch = target.resolved.parent
         referenced = stack.enter_context(SortedKeys(scratch))
@@ -255,12 +255,15 @@ def _check_files(repository: Repository, lines: tuple[Line, ...]) -> None:
             )
 
 
-def _ownership(target: Target) -> Ownership:
-    """Owner, group and mode of the file that is replaced; else of its folder."""
+def _ownership(target: Target, stored: Path) -> Ownership:
+    """Owner, group and mode of the file that is replaced; else of its folder, but for nobody who cannot read `stored`.
+
+    stored: a data file of the backup, which has the mode of the database that it was made from.
+    """
     if size_of(target.resolved) is not None:
         return source_ownership(target.resolved)
     folder = source_ownership(target.resolved.parent)
-    return folder._replace(mode=folder.mode & 0o666)
+    return folder._replace(mode=folder.mode & (source_ownership(stored).mode | 0o600) & 0o666)
 
 
 def _write(

@@ -97,6 +97,37 @@ def ownership_of(path_or_fd: str | int | os.PathLike[str], *, executable: bool =
     return Ownership(mode, status.st_uid, status.st_gid)
 
 
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder and its missing parents. What root makes belongs to the owner of the folder that it stands in.
+
+    A site's user could not write there otherwise, after root once ran a command for them. Raises OSError.
+    """
+    path = os.fspath(folder)
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent not in ("", path):
+        make_folder(parent)
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+        return
+    if os.geteuid() == 0:
+        fd = os.open(path, FOLDER_FLAGS | os.O_NOFOLLOW)
+        try:
+            give_to_owner_of(parent or ".", fd)
+        finally:
+            os.close(fd)
+
+
+def give_to_owner_of(folder: str, fd: int) -> None:
+    """Let an open file or folder belong to the owner and group of `folder`; failing in that is no error."""
+    status = os.stat(folder)
+    _chown(fd, status.st_uid, status.st_gid)
+
+
 def sync_file(fd: int) -> None:
     """Bring content and size of an open file to the disk. Raises OSError when that fails: the content is then lost."""
     full_sync = _full_sync()

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import give_to_owner_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -151,6 +152,9 @@ class LockFile:
             fd = os.open(self.path, flags | os.O_CREAT, 0o666)
         if self._ownership is not None:
             self._ownership.apply(fd)
+        elif os.geteuid() == 0:
+            # Zope, and the backups of the site's own user, have to open it for writing.
+            give_to_owner_of(os.path.dirname(os.fspath(self.path)) or ".", fd)
         return fd
 
     def _flock(self, fd: int) -> None:

@@ -99,12 +99,12 @@ def choose_chain(
     return max(candidates, key=lambda chain: chain.timestamp).until(when)
 
 
-def newest_of_the_day(chains: Iterable[Chain], when: str) -> str | None:
-    """The newest backup of the day `when` if `when` is a bare date, which means that day's midnight; else None."""
-    if len(when) != len("2026-11-23"):
+def newest_within(chains: Iterable[Chain], when: str) -> str | None:
+    """The newest backup in the day, hour or minute `when`; None for a second. As a date it means its first moment."""
+    if len(when) >= len("2026-11-23-18-05-00"):
         return None
-    same_day = [line.timestamp for chain in chains for line in chain.lines if line.timestamp.startswith(when)]
-    return max(same_day, default=None)
+    within = [line.timestamp for chain in chains for line in chain.lines if line.timestamp.startswith(when)]
+    return max(within, default=None)
 
 
 def newest_timestamp(names: Iterable[str]) -> str | None:

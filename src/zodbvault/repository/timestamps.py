@@ -85,6 +85,12 @@ def parse_when(text: str) -> str:
     )
 
 
+def meaning_of(when: str) -> str:
+    """What a date without a second means, in words, for somebody who may have meant its end."""
+    is_day = len(when) == len("2026-11-23")
+    return f"A date {'alone means its midnight' if is_day else 'without seconds means its first moment'}, UTC"
+
+
 def _days_of(year: int, month: int) -> int:
     """The number of days of a month; 0 when there is no such month."""
     import calendar

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import reason_of
 from zodbvault.filestorage.index import index_belongs
 from zodbvault.io.durable import PartFile
+from zodbvault.io.stored import DamagedFile, open_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import FileIO
     from pathlib import Path
 
     from zodbvault.io.durable import Ownership
@@ -36,15 +37,31 @@ def copied_index(
     read: gives bytes of the Data.fs that the index has to belong to, by offset and length; end: where that one ends.
     """
     try:
-        descriptor = os.open(origin, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            logger.warning("%s cannot be read (%s); without it a site only starts slower.", origin, reason_of(error))
+        file = open_stored(origin, nofollow=False)
+    except DamagedFile as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            _warn_of(origin, error.what)
         yield None
         return
-    with os.fdopen(descriptor, "rb") as file, PartFile(destination, ownership) as part:
-        while block := file.read(_BLOCK):
-            part.file.write(block)
+    with file, PartFile(destination, ownership) as part:
+        is_whole = _copy(file, part, origin)
         part.finish()
         # The copy is what is checked: the live one may be renamed away at any time.
-        yield part if index_belongs(part.part, read, end) else None
+        yield part if is_whole and index_belongs(part.part, read, end) else None
+
+
+def _copy(file: FileIO, part: PartFile, origin: Path) -> bool:
+    """Copy an open index; False, with a warning, where the disk cannot read it. Raises OSError when writing fails."""
+    while True:
+        try:
+            block = file.read(_BLOCK)
+        except OSError as error:
+            _warn_of(origin, f"cannot be read: {reason_of(error)}")
+            return False
+        if not block:
+            return True
+        part.file.write(block)
+
+
+def _warn_of(origin: Path, what: str) -> None:
+    logger.warning("%s %s; without it a site only starts slower.", origin, what)

@@ -48,7 +48,9 @@ def complete_newest(
         blobs.judge_missing()
         assert blobs.record is not None
         assert blobs.manifest is not None
-        size = record.chain_manifest_size + blobs.record.stored_size
+        # One that is complete already, for another layout of the source, is replaced by this one.
+        replaced = record.blobs.stored_size if record.blobs is not None and record.blobs.complete else 0
+        size = record.chain_manifest_size - replaced + blobs.record.stored_size
         blobs.manifest.publish()
         publish_record(run.location, record._replace(blobs=blobs.record, chain_manifest_size=size), run.ownership)
     return BackupReport(

@@ -127,14 +127,19 @@ class BlobBackup:
         path = self._location / record.blobs.manifest
         if not self.enabled or size_of(path) != record.blobs.stored_size:
             return False
-        from zodbvault.blobs.manifest import read_manifest
+        from zodbvault.blobs.manifest import DamagedManifest, read_manifest
         from zodbvault.blobs.pool import pool_is_whole
         from zodbvault.io.hashing import sha256_of
+        from zodbvault.io.stored import DamagedFile
 
-        if sha256_of(path)[1] != record.blobs.sha256:
+        try:
+            if sha256_of(path)[1] != record.blobs.sha256:
+                return False
+            with contextlib.closing(read_manifest(path)) as entries:
+                return pool_is_whole(entries, self._pool)
+        except (DamagedFile, DamagedManifest) as error:
+            logger.warning("%s", error)
             return False
-        with contextlib.closing(read_manifest(path)) as entries:
-            return pool_is_whole(entries, self._pool)
 
     def refuse_if_not_mounted(self, newest: Record | None) -> None:
         """Refuse an empty blobstorage where the newest backup has blobs: its disk is not mounted."""

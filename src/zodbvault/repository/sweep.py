@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.io.durable import Ownership, remove_durably, rename_durably
 from zodbvault.io.hashing import sha256_of
+from zodbvault.io.stored import DamagedFile
 from zodbvault.repository.chains import Chain, data_files
 from zodbvault.repository.dat import Line, can_follow
 from zodbvault.repository.names import (
@@ -148,8 +149,12 @@ def _settle_unnamed(
 
 
 def _is_as_recorded(repository: Repository, file: DataFile, record: Record) -> bool:
-    """Whether a data file is byte for byte what its record tells of."""
-    return sha256_of(repository.location / file.name) == (record.stored_size, record.sha256)
+    """Whether a data file is byte for byte what its record tells of; not when the disk cannot read it."""
+    try:
+        return sha256_of(repository.location / file.name) == (record.stored_size, record.sha256)
+    except DamagedFile as error:
+        logger.warning("%s", error)
+        return False
 
 
 def _is_trap(repository: Repository, file: DataFile, record: Record | None, *, is_damaged: bool) -> bool:

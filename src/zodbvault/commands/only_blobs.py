@@ -24,6 +24,7 @@ from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably
 from zodbvault.repository.chains import newest_timestamp
+from zodbvault.repository.identity import read_id
 from zodbvault.repository.names import (
     CHECKS_SUFFIX,
     COMPLETE_MANIFEST_SUFFIX,
@@ -76,7 +77,7 @@ def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool
         source = SourceBlobs(settings.blob_storage)
         pool.prepare()
         pool.sweep()
-        repository = _swept(places, list_files(settings.location))
+        repository = _swept(places, _records_elsewhere(settings, places))
         states = recorded_states(repository)
         is_full = full_wanted or complete_is_due(states, int(started), settings.keep_blob_days)
         report = _back_up(repository, source, pool, ownership, clock, states, is_full=is_full)
@@ -135,20 +136,31 @@ def states_to_go(states: Sequence[State], now: int, *, keep_blob_days: int, keep
     return tuple(gone)
 
 
-def _swept(places: Places, elsewhere: frozenset[str]) -> Repository:
+def _records_elsewhere(settings: Settings, places: Places) -> frozenset[str] | None:
+    """The files in the location of the site's backups (or snapshots) of Data.fs, from a time when it had some.
+
+    None when the blobs here are those of a repository that does not stand there: nobody knows its records then.
+    """
+    is_snapshot = places.location == settings.blobsnapshotlocation
+    location = settings.snapshotlocation if is_snapshot else settings.location
+    return list_files(location) if read_id(places.location) == read_id(location) else None
+
+
+def _swept(places: Places, elsewhere: frozenset[str] | None) -> Repository:
     """The repository without what a killed run left: part files, and manifests that never got their record.
 
-    elsewhere: the files in the location of the site's Data.fs backups, from a time when it had some. The manifests of
-    these backups stand here too, and their records there.
+    elsewhere: see _records_elsewhere. The manifests of these backups stand here too, and their records there; where
+    these are not known no manifest is touched.
     """
     repository = read_repository(places.location, places.location)
     leftovers = [places.location / name for name in repository.names if is_our_part(name)]
     newest = max(recorded_blob_states(repository.names), default=None)
     for name in repository.names:
         parts = split_name(name)
-        is_ours = parts is not None and parts[1] in MANIFEST_SUFFIXES and parts[0] + RECORD_SUFFIX not in elsewhere
+        if elsewhere is None or newest is None or parts is None or parts[1] not in MANIFEST_SUFFIXES:
+            continue
         # One that is older than a record of ours was left by nobody: it may be a backup's whose location is not there.
-        if parts is not None and is_ours and newest is not None and parts[0] > newest:
+        if parts[0] > newest and parts[0] + RECORD_SUFFIX not in elsewhere:
             leftovers.append(places.location / name)
     if leftovers:
         remove_durably(*leftovers)
@@ -272,20 +284,23 @@ def _manifests(repository: Repository) -> tuple[Path, ...]:
     )
 
 
-def verify_states(places: Places, when: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What is wrong with each state of the location, or with the one for `when`: its timestamp, and texts."""
+def verify_states(places: Places, when: str | None, scratch: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What is wrong with each state of the location, or with the one for `when`: its timestamp, and texts.
+
+    scratch: a folder for temporary files.
+    """
     repository = read_repository(places.location, places.location)
     stamps = [state.timestamp for state in recorded_states(repository)]
     if when is not None:
         stamps = [choose_state(repository, when).timestamp]
     with Pool(places.location) as pool:
-        return tuple((stamp, _wrong_with_state(repository, stamp, pool)) for stamp in stamps)
+        return tuple((stamp, _wrong_with_state(repository, stamp, pool, scratch)) for stamp in stamps)
 
 
-def _wrong_with_state(repository: Repository, stamp: str, pool: Pool) -> tuple[str, ...]:
+def _wrong_with_state(repository: Repository, stamp: str, pool: Pool, scratch: Path) -> tuple[str, ...]:
     try:
         choice = choose_state(repository, stamp)
-        with contextlib.closing(merge_state(choice.complete, choice.deltas, repository.location)) as entries:
+        with contextlib.closing(merge_state(choice.complete, choice.deltas, scratch)) as entries:
             return tuple(str(finding) for finding in verify_blobs(entries, pool))
     except ZodbvaultError as error:
         return (str(error),)

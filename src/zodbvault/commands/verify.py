@@ -6,11 +6,13 @@ Takes no lock: a running backup is neither disturbed nor waited for.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.spill import SortedKeys
-from zodbvault.commands.choosing import chains_to_restore, choose
+from zodbvault.commands.choosing import Choice, chains_to_restore, choose, choose_blobs
 from zodbvault.commands.places import usual_places
 from zodbvault.commands.verify_blobs import missing_from_state, verify_chains_blobs
 from zodbvault.errors import ZodbvaultError
@@ -56,35 +58,50 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
     if settings.only_blobs:
         return _verify_blobs_alone(places, date)
     repository = read_repository(places.location, places.blobs)
-    if date is not None:
-        chains: tuple[Chain, ...] = (choose(repository, date, with_blobs=False).chain,)
-    else:
-        chains = chains_to_restore(repository)
-    if not chains:
+    choices = _every_choice(settings, repository) if date is None else _choice_for(settings, repository, date)
+    if not choices:
         return VerifyReport((f"No backups in {places.location}.",), good=False)
-    if date is None:
-        known = {chain.timestamp for chain in chains}
-        for listed in repository.listed:
-            if listed.timestamp not in known:
-                logger.warning("The chain of %s has no .dat file; it was not checked.", listed.timestamp)
-    findings: list[Finding] = []
-    for chain in chains:
-        found = _verify_chain(settings, repository, chain, deep=deep)
-        if found and _was_pruned(repository, chain):
-            logger.info("The chain of %s was pruned meanwhile.", chain.timestamp)
-            continue
-        findings += found
+    scratch = _scratch(places.location)
+    findings = [found for choice in choices for found in _verify_chain(repository, choice, scratch, deep=deep)]
     if settings.backup_blobs:
-        readable = [chain for chain in chains if chain.lines]
-        findings += [Finding(*each) for each in verify_chains_blobs(repository, readable)]
-    return _report(chains, findings, deep=deep)
+        readable = [choice for choice in choices if choice.chain.lines]
+        findings += [Finding(*each) for each in verify_chains_blobs(repository, readable, scratch)]
+    chains = tuple(choice.chain for choice in choices)
+    return _report(_still_there(repository, chains, findings), findings, deep=deep)
+
+
+def _choice_for(settings: Settings, repository: Repository, date: str) -> tuple[Choice, ...]:
+    """What a restore for `date` takes."""
+    return (choose(repository, date, with_blobs=settings.backup_blobs),)
+
+
+def _every_choice(settings: Settings, repository: Repository) -> tuple[Choice, ...]:
+    """What a restore of the newest state of each chain takes."""
+    chains = chains_to_restore(repository)
+    known = {chain.timestamp for chain in chains}
+    for listed in repository.listed:
+        if listed.timestamp not in known:
+            logger.warning("The chain of %s has no .dat file; it was not checked.", listed.timestamp)
+    return tuple(
+        Choice(chain, choose_blobs(repository, chain, chain) if settings.backup_blobs and chain.lines else None)
+        for chain in chains
+    )
+
+
+def _scratch(location: Path) -> Path:
+    """A folder for temporary files: the repository's disk has room, but it may be there for reading only."""
+    if os.access(location, os.W_OK):
+        return location
+    from tempfile import gettempdir
+
+    return Path(gettempdir())
 
 
 def _verify_blobs_alone(places: Places, date: str | None) -> VerifyReport:
     """The same for a site whose blobs alone are backed up."""
     from zodbvault.commands.only_blobs import verify_states
 
-    states = verify_states(places, date)
+    states = verify_states(places, date, _scratch(places.location))
     lines = []
     for timestamp, wrong in states:
         lines.append(f"{timestamp}: blobs checked: {'DAMAGED' if wrong else 'good'}")
@@ -94,17 +111,18 @@ def _verify_blobs_alone(places: Places, date: str | None) -> VerifyReport:
     return VerifyReport(tuple(lines), good=bool(states) and not any(wrong for _, wrong in states))
 
 
-def _verify_chain(settings: Settings, repository: Repository, chain: Chain, *, deep: bool) -> list[Finding]:
-    """Everything that is wrong with one chain, but for the content of its blobs."""
+def _verify_chain(repository: Repository, choice: Choice, scratch: Path, *, deep: bool) -> list[Finding]:
+    """Everything that is wrong with one chain, but for the content of its blobs. scratch: for temporary files."""
+    chain = choice.chain
     if chain.damage is not None:
         return [Finding(chain.timestamp, str(chain.damage))]
     findings = [finding for line in chain.lines for finding in _verify_line(repository, line, deep=deep)]
     if not deep or findings:
         return findings
-    with SortedKeys(repository.location) as referenced:
-        findings += _follow_transactions(repository, chain, referenced)
-        if settings.backup_blobs and not findings:
-            what = missing_from_state(repository, chain, referenced)
+    with SortedKeys(scratch) as referenced:
+        findings += _follow_transactions(repository, chain, referenced, scratch)
+        if repository.blob_location is not None and not findings:
+            what = missing_from_state(repository, choice, referenced, scratch)
             findings += [Finding(chain.newest.timestamp, what)] if what else []
     return findings
 
@@ -142,9 +160,9 @@ def _check_md5(repository: Repository, line: Line) -> None:
         raise ZodbvaultError(f"holds md5 {digest.hexdigest()}, written was {line.md5}", path=path)
 
 
-def _follow_transactions(repository: Repository, chain: Chain, referenced: SortedKeys) -> list[Finding]:
+def _follow_transactions(repository: Repository, chain: Chain, referenced: SortedKeys, scratch: Path) -> list[Finding]:
     """Unpack the chain as a restore would and compare what comes out with `.dat`, records and itself."""
-    with SortedKeys(repository.location) as back_pointers:
+    with SortedKeys(scratch) as back_pointers:
         checker = RestoredBytes(
             chain.newest.end,
             None,
@@ -188,17 +206,29 @@ def _compare_with_record(repository: Repository, chain: Chain, checked: CheckedR
     return []
 
 
-def _was_pruned(repository: Repository, chain: Chain) -> bool:
-    """Whether a backup that ran meanwhile let the chain go."""
-    now = read_repository(repository.location, repository.blob_location)
-    return chain.dat_name in repository.names and chain.dat_name not in now.names
+def _still_there(repository: Repository, chains: tuple[Chain, ...], findings: list[Finding]) -> tuple[Chain, ...]:
+    """The chains without those that a backup let go meanwhile; takes out what was found wrong with these."""
+    if not findings:
+        return chains
+    names = read_repository(repository.location, repository.blob_location).names
+    gone = [chain for chain in chains if chain.dat_name in repository.names and chain.dat_name not in names]
+    stamps = {stamp for chain in gone for stamp in _stamps(chain)}
+    findings[:] = [finding for finding in findings if finding.timestamp not in stamps]
+    for chain in gone:
+        logger.info("The chain of %s was pruned meanwhile.", chain.timestamp)
+    return tuple(chain for chain in chains if chain not in gone)
+
+
+def _stamps(chain: Chain) -> set[str]:
+    """The timestamps of a chain's backups; of one whose `.dat` is damaged that of its full."""
+    return {chain.timestamp, *(line.timestamp for line in chain.lines)}
 
 
 def _report(chains: tuple[Chain, ...], findings: list[Finding], *, deep: bool) -> VerifyReport:
     """A line for each chain, and one for each thing that is wrong, with what it means."""
     lines = []
     for chain in chains:
-        stamps = {line.timestamp for line in chain.lines} | {chain.timestamp}
+        stamps = _stamps(chain)
         wrong = [finding for finding in findings if finding.timestamp in stamps]
         number = len(chain.lines)
         verdict = "DAMAGED" if wrong else "good"

@@ -8,19 +8,19 @@ import logging
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.check import verify_blobs
-from zodbvault.blobs.layouts import bushy_path, key_of_bushy
-from zodbvault.blobs.manifest import merge_state
+from zodbvault.blobs.layouts import OID_SIZE, bushy_path, key_of_bushy
+from zodbvault.blobs.manifest import DamagedManifest, merge_state
 from zodbvault.blobs.pool import Pool
-from zodbvault.commands.choosing import choose_blobs
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from zodbvault.blobs.manifest import Entry
-    from zodbvault.commands.choosing import BlobChoice
+    from zodbvault.commands.choosing import Choice
     from zodbvault.repository.chains import Chain
     from zodbvault.repository.records import BlobRecord
     from zodbvault.repository.store import Repository
@@ -28,49 +28,60 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 
-def verify_chains_blobs(repository: Repository, chains: Sequence[Chain]) -> list[tuple[str, str]]:
-    """What is wrong with the blob states of `chains`: pairs of a backup's timestamp and a text.
+def verify_chains_blobs(repository: Repository, choices: Sequence[Choice], scratch: Path) -> list[tuple[str, str]]:
+    """What is wrong with the blob states of some chains: pairs of a backup's timestamp and a text.
 
     Between two backups of a chain no blob goes, so the newest state of a chain has all blobs of the earlier ones. A
-    blob that several chains share is read once.
+    blob that several chains share is read once. scratch: a folder for temporary files.
     """
     assert repository.blob_location is not None
     findings: list[tuple[str, str]] = []
-    states: list[tuple[Chain, BlobChoice]] = []
-    for chain in chains:
-        wrong = _verify_manifests(repository, chain)
-        choice = choose_blobs(repository, chain, chain)
-        if choice is None or not choice.is_exact:
-            wrong.append((chain.newest.timestamp, "has no blob state: it restores only where the blobs are there"))
+    states: list[Choice] = []
+    for choice in choices:
+        wrong = _verify_manifests(repository, choice.chain)
+        if choice.blobs is None or not choice.blobs.is_exact:
+            what = "has no blob state: it restores only where the blobs are there"
+            wrong.append((choice.chain.newest.timestamp, what))
         elif not wrong:
-            states.append((chain, choice))
+            states.append(choice)
         findings += wrong
     with Pool(repository.blob_location) as pool:
-        scratch = repository.blob_location
-        with contextlib.ExitStack() as stack:
-            streams = [
-                stack.enter_context(contextlib.closing(merge_state(choice.complete, choice.deltas, scratch)))
-                for _, choice in states
-            ]
-            try:
+        try:
+            with contextlib.ExitStack() as stack:
+                streams = [
+                    stack.enter_context(contextlib.closing(_entries(repository, choice, scratch))) for choice in states
+                ]
                 wrong_blobs = {finding.path: str(finding) for finding in verify_blobs(_each_once(streams), pool)}
-            except ZodbvaultError as error:
-                return [*findings, *((chain.newest.timestamp, str(error)) for chain, _ in states)]
-        if wrong_blobs:
-            for chain, choice in states:
-                with contextlib.closing(merge_state(choice.complete, choice.deltas, scratch)) as entries:
+            for choice in states if wrong_blobs else ():
+                with contextlib.closing(_entries(repository, choice, scratch)) as entries:
                     named = {pool.path_of(entry.key) for entry in entries if pool.path_of(entry.key) in wrong_blobs}
                 # Any backup of the chain may need the blob, so it is said of the full.
-                findings += [(chain.timestamp, wrong_blobs[path]) for path in sorted(named)]
+                findings += [(choice.chain.timestamp, wrong_blobs[path]) for path in sorted(named)]
+        except ZodbvaultError as error:
+            findings += [(choice.chain.newest.timestamp, str(error)) for choice in states]
     return findings
 
 
-def missing_from_state(repository: Repository, chain: Chain, referenced: Iterable[bytes]) -> str | None:
-    """What to say of blobs that the data of `chain` refer to and its blob state lacks; None when there are none.
+def _entries(repository: Repository, choice: Choice, scratch: Path) -> Generator[Entry, None, None]:
+    """The entries of a chain's blob state; of a later one those that the chain's data may refer to."""
+    blobs, record = choice.blobs, repository.record_of(choice.chain.newest)
+    assert blobs is not None
+    last_tid = bytes.fromhex(record.last_tid or "") if record is not None and blobs.is_later else None
+    with contextlib.closing(merge_state(blobs.complete, blobs.deltas, scratch)) as entries:
+        for entry in entries:
+            if last_tid is None or entry.key[OID_SIZE:] <= last_tid:
+                yield entry
 
-    referenced: keys in ascending order. Blobs that the site had lost already are warned about.
+
+def missing_from_state(
+    repository: Repository, chosen: Choice, referenced: Iterable[bytes], scratch: Path
+) -> str | None:
+    """What to say of blobs that the data of a chain refer to and its blob state lacks; None when there are none.
+
+    referenced: keys in ascending order. Blobs that the site had lost already are warned about. scratch: a folder for
+    temporary files.
     """
-    choice = choose_blobs(repository, chain, chain)
+    chain, choice = chosen.chain, chosen.blobs
     record = repository.record_of(chain.newest)
     lost_paths = record.blobs.missing if record is not None and record.blobs is not None else ()
     lost = {key for path in lost_paths if (key := key_of_bushy(path)) is not None}
@@ -78,10 +89,13 @@ def missing_from_state(repository: Repository, chain: Chain, referenced: Iterabl
         logger.warning("%d blobs were lost on the site before %s.", len(lost), chain.newest.timestamp)
     if choice is None:
         return next((f"refers to the blob {bushy_path(key)}, and has no blob state" for key in referenced), None)
-    with contextlib.closing(merge_state(choice.complete, choice.deltas, repository.location)) as entries:
-        lacking = _lacking(referenced, (entry.key for entry in entries), lost)
-        first = next(lacking, None)
-        number = 1 + sum(1 for _ in lacking)
+    try:
+        with contextlib.closing(merge_state(choice.complete, choice.deltas, scratch)) as entries:
+            lacking = _lacking(referenced, (entry.key for entry in entries), lost)
+            first = next(lacking, None)
+            number = 1 + sum(1 for _ in lacking)
+    except DamagedManifest as error:
+        return str(error)
     return None if first is None else f"refers to {number} blobs that its manifest lacks, such as {bushy_path(first)}"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.spill import SortedKeys
-from zodbvault.commands.choosing import Choice, choose
+from zodbvault.commands.choosing import Choice, NothingThere, choose
 from zodbvault.commands.index_file import copied_index
 from zodbvault.commands.only_blobs import choose_state
 from zodbvault.commands.places import Places, locked, snapshot_places, source_ownership, usual_places
@@ -28,9 +28,9 @@ from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import BackgroundHash
 from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.space import require_space
-from zodbvault.repository.chains import newest_within
+from zodbvault.repository.chains import newest_timestamp, newest_within
 from zodbvault.repository.names import INDEX_SUFFIX
-from zodbvault.repository.store import Repository, read_repository, size_of
+from zodbvault.repository.store import Repository, list_files, read_repository, size_of
 from zodbvault.repository.timestamps import meaning_of, parse_when
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def restore(
     """
     date = None if when is None else parse_when(when)
     places = snapshot_places(settings) if source == "snapshot" else usual_places(settings)
-    said = _choose_and_say(settings, places, date)
+    said = None if _comes_with_pre_command(settings, places) else _choose_and_say(settings, places, date)
     _ask(settings, said, ask)
     environment = {
         "ZODBVAULT_RUN_COMMAND": "restore",
@@ -99,13 +99,15 @@ def restore(
     run_users_command("pre_command", settings.pre_command, environment)
     with explained("not restored"):
         if settings.only_blobs:
-            report = _restore_blobs_alone(settings, places, said or date, clock, checksum=checksum)
+            with locked((usual_places(settings), snapshot_places(settings), places), clock.now(), writable_only=True):
+                stamp = said or _choose_and_say(settings, places, date)
+                report = _restore_blobs_alone(settings, places, stamp, checksum=checksum)
         else:
             with _everything_locked(settings, places, clock) as target:
-                # What was said is what is restored, although a backup may have run since.
-                when = said or _choose_and_say(settings, places, date)
+                stamp = said or _choose_and_say(settings, places, date)
                 repository = read_repository(places.location, places.blobs)
-                choice = choose(repository, when, with_blobs=settings.backup_blobs)
+                choice = choose(repository, stamp, with_blobs=settings.backup_blobs)
+                _require_what_was_said(stamp, choice.timestamp, places)
                 report = _restore(
                     settings, repository, choice, target, accept_missing_blobs=accept_missing_blobs, checksum=checksum
                 )
@@ -114,11 +116,16 @@ def restore(
     return report
 
 
-def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str | None:
-    """Choose what to restore and say it; its timestamp. None when the place may come with `pre_command`."""
-    if not places.location.is_dir() and settings.pre_command.strip():
-        logger.info("%s is not there yet; pre_command runs first.", places.location)
-        return None
+def _comes_with_pre_command(settings: Settings, places: Places) -> bool:
+    """Whether `pre_command` may be what brings the backups: it is set, and there are none (an empty mount point)."""
+    if not settings.pre_command.strip() or newest_timestamp(list_files(places.location)) is not None:
+        return False
+    logger.info("%s has no backups yet; pre_command runs first.", places.location)
+    return True
+
+
+def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str:
+    """Choose what to restore and say it; its timestamp. Raises NothingThere."""
     repository = read_repository(places.location, places.blobs)
     if settings.only_blobs:
         state = choose_state(repository, date)
@@ -139,18 +146,26 @@ def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str
     return choice.timestamp
 
 
-def _restore_blobs_alone(
-    settings: Settings, places: Places, when: str | None, clock: Clock, *, checksum: bool
-) -> RestoreReport:
+def _require_what_was_said(said: str, chosen: str, places: Places) -> None:
+    """Refuse to restore another state than the one that was said, and agreed to: a backup may have run since."""
+    if chosen != said:
+        raise NothingThere(
+            f"the backup of {said} is not there any more",
+            path=places.location,
+            hint="Nothing was changed. Run the restore again; it says what it chooses now.",
+        )
+
+
+def _restore_blobs_alone(settings: Settings, places: Places, said: str, *, checksum: bool) -> RestoreReport:
     """Restore the blobs of a site whose records live elsewhere."""
-    with locked((usual_places(settings), snapshot_places(settings), places), clock.now(), writable_only=True):
-        state = choose_state(read_repository(places.location, places.location), when)
-        assert settings.blob_storage is not None
-        scratch = settings.blob_storage.resolve().parent
-        with BlobRestore.opened(settings.blob_storage, places.location, state, (), scratch, checksum=checksum) as blobs:
-            blobs.check_before_writing(None, is_known=True)
-            blobs.add()
-            blobs.remove(())
+    state = choose_state(read_repository(places.location, places.location), said)
+    _require_what_was_said(said, state.timestamp, places)
+    assert settings.blob_storage is not None
+    scratch = settings.blob_storage.resolve().parent
+    with BlobRestore.opened(settings.blob_storage, places.location, state, (), scratch, checksum=checksum) as blobs:
+        blobs.check_before_writing(None, is_known=True)
+        blobs.add()
+        blobs.remove(())
     return RestoreReport(f"Restored the blobs of {state.timestamp}{blobs.summary()}.", state.timestamp)
 
 
@@ -205,6 +220,8 @@ def _restore(
     """Check, write beside, add blobs, swap, remove blobs."""
     chain = choice.chain
     _check_files(repository, chain.lines)
+    # What a killed restore left would take the space of the new one.
+    remove_durably(target.restoring)
     require_space(target.resolved.parent, chain.newest.end, f"for a second Data.fs, {target.restoring.name}")
     had_database = size_of(target.resolved) is not None
     ownership = _ownership(target, repository.location / chain.newest.file.name)
@@ -230,8 +247,10 @@ def _restore(
         else:
             # A Zope that is started after a kill would make an empty database here, and empty the blob folder.
             _swap(target, new, index)
-            blobs.add()
-        blobs.remove(referenced)
+            with _behind_the_swap():
+                blobs.add()
+        with _behind_the_swap():
+            blobs.remove(referenced)
     return RestoreReport(
         f"Restored {target.configured} to {choice.timestamp}: {size_text(chain.newest.end)}{blobs.summary()}.",
         choice.timestamp,
@@ -319,4 +338,21 @@ def _swap(target: Target, new: PartFile, index: PartFile | None) -> None:
     remove_durably(Path(f"{target.configured}.index"))
     new.publish()
     if index is not None:
-        index.publish()
+        try:
+            index.publish()
+        except OSError as error:
+            logger.warning("%s: cannot be written: %s; the site only starts slower.", index.path, reason_of(error))
+
+
+@contextlib.contextmanager
+def _behind_the_swap() -> Iterator[None]:
+    """Whatever goes wrong from now on, the database is the new one already; the error says so."""
+    try:
+        with explained("the blob storage cannot be changed"):
+            yield
+    except ZodbvaultError as error:
+        raise ZodbvaultError(
+            f"Data.fs was restored, but the work on its blobs stopped: {error.what}",
+            path=error.path,
+            hint="Do not start the site yet: when this is mended, run the same restore again, and it goes on.",
+        ) from error

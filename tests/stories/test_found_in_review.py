@@ -1,0 +1,312 @@
+"""What a reader of the whole found: each story went wrong once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.site import Site, blob_files
+from zodbvault.blobs.manifest import read_manifest
+from zodbvault.commands import restore as restoring
+from zodbvault.commands import verify as verifying
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.space import NotEnoughSpace
+from zodbvault.io.stored import DamagedFile
+from zodbvault.repository import sweep as sweeping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+SOMEBODY = 12345
+"""uid and gid of nobody who exists."""
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+def give_to_somebody(folder: Path) -> None:
+    """Let the folder, with all in it, belong to the user that the site runs as."""
+    for where, _, names in os.walk(folder):
+        for path in (where, *(os.path.join(where, name) for name in names)):
+            os.chown(path, SOMEBODY, SOMEBODY)
+
+
+# Locks
+
+
+@as_root
+def test_a_lock_that_root_made_can_be_taken_by_the_owner_of_the_folder(site: Site) -> None:
+    site.backup()
+    site.close()
+    Path(f"{site.datafs}.lock").unlink()
+    (site.location / ".zodbvault.lock").unlink()
+    site.settings.snapshotlocation.mkdir()
+    give_to_somebody(site.folder)
+    site.restore()
+    site.backup(full=True)
+    places = (Path(f"{site.datafs}.lock"), *site.folder.rglob(".zodbvault.lock"))
+    assert len(places) == 4
+    assert {path.stat().st_uid for path in places} == {SOMEBODY}
+    assert {path.stat().st_gid for path in places} == {SOMEBODY}
+
+
+# The choice of what is restored
+
+
+def test_another_state_than_the_one_that_was_agreed_to_is_not_restored(site: Site) -> None:
+    first, _ = site.backed_up()
+    site.commit_pages(3)
+    second, _ = site.backed_up()
+    site.commit_pages(3)
+    site.close()
+    state = site.state()
+
+    def agree_while_it_goes(question: str) -> bool:
+        assert second in question
+        for path in site.location.glob(f"{second}*"):
+            path.unlink()
+        dat = site.location / f"{first}.dat"
+        dat.write_bytes(dat.read_bytes().splitlines(keepends=True)[0])
+        return True
+
+    with pytest.raises(ZodbvaultError, match=second):
+        restoring.restore(
+            site.settings,
+            source="location",
+            when=None,
+            ask=agree_while_it_goes,
+            clock=site.clock,
+            accept_missing_blobs=False,
+            checksum=False,
+        )
+    site.assert_is(state)
+
+
+def test_a_mount_point_that_is_empty_until_pre_command_has_run(site: Site) -> None:
+    _, state = site.backed_up()
+    away = site.folder / "disk"
+    site.location.rename(away)
+    site.location.mkdir()
+    site.commit_pages(3)
+    site.options["pre_command"] = f"cp -p {away}/* {away}/.zodbvault.id {site.location}"
+    site.restore()
+    site.assert_is(state)
+
+
+def test_a_folder_that_stays_empty_is_said_to_be_empty(site: Site) -> None:
+    site.options["pre_command"] = "true"
+    site.location.mkdir()
+    with pytest.raises(ZodbvaultError, match="holds no backup"):
+        site.restore()
+
+
+def test_what_a_killed_restore_left_takes_no_space_from_the_next(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, state = site.backed_up()
+    leftover = Path(f"{site.datafs}.restoring")
+    leftover.write_bytes(b"x" * 1000)
+
+    def one_more_fits(path: object, needed: int, what_for: str) -> None:
+        if leftover.exists():
+            raise NotEnoughSpace(what_for)
+
+    monkeypatch.setattr(restoring, "require_space", one_more_fits)
+    site.restore()
+    site.assert_is(state)
+
+
+# What is said of a restore that stopped behind the swap
+
+
+def test_blobs_that_fail_behind_the_swap_are_not_called_an_untouched_database(site: Site) -> None:
+    site.backup()
+    site.close()
+    pool = site.blob_location / "blobs"
+    blob = next(iter(blob_files(pool).values()))
+    content = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(len(content)) if content.strip(b"\0") else b"x" * len(content))
+    site.datafs.unlink()
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    with pytest.raises(ZodbvaultError) as caught:
+        site.restore()
+    assert site.datafs.exists()
+    assert "not changed" not in str(caught.value)
+    assert "Data.fs was restored" in str(caught.value)
+    assert blob.name in str(caught.value)
+
+
+# An index is never needed
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_an_index_that_is_a_folder_stops_nothing(site: Site, live: bool) -> None:
+    site.close()
+    stamp = site.backed_up()[0]
+    index = Path(f"{site.datafs}.index") if live else site.location / f"{stamp}.index"
+    index.unlink(missing_ok=True)
+    index.mkdir()
+    if live:
+        stamp, state = site.backed_up(full=True)
+        assert not (site.location / f"{stamp}.index").exists()
+        index.rmdir()
+    else:
+        state = site.state()
+        site.close()
+    site.restore()
+    site.assert_is(state)
+
+
+# Blobs
+
+
+def test_a_new_source_layout_does_not_spoil_the_chain(site: Site) -> None:
+    """The complete manifest of a full is written anew; the chain's sums have to count it once."""
+    full, _ = site.backed_up()
+    site.close()
+    assert site.blob_storage is not None
+    become_lawn(site.blob_storage)
+    assert site.backup().timestamp == full
+    assert site.backup().timestamp is None
+    site.commit_blobs(2)
+    stamp, state = site.backed_up()
+    assert (site.location / f"{stamp}.deltafsz").exists()
+    site.restore(stamp)
+    site.assert_is(state)
+    assert site.verify(deep=True).good
+
+
+def become_lawn(folder: Path) -> None:
+    """Change a blobstorage into lawn layout."""
+    files = blob_files(folder)
+    contents = {key: path.read_bytes() for key, path in files.items()}
+    for entry in list(folder.iterdir()):
+        if entry.is_dir() and entry.name != "tmp":
+            shutil.rmtree(entry)
+    (folder / ".layout").write_text("lawn")
+    for (oid, tid), content in contents.items():
+        path = folder / f"0x{oid:x}" / f"0x{tid:x}.blob"
+        names = files[oid, tid].name
+        path = folder / f"0x{oid:02x}" / names
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+
+
+@pytest.fixture
+def switched(tmp_path: Path) -> Iterator[Site]:
+    """A site that is snapshot with its Data.fs, then its blobs alone, then with its Data.fs again."""
+    site = Site(tmp_path / "site")
+    site.commit_blobs(3)
+    site.snapshot()
+    site.options["only_blobs"] = "true"
+    site.snapshot()
+    del site.options["only_blobs"]
+    site.commit_blobs(3)
+    yield site
+    site.close()
+
+
+def test_a_snapshot_of_blobs_alone_leaves_the_manifests_of_other_snapshots(switched: Site) -> None:
+    stamp = switched.snapshot().timestamp
+    state = switched.state()
+    manifest = switched.settings.blobsnapshotlocation / f"{stamp}.blobs.gz"  # type: ignore[operator]
+    assert manifest.exists()
+    switched.options["only_blobs"] = "true"
+    switched.commit_blobs(1)
+    switched.tick(3600)
+    switched.snapshot()
+    assert list(read_manifest(manifest))
+    del switched.options["only_blobs"]
+    switched.restore(stamp, source="snapshot")
+    switched.assert_is(state)
+
+
+# Verify
+
+
+def test_a_date_whose_blobs_came_with_a_later_backup_is_good(site: Site) -> None:
+    site.options["backup_blobs"] = "false"
+    first, state = site.backed_up()
+    site.options["backup_blobs"] = "true"
+    site.commit_pages(2)
+    site.backup()
+    site.restore(first)
+    assert site.data == state.data
+    assert site.verify(first).good
+    assert site.verify(first, deep=True).good
+
+
+def test_a_chain_without_its_dat_is_verified_too(site: Site) -> None:
+    first, _ = site.backed_up()
+    site.close()
+    (site.location / f"{first}.dat").unlink()
+    assert site.verify().good
+    data = site.location / f"{first}.fsz"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(bytes(content))
+    assert not site.verify().good
+
+
+def test_a_chain_that_was_pruned_while_it_was_verified_is_not_called_damaged(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = site.backed_up()
+    site.commit_blobs(3)
+    site.backup(full=True)
+    site.options["keep"] = "1"
+    looked_up = verifying.verify_chains_blobs
+
+    def verify_after_a_prune(*arguments: Any) -> list[tuple[str, str]]:
+        site.backup(full=True)
+        return looked_up(*arguments)
+
+    monkeypatch.setattr(verifying, "verify_chains_blobs", verify_after_a_prune)
+    report = site.verify()
+    assert first not in site.timestamps()
+    assert first not in "\n".join(report.lines)
+    assert "DAMAGED" not in "\n".join(report.lines)
+
+
+def test_verify_takes_its_scratch_files_elsewhere_where_the_repository_is_read_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.backup()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(verifying.SortedKeys, "__init__", refuse_below(site.location, verifying.SortedKeys.__init__))
+    assert site.verify(deep=True).good
+
+
+def refuse_below(folder: Path, make: Any) -> Any:
+    """A constructor of sorted keys that refuses a folder for its temporary files."""
+
+    def refusing(keys: Any, scratch: Path, **keywords: Any) -> None:
+        assert scratch != folder
+        make(keys, scratch, **keywords)
+
+    return refusing
+
+
+# Sweep
+
+
+def test_a_left_over_that_the_disk_cannot_read_is_put_aside(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = site.backed_up()
+    site.commit_pages(3)
+    second, _ = site.backed_up()
+    dat = site.location / f"{first}.dat"
+    dat.write_bytes(dat.read_bytes().splitlines(keepends=True)[0])
+
+    def unreadable(path: Path) -> tuple[int, str]:
+        raise DamagedFile("cannot be read: Input/output error", path=path)
+
+    monkeypatch.setattr(sweeping, "sha256_of", unreadable)
+    stamp, state = site.backed_up()
+    assert f"{second}.deltafsz.orphan" in site.names()
+    monkeypatch.undo()
+    site.restore(stamp)
+    site.assert_is(state)

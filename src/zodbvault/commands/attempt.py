@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING
 
 from zodbvault.commands.decision import Kind, Verdict
 from zodbvault.commands.index_file import copied_index
-from zodbvault.commands.run import BackupRun, hex_of, printable, warn_of_state
+from zodbvault.commands.run import BackupRun, hex_of, new_timestamp, printable, warn_of_state
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text, speed_text
 from zodbvault.filestorage.copying import CopiedRange, copy_range
 from zodbvault.io.durable import PartFile
 from zodbvault.io.gzip_members import MemberWriter
 from zodbvault.io.space import require_space
-from zodbvault.repository.chains import newest_timestamp
 from zodbvault.repository.dat import Line
 from zodbvault.repository.names import INDEX_SUFFIX, data_file
 from zodbvault.repository.publish import publish_backup
 from zodbvault.repository.records import FULL, INCREMENTAL, Record
 from zodbvault.repository.store import manifest_sizes, size_of
-from zodbvault.repository.timestamps import next_timestamp
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
     is_full = verdict.kind is Kind.FULL
     chain = None if is_full else run.chain
     _require_space(run, source, verdict)
-    stamp = _new_timestamp(run)
+    stamp = new_timestamp(run.repository, run.clock)
     name = stamp + (".fsz" if is_full else ".deltafsz")
     with run.blobs.met_blobs() as met, PartFile(run.location / name, run.ownership) as data:
         with MemberWriter(data.file) as writer:
@@ -94,20 +92,6 @@ def _require_space(run: BackupRun, source: DataFs, verdict: Verdict) -> None:
         if record is not None and record.end:
             ratio = record.stored_size / record.end
     require_space(run.location, int(size * ratio), "for the data of this backup")
-
-
-def _new_timestamp(run: BackupRun) -> str:
-    """The timestamp of this backup: now, or as soon as timestamps may grow again."""
-    following = next_timestamp(newest_timestamp(run.repository.names | run.repository.blob_names), run.clock.now())
-    if following.clock_is_behind:
-        logger.warning(
-            "The clock stands %d seconds before the newest backup; this one is named %s.",
-            following.clock_is_behind,
-            following.timestamp,
-        )
-    if following.wait:
-        run.clock.sleep(following.wait)
-    return following.timestamp
 
 
 def _greatest_tid(run: BackupRun, tail: Tail | None) -> bytes | None:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.state import blob_state
 from zodbvault.errors import ZodbvaultError
-from zodbvault.repository.names import COMPLETE_MANIFEST_SUFFIX, DELTA_MANIFEST_SUFFIX, ORPHAN_SUFFIX
+from zodbvault.repository.names import (
+    COMPLETE_MANIFEST_SUFFIX,
+    DELTA_MANIFEST_SUFFIX,
+    MANIFEST_SUFFIXES,
+    ORPHAN_SUFFIX,
+)
 from zodbvault.repository.records import BlobRecord
 from zodbvault.repository.store import list_files, size_of
 
@@ -224,7 +229,7 @@ class BlobBackup:
             outcome = backup_change(self._source, self._pool, part, met, self._manifests)
             total, total_size = _totals(before, outcome)
             lost = () if before is None or before.blobs is None else before.blobs.missing
-            record = self._record(outcome, total=total, total_size=total_size, lost_before=lost)
+            record = blob_record(outcome, total=total, total_size=total_size, lost_before=lost)
             yield self._result(part, record, outcome, depends_on_source=bool(outcome.missing))
 
     @contextlib.contextmanager
@@ -242,7 +247,7 @@ class BlobBackup:
             previous = stack.enter_context(contextlib.closing(newest())) if newest is not None else None
             outcome = backup_complete(self._source, self._pool, part, previous, self._manifests(), met, last_tid)
             summary = outcome.summary
-            record = self._record(outcome, total=summary.blobs, total_size=summary.bytes)
+            record = blob_record(outcome, total=summary.blobs, total_size=summary.bytes)
             yield self._result(part, record, outcome, depends_on_source=True)
 
     def _add_blobs_of_chain(self, repository: Repository, chain: Chain, met: SortedKeys) -> None:
@@ -271,10 +276,7 @@ class BlobBackup:
         return merge_state(repository.path(complete), [repository.path(name) for name in deltas], self._pool.scratch)
 
     def _manifests(self) -> tuple[Path, ...]:
-        """All manifests in the location, those of backups that were put aside too."""
-        suffixes = (COMPLETE_MANIFEST_SUFFIX, DELTA_MANIFEST_SUFFIX)
-        names = sorted(list_files(self._location))
-        return tuple(self._location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(suffixes))
+        return manifests_in(self._location)
 
     def _part(self, name: str) -> PartFile:
         from zodbvault.io.durable import PartFile
@@ -288,25 +290,31 @@ class BlobBackup:
         missing = len(outcome.missing)
         return BlobResult(part, record, depends_on_source, missing, outcome.needed, self._source.folder)
 
-    def _record(
-        self, outcome: BlobOutcome, *, total: int, total_size: int, lost_before: tuple[str, ...] = ()
-    ) -> BlobRecord:
-        from zodbvault.blobs.layouts import bushy_path
 
-        summary = outcome.summary
-        return BlobRecord(
-            layout=POOL,
-            manifest=summary.name,
-            sha256=summary.sha256,
-            stored_size=summary.stored_size,
-            complete=summary.complete,
-            source_layout=summary.layout,
-            added=outcome.copied,
-            added_size=outcome.copied_bytes,
-            total=total,
-            total_size=total_size,
-            missing=(*lost_before, *(bushy_path(key) for key in outcome.missing)),
-        )
+def manifests_in(location: Path) -> tuple[Path, ...]:
+    """All manifests in a blob location, those of backups that were put aside too."""
+    names = sorted(list_files(location))
+    return tuple(location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(MANIFEST_SUFFIXES))
+
+
+def blob_record(outcome: BlobOutcome, *, total: int, total_size: int, lost_before: tuple[str, ...] = ()) -> BlobRecord:
+    """What a backup's record says of its blobs. total, total_size: number and bytes of the blobs of the whole state."""
+    from zodbvault.blobs.layouts import bushy_path
+
+    summary = outcome.summary
+    return BlobRecord(
+        layout=POOL,
+        manifest=summary.name,
+        sha256=summary.sha256,
+        stored_size=summary.stored_size,
+        complete=summary.complete,
+        source_layout=summary.layout,
+        added=outcome.copied,
+        added_size=outcome.copied_bytes,
+        total=total,
+        total_size=total_size,
+        missing=(*lost_before, *(bushy_path(key) for key in outcome.missing)),
+    )
 
 
 def _totals(before: Record | None, outcome: BlobOutcome) -> tuple[int, int]:

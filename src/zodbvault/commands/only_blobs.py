@@ -17,28 +17,27 @@ from zodbvault.blobs.manifest import merge_state
 from zodbvault.blobs.pool import Pool, backup_only_blobs, prune_pool
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.state import blob_state
-from zodbvault.commands.blob_state import POOL
+from zodbvault.commands.blob_state import blob_record, manifests_in
 from zodbvault.commands.choosing import BlobChoice, NothingThere, recorded_blob_states
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
+from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably
-from zodbvault.repository.chains import newest_timestamp
 from zodbvault.repository.identity import read_id
 from zodbvault.repository.names import (
     CHECKS_SUFFIX,
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
     MANIFEST_SUFFIXES,
-    ORPHAN_SUFFIX,
     RECORD_SUFFIX,
     is_our_part,
     split_name,
 )
 from zodbvault.repository.publish import publish_record
-from zodbvault.repository.records import BLOBS, BlobRecord, Record
+from zodbvault.repository.records import BLOBS, Record
 from zodbvault.repository.store import Repository, list_files, read_repository
-from zodbvault.repository.timestamps import next_timestamp, seconds_of
+from zodbvault.repository.timestamps import seconds_of
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
@@ -180,12 +179,7 @@ def _back_up(
 ) -> BackupReport:
     """Bring the blobs into the pool and publish the state; nothing is published where nothing changed."""
     started = clock.now()
-    following = next_timestamp(newest_timestamp(repository.names), started)
-    if following.clock_is_behind:
-        logger.warning("The clock stands before the newest backup; this one is named %s.", following.timestamp)
-    if following.wait:
-        clock.sleep(following.wait)
-    stamp = following.timestamp
+    stamp = new_timestamp(repository, clock)
     logger.info("Please wait while backing up blobs from %s to %s", source.folder, repository.location)
     suffix = COMPLETE_MANIFEST_SUFFIX if is_full else DELTA_MANIFEST_SUFFIX
     with contextlib.ExitStack() as stack:
@@ -195,7 +189,9 @@ def _back_up(
             merged = merge_state(choice.complete, choice.deltas, pool.scratch)
             previous = stack.enter_context(contextlib.closing(merged))
         part = stack.enter_context(PartFile(repository.location / (stamp + suffix), ownership))
-        outcome = backup_only_blobs(source, pool, part, previous, _manifests(repository), is_full, clock.now())
+        outcome = backup_only_blobs(
+            source, pool, part, previous, manifests_in(repository.location), is_full, clock.now()
+        )
         if outcome.waiting:
             logger.info("%s: too young, or being written; the next run takes them.", plural(outcome.waiting, "file"))
         if not is_full and not outcome.summary.blobs and not outcome.removed:
@@ -232,7 +228,7 @@ def _record(
         md5=None,
         stored_size=0,
         sha256=None,
-        source_path=os.fsencode(source.folder).decode("utf-8", "backslashreplace"),
+        source_path=printable(source.folder),
         source_device=status.st_dev,
         source_inode=status.st_ino,
         started=iso_time(started),
@@ -242,18 +238,7 @@ def _record(
         chain_backups=1 if before is None else before.chain_backups + 1,
         chain_stored_size=0,
         chain_manifest_size=summary.stored_size + (0 if before is None else before.chain_manifest_size),
-        blobs=BlobRecord(
-            layout=POOL,
-            manifest=summary.name,
-            sha256=summary.sha256,
-            stored_size=summary.stored_size,
-            complete=summary.complete,
-            source_layout=summary.layout,
-            added=outcome.copied,
-            added_size=outcome.copied_bytes,
-            total=summary.total_blobs or 0,
-            total_size=summary.bytes if summary.complete else 0,
-        ),
+        blobs=blob_record(outcome, total=summary.total_blobs or 0, total_size=summary.bytes if summary.complete else 0),
     )
 
 
@@ -272,16 +257,7 @@ def _prune(places: Places, pool: Pool, settings: Settings, now: int, *, is_full:
         remove_durably(*(places.location / name for name in names))
     if gone:
         logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
-        remaining = read_repository(places.location, places.location)
-        prune_pool(_manifests(remaining), pool)
-
-
-def _manifests(repository: Repository) -> tuple[Path, ...]:
-    """All manifests in the location, those that were put aside too."""
-    names = sorted(repository.names)
-    return tuple(
-        repository.location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(MANIFEST_SUFFIXES)
-    )
+        prune_pool(manifests_in(places.location), pool)
 
 
 def verify_states(places: Places, when: str | None, scratch: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -78,6 +78,23 @@ def tid_at(moment: float) -> str:
     return f"{minutes:08x}{int((second + moment % 1) / 60 * 2**32):08x}"
 
 
+def new_timestamp(repository: Repository, clock: Clock) -> str:
+    """The timestamp of a new backup: now, or as soon as timestamps may grow again, which is waited for."""
+    from zodbvault.repository.chains import newest_timestamp
+    from zodbvault.repository.timestamps import next_timestamp
+
+    following = next_timestamp(newest_timestamp(repository.names | repository.blob_names), clock.now())
+    if following.clock_is_behind:
+        logger.warning(
+            "The clock stands %d seconds before the newest backup; this one is named %s.",
+            following.clock_is_behind,
+            following.timestamp,
+        )
+    if following.wait:
+        clock.sleep(following.wait)
+    return following.timestamp
+
+
 def hex_of(tid: bytes | None) -> str | None:
     """A tid as a record holds it."""
     return None if tid is None else tid.hex()

@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Where the demo makes its site, and leaves it; without it in a temporary folder that goes.
 DEMO_DIR ?=
+BENCH ?=
 # Processes that run tests side by side.
 PROCESSES ?= 2
 
@@ -59,6 +60,10 @@ docs-check: $(MADE) ## check the pages: their markup, the commands in them, the 
 .PHONY: matrix
 matrix: $(MADE) ## run tox: all Pythons and versions of zc.buildout that are here
 	$(BIN)/tox
+
+.PHONY: bench
+bench: packages-of-test $(MADE) ## measure side by side with collective.recipe.backup (BENCH="--size small" for a first look)
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 .PHONY: environment
 environment: $(MADE) ## make .venv with zodbvault and all that develops it

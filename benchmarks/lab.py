@@ -16,7 +16,7 @@ from benchmarks.generate import PLANS, Plan, blob_path
 from benchmarks.measure import Run, Runs, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 FULL, INCREMENTAL, NOTHING = "full", "incremental", "nothing"
@@ -205,6 +205,15 @@ class Lab:
         return "disk"
 
 
+@dataclass
+class Limit:
+    """Another command that is measured in the same rounds. before: what has to be done first. per_round: runs of it."""
+
+    command: Sequence[str]
+    before: Callable[[], object] = lambda: None
+    per_round: int = 1
+
+
 def alternate(
     site: Site,
     measure: Callable[[Side], Run],
@@ -212,19 +221,25 @@ def alternate(
     rounds: int,
     before_round: Callable[[], object] = lambda: None,
     sides: Sequence[str] = (OURS, THEIRS),
+    limits: Mapping[str, Limit] | None = None,
 ) -> dict[str, Runs]:
-    """Measure the same work by both sides in turn; who is first changes from round to round."""
-    found = {name: Runs() for name in sides}
+    """Measure the same work by both sides in turn; who is first changes from round to round.
+
+    limits: by name; they are measured between the sides, so that a busy moment of the machine meets all alike.
+    """
+    limits = limits or {}
+    found = {name: Runs() for name in (*sides, *limits)}
     for number in range(rounds):
         before_round()
-        for name in sides if number % 2 == 0 else sides[::-1]:
+        first, *others = sides if number % 2 == 0 else sides[::-1]
+        found[first].runs.append(measure(site.sides[first]))
+        for name, limit in limits.items():
+            for _ in range(limit.per_round):
+                limit.before()
+                found[name].runs.append(site.run(limit.command))
+        for name in others:
             found[name].runs.append(measure(site.sides[name]))
     return found
-
-
-def reference(site: Site, command: Sequence[str], rounds: int) -> float:
-    """The best time of a command that sets a limit, seconds."""
-    return min(site.run(command).seconds for _ in range(rounds))
 
 
 def python_of(side: str) -> str:

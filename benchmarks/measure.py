@@ -22,11 +22,12 @@ class CommandFailed(Exception):
 class Run:
     """One run of a command, with all processes that it started.
 
-    peak_memory: the largest resident set of one of its processes, bytes. read, written: what they asked of the system
-    in read and write calls, bytes, whether or not a disk was needed.
+    cpu: seconds of processor time. peak_memory: the largest resident set of one of its processes, bytes. read, written:
+    what they asked of the system in read and write calls, bytes, whether or not a disk was needed.
     """
 
     seconds: float
+    cpu: float
     peak_memory: int
     read: int
     written: int
@@ -47,6 +48,7 @@ class Runs:
         return {
             "seconds": round(self.best.seconds, 5),
             "all_seconds": [round(run.seconds, 5) for run in self.runs],
+            "cpu": round(min(run.cpu for run in self.runs), 5),
             "peak_memory": max(run.peak_memory for run in self.runs),
             "read": min(run.read for run in self.runs),
             "written": min(run.written for run in self.runs),
@@ -74,7 +76,7 @@ def run(command: Sequence[str], *, sync: Path | None = None) -> Run:
         if process.returncode != 0:
             said.seek(0)
             raise CommandFailed(f"{' '.join(command)}: exit {process.returncode}\n{said.read().decode()[-4000:]}")
-    return Run(seconds, usage.ru_maxrss * 1024, read, written)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, read, written)
 
 
 def sync_file_system(folder: Path) -> None:

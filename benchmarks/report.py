@@ -30,7 +30,7 @@ def main() -> None:
 
 def table(results: dict[str, Any], *, heading: bool = True) -> str:
     """All rows as lines of text."""
-    cells = [HEADINGS] if heading else []
+    cells: list[tuple[str, ...]] = [HEADINGS] if heading else []
     cells += [_cells(row) for row in results["rows"]]
     if heading:
         cells += _memory_cells(results["rows"])
@@ -73,7 +73,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['ratio']:.1f}" if row["ratio"] else "",
         f"{row['target']:g}" if row["target"] else "",
         _verdict(row["reached"]),
-        "; ".join([*map(_check, row["checks"]), f"peak memory {ours['peak_memory'] / 1e6:.0f} MB"]),
+        "; ".join([*map(_check, row["checks"]), f"{ours['peak_memory'] / 1e6:.0f} MB of memory"]),
     )
 
 
@@ -91,17 +91,22 @@ def _verdict(reached: bool | None) -> str:
 def _memory_cells(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The rows about memory: the largest of all, and how it grows with the site."""
     peaks: dict[str, int] = {}
+    same: dict[str, int] = {}
     for row in rows:
+        is_growth = row["row"].startswith("growth-")
         for side, run in row["runs"].items():
-            if side != "theirs":
+            if is_growth or side == "ours":
                 peaks[row["data"]] = max(peaks.get(row["data"], 0), run["peak_memory"])
+            if is_growth:
+                same[row["data"]] = max(same.get(row["data"], 0), run["peak_memory"])
     if not peaks:
         return []
     highest = max(peaks, key=lambda data: peaks[data])
-    cells = [_memory(f"peak memory, all rows ({highest})", peaks[highest], MEMORY_LIMIT)]
+    cells = [_memory(f"peak memory, all rows (of {highest})", peaks[highest], MEMORY_LIMIT)]
+    # Only the same commands on both can be compared.
     for small, large in (("S", "L"), ("S", "S10"), ("K", "B"), ("K", "B10")):
-        if small in peaks and large in peaks:
-            cells.append(_memory(f"more of it for {large} than for {small}", peaks[large] - peaks[small], FLAT))
+        if small in same and large in same:
+            cells.append(_memory(f"more of it for {large} than for {small}", same[large] - same[small], FLAT))
     return cells
 
 

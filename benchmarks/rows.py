@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.environments import OURS, ROOT, THEIRS
@@ -11,13 +13,13 @@ from benchmarks.lab import (
     INCREMENTAL,
     NOTHING,
     Lab,
+    Limit,
     Side,
     Site,
     WrongOutcome,
     alternate,
     newest_full,
     python_of,
-    reference,
 )
 from benchmarks.measure import Run, Runs, footprint
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 NEW_BLOB = 20_000
 """Bytes of the one new blob."""
+START_UP = "python -c pass"
 QUICK = 3
 """Work of less than a second or so is measured this many times as often."""
 
@@ -50,19 +53,20 @@ class Check:
 
 @dataclass
 class Measured:
-    """What a row has found. best: seconds of the best run of each side."""
+    """What a row has found. runs: of each side, and of the commands that set a limit."""
 
     runs: dict[str, Runs]
     checks: list[Check] = field(default_factory=list)
-    references: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
 
     def best(self, side: str) -> float:
         return self.runs[side].best.seconds
 
-    def limit(self, command: str, times: float, seconds: float) -> None:
-        """Ours is to be within `times` the time of another command."""
-        self.references[command] = round(seconds, 5)
-        self.checks.append(Check(f"x {command}", self.best(OURS) / seconds, times, "x"))
+    def limit(self, times: float, *commands: str) -> None:
+        """Ours is to be within `times` the time of other commands, measured beside it."""
+        seconds = sum(self.best(command) for command in commands)
+        name = commands[0] if len(commands) == 1 else f"({' + '.join(commands)})"
+        self.checks.append(Check(f"x {name}", self.best(OURS) / seconds, times, "x"))
 
 
 @dataclass(frozen=True)
@@ -81,16 +85,13 @@ def full(lab: Lab, site: Site) -> Measured:
         side.clear()
         return site.backup(side, FULL)
 
-    found = Measured(alternate(site, measure, rounds=lab.repeats))
+    limits = {"md5sum": Limit(["md5sum", str(site.data_fs)])} if site.name == "L" else {}
+    found = Measured(alternate(site, measure, rounds=lab.repeats, limits=limits))
     sizes = {name: newest_full(side).stat().st_size for name, side in site.sides.items()}
-    return_sizes = {f"{name}, bytes": float(size) for name, size in sizes.items()}
-    found.references |= return_sizes
-    if site.name == "S":
-        found.checks.append(Check("x their output", sizes[OURS] / sizes[THEIRS], 1.12, "x"))
-    else:
-        found.checks.append(Check("x their output", sizes[OURS] / sizes[THEIRS], None, "x"))
-    if site.name == "L":
-        found.limit("md5sum", 2.2, reference(site, ["md5sum", str(site.data_fs)], lab.repeats))
+    found.figures |= {f"{name}, bytes of output": float(size) for name, size in sizes.items()}
+    found.checks.append(Check("x their output", sizes[OURS] / sizes[THEIRS], 1.12 if site.name == "S" else None, "x"))
+    if limits:
+        found.limit(2.2, "md5sum")
     return found
 
 
@@ -112,8 +113,9 @@ def first_incremental(lab: Lab, site: Site) -> Measured:
         left[side.name].bring_back()
         return site.backup(side, INCREMENTAL)
 
-    found = Measured(alternate(site, measure, rounds=lab.repeats * QUICK, before_round=change))
-    _limit_by_start_up(lab, site, found, 7)
+    rounds = lab.repeats * QUICK
+    found = Measured(alternate(site, measure, rounds=rounds, before_round=change, limits=_start_up()))
+    found.limit(7, START_UP)
     read = found.runs[OURS].best.read
     found.checks.append(Check("MB read, of more than that in Data.fs", read / 1e6, max(size / 10e6, 5.0), "MB"))
     return found
@@ -139,7 +141,7 @@ class _LocationAfterFull:
 
 def later_incremental(lab: Lab, site: Site) -> Measured:
     _two_backups(site)
-    return _small_incrementals(lab, site, lab.repeats * QUICK, lambda: site.live("change", "10"))
+    return _small_incrementals(site, lab.repeats * QUICK, lambda: site.live("change", "10"))
 
 
 def incremental_without_index(lab: Lab, site: Site) -> Measured:
@@ -149,7 +151,7 @@ def incremental_without_index(lab: Lab, site: Site) -> Measured:
         site.live("change", "10")
         site.drop_index()
 
-    found = _small_incrementals(lab, site, lab.repeats, change)
+    found = _small_incrementals(site, lab.repeats, change)
     site.live("index")
     return found
 
@@ -163,16 +165,16 @@ def _two_backups(site: Site) -> None:
         site.backup(side, INCREMENTAL)
 
 
-def _small_incrementals(lab: Lab, site: Site, rounds: int, change: Callable[[], None]) -> Measured:
-    runs = alternate(site, lambda side: site.backup(side, INCREMENTAL), rounds=rounds, before_round=change)
-    found = Measured(runs)
-    _limit_by_start_up(lab, site, found, 7)
+def _small_incrementals(site: Site, rounds: int, change: Callable[[], None]) -> Measured:
+    measure = partial(site.backup, expected=INCREMENTAL)
+    found = Measured(alternate(site, measure, rounds=rounds, before_round=change, limits=_start_up()))
+    found.limit(7, START_UP)
     return found
 
 
 def one_blob(lab: Lab, site: Site) -> Measured:
     _two_backups(site)
-    found = _small_incrementals(lab, site, lab.repeats, lambda: site.live("blob", str(NEW_BLOB)))
+    found = _small_incrementals(site, lab.repeats, lambda: site.live("blob", str(NEW_BLOB)))
     # Once more, to look at what comes to the folders of backups.
     site.live("blob", str(NEW_BLOB))
     beside = {}
@@ -181,8 +183,8 @@ def one_blob(lab: Lab, site: Site) -> Measured:
         site.backup(side, INCREMENTAL)
         after = footprint(side.location, side.blob_location)
         beside[name] = after.size - before.size - NEW_BLOB
-        found.references[f"{name}, new folders"] = after.folders - before.folders
-    found.references["theirs, kB beside the blob"] = round(beside[THEIRS] / 1000, 1)
+        found.figures[f"{name}, new folders"] = after.folders - before.folders
+    found.figures["theirs, kB beside the blob"] = round(beside[THEIRS] / 1000, 1)
     found.checks.append(Check("kB beside the blob", beside[OURS] / 1000, 100, "kB"))
     return found
 
@@ -192,9 +194,9 @@ def nothing_changed(lab: Lab, site: Site) -> Measured:
         site.ensure_backup(side)
         # The first of them may have something to finish.
         site.backup(side, NOTHING)
-    runs = alternate(site, lambda side: site.backup(side, NOTHING), rounds=lab.repeats * QUICK)
-    found = Measured(runs)
-    _limit_by_start_up(lab, site, found, 5)
+    measure = partial(site.backup, expected=NOTHING)
+    found = Measured(alternate(site, measure, rounds=lab.repeats * QUICK, limits=_start_up()))
+    found.limit(5, START_UP)
     return found
 
 
@@ -208,8 +210,7 @@ def full_after_pack(lab: Lab, site: Site) -> Measured:
         site.live("pack")
 
     before = footprint(site.sides[OURS].blob_location).files
-    runs = alternate(site, lambda side: site.backup(side, FULL), rounds=lab.repeats, before_round=pack)
-    found = Measured(runs)
+    found = Measured(alternate(site, partial(site.backup, expected=FULL), rounds=lab.repeats, before_round=pack))
     # Nothing new in the pool but a manifest each time, of those that are kept.
     new = footprint(site.sides[OURS].blob_location).files - before
     found.checks.append(Check("new files among the blobs", max(new, 0), lab.repeats))
@@ -225,17 +226,26 @@ def restore_into_nothing(lab: Lab, site: Site) -> Measured:
         side.clear_stand_by()
         return site.run(side.script("restore", "--no-prompt"))
 
-    found = Measured(alternate(site, measure, rounds=lab.repeats))
-    _check_restored(site)
-    _limit_by_copy(lab, site, found)
-    return found
+    return _restores(lab, site, measure)
 
 
 def restore_over_a_site(lab: Lab, site: Site) -> Measured:
     _restored_once(site)
-    found = Measured(alternate(site, lambda side: site.run(side.script("restore", "--no-prompt")), rounds=lab.repeats))
+    return _restores(lab, site, lambda side: site.run(side.script("restore", "--no-prompt")))
+
+
+def _restores(lab: Lab, site: Site, measure: Callable[[Side], Run]) -> Measured:
+    """Measured beside what a restore cannot do without: writing a Data.fs, and inflating the backup."""
+    copy = site.folder / "copy-of-Data.fs"
+    inflate = [python_of(OURS), str(ROOT / "benchmarks" / "inflate.py"), str(newest_full(site.sides[OURS]))]
+    limits = {
+        "cp": Limit(["cp", "--reflink=never", str(site.data_fs), str(copy)], lambda: copy.unlink(missing_ok=True)),
+        "inflate": Limit(inflate),
+    }
+    found = Measured(alternate(site, measure, rounds=lab.repeats, limits=limits))
+    copy.unlink()
     _check_restored(site)
-    _limit_by_copy(lab, site, found)
+    found.limit(1.5, "cp", "inflate")
     return found
 
 
@@ -258,11 +268,17 @@ def verify(lab: Lab, site: Site) -> Measured:
     """Nothing of theirs to compare with: sha256sum of the same files is the limit."""
     ours = site.sides[OURS]
     site.ensure_backup(ours)
-    runs = alternate(site, lambda side: site.run(side.script("backup-verify")), rounds=lab.repeats, sides=[OURS])
-    found = Measured(runs)
-    everything = ["find", str(ours.location), str(ours.blob_location), "-type", "f", "-print0"]
-    listed = " ".join(everything) + " | xargs -0 sha256sum"
-    found.limit("sha256sum", 1.2, reference(site, ["sh", "-c", listed], lab.repeats))
+    files = shlex.join(["find", str(ours.location), str(ours.blob_location), "-type", "f", "-print0"])
+    found = Measured(
+        alternate(
+            site,
+            lambda side: site.run(side.script("backup-verify")),
+            rounds=lab.repeats,
+            sides=[OURS],
+            limits={"sha256sum": Limit(["sh", "-c", f"{files} | xargs -0 sha256sum"])},
+        )
+    )
+    found.limit(1.2, "sha256sum")
     return found
 
 
@@ -316,25 +332,9 @@ def _check_restored(site: Site) -> None:
         site.check_restored(side)
 
 
-def _limit_by_start_up(lab: Lab, site: Site, found: Measured, times: float) -> None:
-    # On the same terms: where a sync counts, it counts here too.
-    seconds = reference(site, [python_of(OURS), "-c", "pass"], lab.repeats * 7)
-    found.limit("python -c pass", times, seconds)
-
-
-def _limit_by_copy(lab: Lab, site: Site, found: Measured) -> None:
-    copy = site.folder / "copy-of-Data.fs"
-    command = ["cp", "--reflink=never", str(site.data_fs), str(copy)]
-    copying = inflating = 0.0
-    for number in range(lab.repeats):
-        copy.unlink(missing_ok=True)
-        seconds = site.run(command).seconds
-        copying = seconds if number == 0 else min(copying, seconds)
-    copy.unlink()
-    script = [python_of(OURS), str(ROOT / "benchmarks" / "inflate.py"), str(newest_full(site.sides[OURS]))]
-    inflating = reference(site, script, lab.repeats)
-    found.references |= {"cp": round(copying, 5), "inflate on two cores": round(inflating, 5)}
-    found.limit("(cp + inflate)", 1.5, copying + inflating)
+def _start_up() -> dict[str, Limit]:
+    """Python that does nothing, measured as often as it takes to see what it needs."""
+    return {START_UP: Limit([python_of(OURS), "-c", "pass"], per_round=5)}
 
 
 ROWS: Sequence[Row] = (

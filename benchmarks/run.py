@@ -138,7 +138,7 @@ def _entry(row: Row, where: str, found: Measured) -> dict[str, Any]:
         "target": row.target,
         "reached": None if ratio is None or row.target is None else ratio >= row.target,
         "checks": [check.plain() for check in found.checks],
-        "references": found.references,
+        "figures": found.figures,
         "measured": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "commit": _commit(),
     }

@@ -70,7 +70,7 @@ environment: $(MADE) ## make .venv with zodbvault and all that develops it
 
 # `--clear`: what an interrupted run or an earlier list of packages left is not built on.
 $(MADE): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("zodbvault needs Python 3.10 or later" if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("zodbvault needs Python 3.10 or later: make ... PYTHON=python3.12, say" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --quiet --editable ".[test]"
 	@touch $@

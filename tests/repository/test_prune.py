@@ -161,9 +161,9 @@ def test_a_dat_that_names_files_of_a_younger_chain_takes_none_of_them(four: Made
     with open(four.location / f"{FIRST[0]}.dat", "a") as dat:
         end = four.chains[FIRST[0]][-1].end
         dat.write(f"{SECOND[1]}.deltafsz {end} {end + 1} {'0' * 32}\n")
-    prune(four, 1)
-    assert stamps_left(four) == set(FOURTH)
-    four.assert_repozo_restores(FOURTH)
+    assert prune(four, 3) == (FIRST[0],)
+    assert stamps_left(four) == {*SECOND, *THIRD, *FOURTH}
+    four.assert_repozo_restores([*SECOND, *THIRD, *FOURTH])
 
 
 def test_a_marker_beside_a_dat_removes_nothing(four: Made, caplog: pytest.LogCaptureFixture) -> None:

@@ -276,6 +276,25 @@ def test_one_that_is_older_than_a_line_is_no_step_from_done(ab: Made) -> None:
     ab.assert_repozo_restores()
 
 
+def test_a_full_that_is_older_than_a_line_is_no_step_from_done_although_that_lines_file_is_lost(made: Made) -> None:
+    made.chain(A, D)
+    (made.location / f"{D}.deltafsz").unlink()
+    made.full(C, upto="data")
+    before = made.names()
+    made.sweep()
+    assert made.names() == before
+    assert [listed.timestamp for listed in made.read().listed] == [C]
+
+
+def test_without_reading_it_a_file_of_another_size_is_no_step_from_done(ab: Made) -> None:
+    record = ab.incremental(C, upto="data")
+    file = data_file(f"{C}.deltafsz")
+    assert file is not None
+    assert one_step_from_done(ab.read(), file) is not None
+    harm_size(ab, record)
+    assert one_step_from_done(ab.read(), file) is None
+
+
 def test_the_name_of_an_orphan_is_never_given_again(ab: Made) -> None:
     from zodbvault.repository.chains import newest_timestamp
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.site import Site, blob_files
 from zodbvault.blobs.manifest import read_manifest
+from zodbvault.commands import list as listing
 from zodbvault.commands import restore as restoring
 from zodbvault.commands import verify as verifying
 from zodbvault.errors import ZodbvaultError
@@ -310,3 +311,37 @@ def test_a_left_over_that_the_disk_cannot_read_is_put_aside(site: Site, monkeypa
     monkeypatch.undo()
     site.restore(stamp)
     site.assert_is(state)
+
+
+def test_a_damaged_manifest_does_not_stop_the_next_complete_one(site: Site) -> None:
+    """Its chain goes on with a complete manifest, since its newest backup has no blobs."""
+    first, _ = site.backed_up()
+    site.options["backup_blobs"] = "false"
+    site.commit_pages(3)
+    site.backup()
+    site.options["backup_blobs"] = "true"
+    manifest = site.blob_location / f"{first}.blobs.gz"
+    content = bytearray(manifest.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    manifest.write_bytes(bytes(content))
+    site.commit_blobs(2)
+    stamp, state = site.backed_up()
+    assert (site.blob_location / f"{stamp}.blobs.gz").exists()
+    site.restore(stamp)
+    site.assert_is(state)
+
+
+def test_a_chain_that_was_pruned_while_it_was_listed_is_not_listed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = site.backed_up()
+    site.options["keep"] = "1"
+    measure = listing.size_of
+
+    def measure_after_a_prune(path: Path) -> int | None:
+        monkeypatch.setattr(listing, "size_of", measure)
+        site.backup(full=True)
+        return measure(path)
+
+    monkeypatch.setattr(listing, "size_of", measure_after_a_prune)
+    lines = "\n".join(site.list())
+    assert "MISSING" not in lines
+    assert first not in lines

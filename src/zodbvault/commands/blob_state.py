@@ -251,12 +251,17 @@ class BlobBackup:
             yield self._result(part, record, outcome, depends_on_source=True)
 
     def _add_blobs_of_chain(self, repository: Repository, chain: Chain, met: SortedKeys) -> None:
-        """Count the blobs of an earlier state of `chain` as referred to: without a pack between, they still are."""
+        """Count the blobs of an earlier state of `chain` as referred to: without a pack between, they still are.
+
+        A manifest that is damaged is warned about, and the blobs behind the damage are found by the walk alone.
+        """
+        from zodbvault.blobs.known import readable
+
         for length in range(len(chain.lines), 0, -1):
             state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
             if state is not None:
                 with contextlib.closing(self._merged(repository, state)) as entries:
-                    for entry in entries:
+                    for entry in readable(entries):
                         met.add(entry.key)
                 return
 

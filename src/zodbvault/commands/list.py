@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("zodbvault")
 
+_MISSING = "MISSING"
 _HEADINGS = ("backup (UTC)", "kind", "size", "stored", "new blobs", "blobs")
 
 
@@ -34,6 +35,9 @@ def list_backups(settings: Settings, *, when: str | None) -> tuple[str, ...]:
         ]
     else:
         rows = _rows(repository)
+        if any(_MISSING in row for row in rows):
+            # A backup may have pruned meanwhile.
+            rows = _rows(read_repository(places.location, places.blobs))
     if not rows:
         return (f"No backups in {places.location}.",)
     return _aligned([_HEADINGS, *rows])
@@ -81,7 +85,7 @@ def _blob_cells(blobs: BlobRecord | None) -> tuple[str, str]:
 
 
 def _size(stored: int | None) -> str:
-    return "MISSING" if stored is None else size_text(stored)
+    return _MISSING if stored is None else size_text(stored)
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> tuple[str, ...]:

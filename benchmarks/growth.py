@@ -75,12 +75,12 @@ def fit(measured: list[tuple[Site, float]]) -> Costs:
     return tuple(costs)
 
 
-def growth_page(rows: list[dict[str, Any]]) -> str:
+def growth_figures(rows: list[dict[str, Any]]) -> list[str]:
     """The measured part of the page 'How cost grows'; says so where nothing was measured."""
-    lines = [".. Written by benchmarks/report.py from benchmarks/results.json: do not edit.", ""]
+    lines: list[str] = []
     found = {row["data"]: row for row in rows if row["row"].startswith("growth-")}
     if not set(FITTED) <= set(found):
-        return "\n".join([*lines, "*The sites that this needs have not been measured yet.*"]) + "\n"
+        return ["*The sites that this needs have not been measured yet.*"]
     sites = {name: site_of(name, row["site"]) for name, row in found.items()}
     commands = list(dict.fromkeys(command for row in found.values() for command in row["runs"]))
     heads = ["command", *(f"{name}" for name in (*FITTED, *CHECKED) if name in found)]
@@ -123,7 +123,7 @@ def growth_page(rows: list[dict[str, Any]]) -> str:
         heads += [f"{name}, computed", f"{name}, measured"]
     title = "Computed with these costs: two sites that were measured too, and one of 1 TB with 50,000,000 blobs"
     lines += ["", *_table(title, [*heads, "1 TB, computed"], checked_body)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _place(where: str) -> str:

@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environments import FOLDER, PICTURE, ROOT
-from benchmarks.growth import growth_page
+from benchmarks.environments import PICTURE, ROOT, make_environment
+from benchmarks.growth import growth_figures
 
 RESULTS = ROOT / "benchmarks" / "results.json"
-MEASURED = ROOT / "docs" / "measured"
+DOCS = ROOT / "docs"
+PICTURE_FILE = DOCS / "speed.svg"
+BEGIN = ".. Figures, written by benchmarks/report.py from benchmarks/results.json: do not edit.\n"
+END = ".. End of figures.\n"
 MEMORY_LIMIT = 100_000_000
 FLAT = 10_000_000
 """Memory that differs by less than this between a small and a large site is flat, bytes."""
@@ -48,13 +51,22 @@ def table(results: dict[str, Any], *, heading: bool = True) -> str:
 
 
 def write_docs(path: Path) -> None:
-    """Write the parts of the docs that hold measured figures, and the picture."""
-    results = json.loads(path.read_text())
-    MEASURED.mkdir(exist_ok=True)
-    (MEASURED / "speed.rst").write_text(_speed_page(results))
-    (MEASURED / "growth.rst").write_text(growth_page(results["rows"]))
-    picture = [str(FOLDER / PICTURE / "bin/python"), str(ROOT / "benchmarks/picture.py")]
-    subprocess.run([*picture, str(path), str(MEASURED / "speed.svg")], check=True)
+    """Write the parts of the docs that hold measured figures, and the picture; without results they say so."""
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    _replace(DOCS / "how-cost-grows.rst", growth_figures(results["rows"]))
+    _replace(DOCS / "speed.rst", _speed_figures(results))
+    if any("theirs" in row["runs"] for row in results["rows"]):
+        python = make_environment(PICTURE) / "python"
+        subprocess.run([python, ROOT / "benchmarks/picture.py", path, PICTURE_FILE], check=True)
+
+
+def _replace(page: Path, figures: list[str]) -> None:
+    """Put figures into a page, where the last ones are."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{page} does not say where its figures begin and end")
+    page.write_text("\n".join([before + begin, *figures, "", end + after]))
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -121,17 +133,19 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
 
 
-def _speed_page(results: dict[str, Any]) -> str:
-    """The table for the docs, in two parts."""
+def _speed_figures(results: dict[str, Any]) -> list[str]:
+    """The table for the docs, in two parts, and the picture."""
+    if not results["rows"]:
+        return ["*Nothing has been measured yet:* ``make bench`` *does it.*"]
     machine = results["machine"]
     lines = [
-        ".. Written by benchmarks/report.py from benchmarks/results.json: do not edit.",
+        f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB of memory,",
+        f"{machine['system']}, Python {machine['python']}:",
+        f"{_named(machine['ours'])} against {_named(machine['theirs'])}.",
         "",
-        (
-            f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB of memory,"
-            f" {machine['system']}, Python {machine['python']};"
-            f" {_named(machine['ours'])} against {_named(machine['theirs'])}."
-        ),
+        ".. image:: speed.svg",
+        "   :alt: Times of zodbvault and of collective.recipe.backup as bars, on a logarithmic scale",
+        "   :width: 100%",
     ]
     for where, title in (("memory", "In memory"), ("disk", "On the disk, with a sync after either side")):
         rows = [row for row in results["rows"] if row["where"] == where and not row["row"].startswith("growth-")]
@@ -141,7 +155,7 @@ def _speed_page(results: dict[str, Any]) -> str:
     if memory:
         heads = ("memory", "ours", "limit", "")
         lines += ["", *_list_table("Peak memory", heads, [(c[1], c[2], c[5], c[6]) for c in memory])]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _named(packages: dict[str, str]) -> str:

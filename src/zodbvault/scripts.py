@@ -38,9 +38,15 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
     wanted = parse_arguments(command, os.path.basename(sys.argv[0]), sys.argv[1:] if arguments is None else arguments)
 
     def perform() -> int:
-        return run_command(command, settings_from_plain(plain), wanted)
+        return run_command(command, settings_from_plain(plain, _defaults), wanted)
 
     return exit_code_of(perform, log_level(quiet=wanted.quiet, debug=wanted.debug))
+
+
+def _defaults() -> Mapping[str, PlainValue]:
+    from zodbvault.settings import plain_defaults
+
+    return plain_defaults()
 
 
 def run_command(command: str, settings: Settings, wanted: Arguments) -> int:

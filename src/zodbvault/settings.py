@@ -37,6 +37,7 @@ __all__ = [
     "expand_path",
     "nearest_option",
     "parse_settings",
+    "plain_defaults",
     "settings_from_plain",
     "settings_to_plain",
 ]
@@ -390,6 +391,12 @@ OPTIONS: tuple[Option, ...] = (
 
 OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for name in (option.name, *option.aliases)}
 """Every name and every alias."""
+
+
+def plain_defaults() -> dict[str, PlainValue]:
+    """The defaults of the options that do not depend on where a site is, as a generated script holds them."""
+    places = (Kind.BACKUPS, Kind.PATH)
+    return {each.name: each.default for each in OPTIONS if each.name in Settings._fields and each.kind not in places}
 
 
 @dataclass(frozen=True)

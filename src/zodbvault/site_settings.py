@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 PlainValue = str | int | bool | None
 
@@ -76,14 +76,17 @@ def settings_to_plain(settings: Settings) -> dict[str, PlainValue]:
     }
 
 
-def settings_from_plain(plain: Mapping[str, PlainValue]) -> Settings:
+def settings_from_plain(
+    plain: Mapping[str, PlainValue], defaults: Callable[[], Mapping[str, PlainValue]] = dict
+) -> Settings:
     """The settings that `settings_to_plain` was given. They were checked when they were made; this is quick.
 
     A script that an older version made lacks the options that came since; those have their defaults, as in a new one.
+    defaults: gives these, and is called only where some are lacking; it is not known here, as it comes with the table.
     Raises ConfigurationError for an option of a newer version, and for a place that is missing.
     """
     if plain.keys() != set(Settings._fields):
-        plain = {**_defaults(), **plain}
+        plain = {**defaults(), **plain}
         different = sorted(plain.keys() ^ set(Settings._fields))
         if different:
             raise ConfigurationError(
@@ -94,11 +97,3 @@ def settings_from_plain(plain: Mapping[str, PlainValue]) -> Settings:
         name: Path(value) if name in _PATHS and isinstance(value, str) else value for name, value in plain.items()
     }
     return Settings(**values)  # type: ignore[arg-type]
-
-
-def _defaults() -> dict[str, PlainValue]:
-    """The defaults of the options that do not depend on where a site is."""
-    from zodbvault.settings import OPTIONS, Kind
-
-    places = (Kind.BACKUPS, Kind.PATH)
-    return {each.name: each.default for each in OPTIONS if each.name in Settings._fields and each.kind not in places}

@@ -18,6 +18,8 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.io.space import NotEnoughSpace
 from zodbvault.io.stored import DamagedFile
 from zodbvault.repository import sweep as sweeping
+from zodbvault.scripts import run
+from zodbvault.settings import settings_to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -345,3 +347,17 @@ def test_a_chain_that_was_pruned_while_it_was_listed_is_not_listed(site: Site, m
     lines = "\n".join(site.list())
     assert "MISSING" not in lines
     assert first not in lines
+
+
+# Scripts
+
+
+def test_a_script_of_an_older_version_goes_on_with_the_defaults_of_new_options(site: Site) -> None:
+    site.close()
+    plain = settings_to_plain(site.settings)
+    del plain["nice"], plain["io_priority"]
+    assert run("backup", plain, ["-q"]) == 0
+    assert len(site.timestamps()) == 1
+    assert run("backup", {**plain, "of_the_future": True}, ["-q"]) == 2
+    del plain["datafs"]
+    assert run("backup", plain, ["-q"]) == 2

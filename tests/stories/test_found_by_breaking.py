@@ -158,3 +158,73 @@ def test_a_script_that_does_not_fit_is_told_in_one_line(site: Site, change: str)
     assert len(finished.stderr.splitlines()) == 1
     assert "Run buildout again" in finished.stderr
     assert not site.location.exists()
+
+
+# Commands of the administrator
+
+
+def test_a_post_command_that_fails_does_not_hide_that_the_backup_is_there(site: Site) -> None:
+    site.options["post_command"] = "false"
+    with pytest.raises(ZodbvaultError, match=r"post_command.*Full backup 2076") as caught:
+        site.backup()
+    assert site.timestamps()[0] in str(caught.value)
+    with pytest.raises(ZodbvaultError, match=r"post_command.*Restored "):
+        site.restore()
+    site.options["pre_command"] = "kill -9 $$"
+    with pytest.raises(ZodbvaultError, match=r"pre_command was ended by signal 9.*Nothing was done"):
+        site.backup()
+
+
+def test_a_restore_lets_pre_command_mount_a_disk_on_an_empty_folder(site: Site) -> None:
+    stamp, state = site.backed_up()
+    site.commit_pages()
+    disk = site.var / "disk"
+    os.rename(site.location, disk)
+    site.location.mkdir()
+    site.options["pre_command"] = f"rmdir {site.location} && mv {disk} {site.location}"
+    assert site.restore().timestamp == stamp
+    site.assert_is(state)
+
+
+# What an error leaves open
+
+
+def test_damage_that_a_restore_meets_says_that_nothing_was_changed(site: Site) -> None:
+    stamp, _ = site.backed_up()
+    path = site.location / f"{stamp}.fsz"
+    good = path.read_bytes()
+    path.write_bytes(good[:-9] + bytes([good[-9] ^ 1]) + good[-8:])
+    with pytest.raises(ZodbvaultError, match="Nothing was changed"):
+        site.restore()
+
+
+def test_a_dat_that_cannot_be_read_names_the_way_round_it_and_that_way_works(site: Site) -> None:
+    stamp, state = site.backed_up()
+    dat = site.location / f"{stamp}.dat"
+    dat.write_bytes(b"")
+    with pytest.raises(ZodbvaultError, match="moved away") as caught:
+        site.restore()
+    assert str(dat) in str(caught.value)
+    os.rename(dat, site.var / dat.name)
+    site.restore()
+    site.assert_is(state)
+
+
+def test_a_database_that_goes_back_is_warned_about_since_keep_removes_the_old_backups(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = site.backed_up()
+    site.commit_pages()
+    site.backup(full=True)
+    site.restore(first)
+    caplog.clear()
+    site.backup()
+    assert "earlier transaction" in caplog.text
+    caplog.clear()
+    site.backup(full=True)
+    site.commit_pages()
+    site.backup()
+    site.close()
+    site.pack()
+    site.backup()
+    assert "earlier transaction" not in caplog.text

@@ -76,8 +76,20 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
                 )
     for offset in copied.went_back:
         logger.warning("The tid goes back at offset %d of Data.fs; it was backed up as it is.", offset)
+    _warn_if_older(run, record)
     warn_of_state(run, record)
     return _report(run, record)
+
+
+def _warn_if_older(run: BackupRun, record: Record) -> None:
+    """Warn when Data.fs ends before the newest backup did: a full of the wrong database makes `keep` drop the right."""
+    before = run.repository.record_of(run.chain.newest) if run.chain is not None and run.chain.lines else None
+    if before is not None and before.last_tid is not None and (record.last_tid or "") < before.last_tid:
+        logger.warning(
+            "Data.fs ends with an earlier transaction than at the backup of %s: it was restored, cut short or is "
+            "another database. Older backups are removed as keep says.",
+            before.timestamp,
+        )
 
 
 def _require_space(run: BackupRun, source: DataFs, verdict: Verdict) -> None:

@@ -69,7 +69,7 @@ def run_backup(settings: Settings, places: Places, command: str, *, full_wanted:
     else:
         report = back_up(settings, places, full_wanted=full_wanted, clock=clock)
     environment["ZODBVAULT_RUN_TIMESTAMP"] = report.timestamp or ""
-    run_users_command("post_command", settings.post_command, environment)
+    run_users_command("post_command", settings.post_command, environment, outcome=f"All else is done: {report.summary}")
     return report
 
 

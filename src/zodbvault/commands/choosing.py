@@ -93,7 +93,7 @@ def choose(repository: Repository, when: str | None, *, with_blobs: bool) -> Cho
         whole = chain = _measured(repository, chosen)
     else:
         if chosen.damage is not None:
-            raise chosen.damage
+            raise _without_lines(repository, chosen)
         chain = chosen
         whole = next(each for each in chains if each.timestamp == chosen.timestamp)
     return Choice(chain, choose_blobs(repository, whole, chain) if with_blobs else None)
@@ -119,6 +119,14 @@ def choose_blobs(repository: Repository, whole: Chain, chain: Chain) -> BlobChoi
                 is_later=length > wanted,
             )
     return None
+
+
+def _without_lines(repository: Repository, chain: Chain) -> ZodbvaultError:
+    """What is wrong with a chain whose `.dat` cannot be read, and how it can be restored all the same."""
+    assert chain.damage is not None
+    path = repository.location / chain.dat_name
+    hint = "Nothing was changed. With this file moved away the backups are taken from the other files as they are."
+    return type(chain.damage)(chain.damage.what, path=path, hint=hint)
 
 
 def _measured(repository: Repository, listed: ListedChain) -> Chain:

@@ -112,7 +112,7 @@ def restore(
                     settings, repository, choice, target, accept_missing_blobs=accept_missing_blobs, checksum=checksum
                 )
     environment["ZODBVAULT_RUN_TIMESTAMP"] = report.timestamp
-    run_users_command("post_command", settings.post_command, environment)
+    run_users_command("post_command", settings.post_command, environment, outcome=f"All else is done: {report.summary}")
     return report
 
 
@@ -144,6 +144,17 @@ def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str
     if newer is not None and newer != choice.timestamp:
         logger.warning("%s; newest of %s: %s", meaning_of(date or ""), date, newer)
     return choice.timestamp
+
+
+@contextlib.contextmanager
+def _untouched() -> Iterator[None]:
+    """Tell whoever reads an error of the block that says no more than what is wrong, that the site is as it was."""
+    try:
+        yield
+    except ZodbvaultError as error:
+        if error.hint is None:
+            error.hint = "Nothing was changed. The part's verify script says which dates restore."
+        raise
 
 
 def _require_what_was_said(said: str, chosen: str, places: Places) -> None:
@@ -236,9 +247,11 @@ def _restore(
             )
         )
         last_tid = bytes.fromhex(record.last_tid) if record is not None and record.last_tid is not None else None
-        blobs.check_before_writing(last_tid, is_known=record is not None)
+        with _untouched():
+            blobs.check_before_writing(last_tid, is_known=record is not None)
         new = stack.enter_context(PartFile(target.resolved, ownership, part=target.restoring))
-        checked = _write(repository, chain.lines, new, lambda oid, tid: referenced.add(oid + tid))
+        with _untouched():
+            checked = _write(repository, chain.lines, new, lambda oid, tid: referenced.add(oid + tid))
         blobs.judge(checked, referenced, accept_missing=accept_missing_blobs)
         index = stack.enter_context(_index(repository, chain.timestamp, target, new, ownership))
         if had_database:

@@ -9,11 +9,13 @@ from zodbvault.errors import ZodbvaultError
 logger = logging.getLogger("zodbvault")
 
 
-def run_users_command(option: str, text: str, environment: dict[str, str]) -> None:
+def run_users_command(
+    option: str, text: str, environment: dict[str, str], *, outcome: str = "Nothing was done."
+) -> None:
     """Run the text of the option called `option` in a shell; its output goes where ours goes.
 
-    environment: variables that tell it what is going on. Nothing happens for an empty text. Raises ZodbvaultError when
-    it fails or cannot be started.
+    environment: variables that tell it what is going on. outcome: what an error says that was done before. Nothing
+    happens for an empty text. Raises ZodbvaultError when it fails or cannot be started.
     """
     if not text.strip():
         return
@@ -32,13 +34,13 @@ def run_users_command(option: str, text: str, environment: dict[str, str]) -> No
             check=False,
         )
     except OSError as error:
-        raise ZodbvaultError(f"{option} cannot be started: {error}") from error
+        raise ZodbvaultError(f"{option} cannot be started: {error}", hint=outcome) from error
     output = finished.stdout.decode("utf-8", "backslashreplace").rstrip()
     failed = finished.returncode != 0
     if output:
         logger.log(logging.WARNING if failed else logging.INFO, "Output of %s:\n%s", option, output)
     if failed:
-        raise ZodbvaultError(
-            f"{option} failed with exit code {finished.returncode}: {text.strip()}",
-            hint="Its output stands above." if output else "It printed nothing.",
-        )
+        code = finished.returncode
+        how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+        printed = "Its output stands above." if output else "It printed nothing."
+        raise ZodbvaultError(f"{option} {how}: {text.strip()}", hint=f"{printed} {outcome}")

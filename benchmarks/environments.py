@@ -21,13 +21,13 @@ PACKAGES = {
 RECIPES = {OURS: "zodbvault", THEIRS: "collective.recipe.backup"}
 
 
-def make_environment(name: str) -> Path:
-    """Make an environment, or bring it up to date; return its folder of scripts. Ours has the project installed."""
+def make_environment(name: str, project: Path = ROOT) -> Path:
+    """Make an environment, or bring it up to date; return its folder of scripts. Ours has `project` installed."""
     folder = FOLDER / name
     packages = list(PACKAGES[name])
     wanted = [sys.version, *packages]
     if name == OURS:
-        source = _copy_of_the_project()
+        source = _copy_of(project)
         packages.append(str(source))
         wanted.append(_digest(source))
     made = folder / "made"
@@ -65,17 +65,14 @@ def make_buildout(name: str, folder: Path, options: dict[str, str]) -> None:
     _call([str(buildout), "-U", "-c", str(folder / "buildout.cfg")])
 
 
-def _copy_of_the_project() -> Path:
+def _copy_of(project: Path) -> Path:
     """A copy to install from, so that nothing left of earlier builds gets in, and nothing is left in the project."""
     source = FOLDER / "source"
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
-    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copytree(project / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "setup.py", "README.rst", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, source / name)
-    # Named in pyproject.toml; nothing that is measured reads it.
-    (source / "README.rst").touch()
+        shutil.copy(project / name, source / name)
     return source
 
 

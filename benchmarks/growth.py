@@ -6,6 +6,8 @@ costs say of them is from the truth.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,33 +48,41 @@ def site_of(name: str, about: dict[str, int]) -> Site:
 
 def fit(measured: list[tuple[Site, float]]) -> Costs:
     """Costs, none below zero, whose relative errors squared are least. measured: sites with seconds."""
-    # Coordinate descent: each cost in turn is set to what is best while the others stay.
-    scaled = [([driver / seconds for driver in site.drivers], seconds) for site, seconds in measured]
-    costs = [0.0] * len(DRIVERS)
-    for _ in range(20_000):
-        moved = 0.0
-        for which in range(len(DRIVERS)):
-            weight = sum(drivers[which] ** 2 for drivers, _ in scaled)
-            if not weight:
+    rows = [[driver / seconds for driver in site.drivers] for site, seconds in measured]
+    best, costs = float("inf"), [0.0] * len(DRIVERS)
+    # Few enough to try every choice of drivers that cost anything.
+    for count in range(1, min(len(DRIVERS), len(rows)) + 1):
+        for chosen in itertools.combinations(range(len(DRIVERS)), count):
+            found = _least_squares([[row[driver] for driver in chosen] for row in rows])
+            if found is None or min(found) < 0:
                 continue
-            left = sum(
-                drivers[which]
-                * (
-                    1
-                    - sum(
-                        cost * driver
-                        for number, (cost, driver) in enumerate(zip(costs, drivers, strict=True))
-                        if number != which
-                    )
-                )
-                for drivers, _ in scaled
-            )
-            best = max(left / weight, 0.0)
-            moved = max(moved, abs(best - costs[which]))
-            costs[which] = best
-        if moved < 1e-9:
-            break
+            candidate = [0.0] * len(DRIVERS)
+            for driver, cost in zip(chosen, found, strict=True):
+                candidate[driver] = cost
+            error = sum((1 - sum(map(operator.mul, row, candidate))) ** 2 for row in rows)
+            # One driver more has to explain something.
+            if error < best - 1e-9:
+                best, costs = error, candidate
     return tuple(costs)
+
+
+def _least_squares(rows: list[list[float]]) -> list[float] | None:
+    """The factors that bring each row's sum closest to 1; None where they are not unique."""
+    columns = list(zip(*rows, strict=True))
+    matrix = [[sum(map(operator.mul, one, other)) for other in columns] + [sum(one)] for one in columns]
+    size = len(matrix)
+    for place in range(size):
+        pivot = max(range(place, size), key=lambda line: abs(matrix[line][place]))
+        if abs(matrix[pivot][place]) < 1e-12:
+            return None
+        matrix[place], matrix[pivot] = matrix[pivot], matrix[place]
+        for line in range(size):
+            if line != place:
+                factor = matrix[line][place] / matrix[place][place]
+                matrix[line] = [
+                    value - factor * other for value, other in zip(matrix[line], matrix[place], strict=True)
+                ]
+    return [line[size] / line[place] for place, line in enumerate(matrix)]
 
 
 def growth_figures(rows: list[dict[str, Any]]) -> list[str]:

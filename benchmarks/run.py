@@ -38,8 +38,8 @@ PLACES = ("memory", "disk")
 def main() -> int:
     """Measure; 0 when every row could be measured, whatever it has shown."""
     options = _options()
-    for name in (OURS, THEIRS):
-        make_environment(name)
+    make_environment(OURS, options.project)
+    make_environment(THEIRS)
     results = _results(options.output, options.size)
     repeats = options.repeats or (2 if options.size == "small" else 3)
     failed = False
@@ -49,7 +49,7 @@ def main() -> int:
             for row in options.rows:
                 where = lab.place_for(row.data) if _is_growth(row) else place
                 if where == "memory" or not _is_growth(row) or place == options.where[-1]:
-                    failed |= not _measure(lab, row, where, results, options.output)
+                    failed |= not _measure(lab, row, where, results, options)
         lab.drop_sites()
     print(table(results))
     print(f"\nResults: {options.output}")
@@ -67,6 +67,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="runs of slow work; quick work is repeated more often")
     parser.add_argument("--memory-folder", type=Path, default=Path("/dev/shm"), help="on a file system in memory")
     parser.add_argument("--disk-folder", type=Path, default=FOLDER, help="on the disk (default: build/benchmarks)")
+    parser.add_argument("--project", type=Path, default=ROOT, help="another checkout of zodbvault, to measure that")
     parser.add_argument("--output", type=Path, help="the results (JSON)")
     options = parser.parse_args()
     if options.output is None:
@@ -102,7 +103,7 @@ def _folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _measure(lab: Lab, row: Row, where: str, results: dict[str, Any], output: Path) -> bool:
+def _measure(lab: Lab, row: Row, where: str, results: dict[str, Any], options: argparse.Namespace) -> bool:
     """Measure one row and add it to the results."""
     try:
         site = lab.site(row.data, where)
@@ -113,14 +114,15 @@ def _measure(lab: Lab, row: Row, where: str, results: dict[str, Any], output: Pa
         print(f"{row.name} could not be measured: {error}", file=sys.stderr)
         lab.drop_sites()
         return False
-    entry = _entry(row, where, found) | {"site": describe(site), "took": round(time.monotonic() - started)}
+    entry = _entry(row, where, found)
+    entry |= {"site": describe(site), "took": round(time.monotonic() - started), "commit": _commit(options.project)}
     rows = results["rows"]
     others = [other for other in rows if (other["row"], other["where"]) != (row.name, where)]
     order = {known.name: number for number, known in enumerate(ROWS)}
     rows[:] = sorted([*others, entry], key=lambda each: (PLACES.index(each["where"]), order.get(each["row"], 999)))
     results["machine"] = _machine()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, indent=1) + "\n")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(results, indent=1) + "\n")
     print(table({**results, "rows": [entry]}, heading=False), file=sys.stderr, flush=True)
     return True
 
@@ -140,7 +142,6 @@ def _entry(row: Row, where: str, found: Measured) -> dict[str, Any]:
         "checks": [check.plain() for check in found.checks],
         "figures": found.figures,
         "measured": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": _commit(),
     }
 
 
@@ -170,8 +171,8 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+def _commit(project: Path) -> str:
+    command = ["git", "-C", str(project), "describe", "--always", "--dirty"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     return finished.stdout.strip()
 

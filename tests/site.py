@@ -273,11 +273,11 @@ class Site:
                 page = root.setdefault(f"page{self.random.randrange(40)}", PersistentMapping())
                 page["text"] = self.random.randbytes(self.random.randrange(1, size)).hex()
 
-    def commit_blobs(self, number: int = 1, size: int = 3000) -> None:
-        """One transaction that adds or changes `number` blobs."""
+    def commit_blobs(self, number: int = 1, size: int = 3000, names: int = 12) -> None:
+        """One transaction that adds or changes `number` blobs of `names` at most."""
         with self.changing() as root:
             for _ in range(number):
-                blob = root.setdefault(f"blob{self.random.randrange(12)}", Blob())
+                blob = root.setdefault(f"blob{self.random.randrange(names)}", Blob())
                 with blob.open("w") as file:
                     file.write(self.random.randbytes(self.random.randrange(size)))
 

@@ -120,7 +120,8 @@ def make(target: Path) -> None:
             here.mkdir(parents=True)
             for folder in ("backups", "blobstoragebackups"):
                 if (site.var / folder).exists():
-                    shutil.copytree(site.var / folder, here / folder)
+                    unneeded = shutil.ignore_patterns("*.lock", "tmp")
+                    shutil.copytree(site.var / folder, here / folder, ignore=unneeded)
             (here / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

@@ -33,7 +33,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     golden: Path = request.param
     site = Site(tmp_path / "site", blobs=(golden / "blobstoragebackups").exists())
     if not (golden / "backups").exists():
-        site.options["only_blobs"] = "true"
+        site.options |= {"only_blobs": "true", "keep_blob_days": "0"}
     for name in ("backups", "blobstoragebackups"):
         if (golden / name).exists():
             shutil.copytree(golden / name, site.var / name)

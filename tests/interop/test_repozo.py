@@ -136,10 +136,7 @@ def assert_all_restore(site: Site, states: dict[str, State], tmp_path: Path) -> 
     for stamp, state in states.items():
         assert recovered(site.location, tmp_path / "out.fs", stamp) == state.data
         site.restore(stamp)
-        site.close()
-        assert site.data == state.data
-        assert {key: site.blobs.get(key) for key in state.needed} == state.needed
-        site.read_everything()
+        site.assert_is(state)
     repozo("-V", "-r", site.location)
 
 

@@ -165,8 +165,9 @@ class BlobBackup:
             return False
         assert self._source is not None
         record = repository.record_of(chain.newest)
-        if record is not None and record.blobs is not None:
-            return record.blobs.source_layout == self._source.layout
+        if record is not None:
+            # A manifest that the record does not know of is one that a killed run was completing.
+            return record.blobs is not None and record.blobs.source_layout == self._source.layout
         from zodbvault.blobs.manifest import manifest_layout
 
         return manifest_layout(repository.path(state[0])) == self._source.layout

@@ -77,20 +77,25 @@ def chains_to_restore(repository: Repository) -> tuple[Chain, ...]:
     return tuple(chains)
 
 
+def chains_known_by_listing(repository: Repository, chains: tuple[Chain, ...]) -> tuple[ListedChain, ...]:
+    """The chains without a `.dat` that are not among `chains` either."""
+    known = {chain.timestamp for chain in chains}
+    return tuple(chain for chain in repository.listed if chain.timestamp not in known)
+
+
 def choose(repository: Repository, when: str | None, *, with_blobs: bool) -> Choice:
     """The state for `when` (a date as `parse_when` gives it; None is the newest).
 
     Raises NothingThere when there is none, and the error of a `.dat` that cannot be read.
     """
     chains = chains_to_restore(repository)
-    known = {chain.timestamp for chain in chains}
-    listed = tuple(chain for chain in repository.listed if chain.timestamp not in known)
+    listed = chains_known_by_listing(repository, chains)
     chosen = choose_chain(chains, listed, when)
     if chosen is None:
         raise NothingThere(_nothing(when), path=repository.location, hint=_what_there_is(chains, when))
     if isinstance(chosen, ListedChain):
         logger.warning("The chain of %s has no .dat file; its files are taken as they are.", chosen.timestamp)
-        whole = chain = _measured(repository, chosen)
+        whole = chain = measured_chain(repository, chosen)
     else:
         if chosen.damage is not None:
             raise _without_lines(repository, chosen)
@@ -129,8 +134,11 @@ def _without_lines(repository: Repository, chain: Chain) -> ZodbvaultError:
     return type(chain.damage)(chain.damage.what, path=path, hint=hint)
 
 
-def _measured(repository: Repository, listed: ListedChain) -> Chain:
-    """Lines for a chain without a `.dat`: from the records, else by reading the files once."""
+def measured_chain(repository: Repository, listed: ListedChain) -> Chain:
+    """Lines for a chain without a `.dat`: from the records, else by reading the files once.
+
+    Raises ZodbvaultError when a file cannot be read to its end.
+    """
     lines: list[Line] = []
     for file in listed.files:
         start = lines[-1].end if lines else 0

@@ -23,12 +23,13 @@ from zodbvault.commands.places import Places, locked, make_folders, repository_o
 from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
 from zodbvault.errors import ZodbvaultError, explained
-from zodbvault.io.durable import PartFile, remove_durably
-from zodbvault.repository.identity import read_id
+from zodbvault.io.durable import PartFile, remove_durably, rename_durably, write_durably
+from zodbvault.repository.identity import new_id, read_id
 from zodbvault.repository.names import (
     CHECKS_SUFFIX,
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
+    ID_NAME,
     MANIFEST_SUFFIXES,
     RECORD_SUFFIX,
     is_our_part,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 DAY = 86400
+# A record has this name while its state is being removed.
+PRUNED_RECORD_SUFFIX = RECORD_SUFFIX + ".pruned"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool
         pool.prepare()
         pool.sweep()
         repository = _swept(places, _records_elsewhere(settings, places))
+        if read_id(places.location) is None:
+            write_durably(places.location / ID_NAME, new_id(), ownership)
         states = recorded_states(repository)
         is_full = full_wanted or complete_is_due(states, int(started), settings.keep_blob_days)
         report = _back_up(repository, source, pool, ownership, clock, states, is_full=is_full)
@@ -142,7 +147,7 @@ def _records_elsewhere(settings: Settings, places: Places) -> frozenset[str] | N
     """
     is_snapshot = places.location == settings.blobsnapshotlocation
     location = settings.snapshotlocation if is_snapshot else settings.location
-    return list_files(location) if read_id(places.location) == read_id(location) else None
+    return list_files(location) if read_id(location) in (None, read_id(places.location)) else None
 
 
 def _swept(places: Places, elsewhere: frozenset[str] | None) -> Repository:
@@ -152,6 +157,10 @@ def _swept(places: Places, elsewhere: frozenset[str] | None) -> Repository:
     these are not known no manifest is touched.
     """
     repository = read_repository(places.location, places.location)
+    for name in repository.names:
+        parts = split_name(name)
+        if parts is not None and parts[1] == PRUNED_RECORD_SUFFIX:
+            _remove_state(places.location, parts[0])
     leftovers = [places.location / name for name in repository.names if is_our_part(name)]
     newest = max(recorded_blob_states(repository.names), default=None)
     for name in repository.names:
@@ -251,13 +260,19 @@ def _prune(places: Places, pool: Pool, settings: Settings, now: int, *, is_full:
     keep = settings.keep if is_full else 0
     gone = states_to_go(recorded_states(repository), now, keep_blob_days=settings.keep_blob_days, keep=keep)
     for stamp in gone:
-        # The record first: without it the state does not exist.
-        remove_durably(places.location / (stamp + RECORD_SUFFIX))
-        names = (stamp + suffix for suffix in (*MANIFEST_SUFFIXES, CHECKS_SUFFIX))
-        remove_durably(*(places.location / name for name in names))
+        # The one instant in which a state goes; what a kill leaves then is found by that name.
+        rename_durably(places.location / (stamp + RECORD_SUFFIX), places.location / (stamp + PRUNED_RECORD_SUFFIX))
+        _remove_state(places.location, stamp)
     if gone:
         logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
         prune_pool(manifests_in(places.location), pool)
+
+
+def _remove_state(location: Path, stamp: str) -> None:
+    """Remove what belongs to a state whose record was renamed, that record last."""
+    names = (stamp + suffix for suffix in (*MANIFEST_SUFFIXES, CHECKS_SUFFIX))
+    remove_durably(*(location / name for name in names))
+    remove_durably(location / (stamp + PRUNED_RECORD_SUFFIX))
 
 
 def verify_states(places: Places, when: str | None, scratch: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:

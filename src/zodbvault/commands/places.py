@@ -83,7 +83,13 @@ def locked(places: tuple[Places, ...], now: float, *, writable_only: bool = Fals
     folders = dict.fromkeys(folder for place in places for folder in place.folders())
     with contextlib.ExitStack() as locks:
         for folder in folders:
-            if writable_only and not os.access(folder, os.W_OK):
+            if writable_only and not _can_be_locked(folder):
                 continue
             locks.enter_context(LockFile(folder / LOCK_NAME, since=since))
         yield
+
+
+def _can_be_locked(folder: Path) -> bool:
+    """Whether the lock of a repository can be taken: the folder, and a lock file that is there, can be written."""
+    lock = folder / LOCK_NAME
+    return os.access(folder, os.W_OK) and (not os.path.lexists(lock) or os.access(lock, os.R_OK | os.W_OK))

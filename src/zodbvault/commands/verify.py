@@ -12,20 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.spill import SortedKeys
-from zodbvault.commands.choosing import Choice, chains_to_restore, choose, choose_blobs
+from zodbvault.commands.choosing import (
+    Choice,
+    chains_known_by_listing,
+    chains_to_restore,
+    choose,
+    choose_blobs,
+    measured_chain,
+)
 from zodbvault.commands.places import usual_places
 from zodbvault.commands.verify_blobs import missing_from_state, verify_chains_blobs
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import new_hash, sha256_of
+from zodbvault.repository.chains import Chain
 from zodbvault.repository.store import Repository, read_repository, size_of
 from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
     from zodbvault.commands.places import Places
     from zodbvault.filestorage.checking import CheckedRange
-    from zodbvault.repository.chains import Chain
     from zodbvault.repository.dat import Line
     from zodbvault.settings import Settings
 
@@ -58,11 +65,18 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
     if settings.only_blobs:
         return _verify_blobs_alone(places, date)
     repository = read_repository(places.location, places.blobs)
-    choices = _every_choice(settings, repository) if date is None else _choice_for(settings, repository, date)
-    if not choices:
+    findings: list[Finding] = []
+    if date is None:
+        choices = _every_choice(settings, repository, findings)
+    else:
+        choices = (choose(repository, date, with_blobs=settings.backup_blobs),)
+    if not choices and not findings:
         return VerifyReport((f"No backups in {places.location}.",), good=False)
     scratch = _scratch(places.location)
-    findings = [found for choice in choices for found in _verify_chain(repository, choice, scratch, deep=deep)]
+    for choice in choices:
+        # Where no .dat holds the md5s, only the transactions can tell.
+        unpack = deep or choice.chain.dat_name not in repository.names
+        findings += _verify_chain(repository, choice, scratch, deep=unpack)
     if settings.backup_blobs:
         readable = [choice for choice in choices if choice.chain.lines]
         findings += [Finding(*each) for each in verify_chains_blobs(repository, readable, scratch)]
@@ -70,18 +84,20 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
     return _report(_still_there(repository, chains, findings), findings, deep=deep)
 
 
-def _choice_for(settings: Settings, repository: Repository, date: str) -> tuple[Choice, ...]:
-    """What a restore for `date` takes."""
-    return (choose(repository, date, with_blobs=settings.backup_blobs),)
+def _every_choice(settings: Settings, repository: Repository, findings: list[Finding]) -> tuple[Choice, ...]:
+    """What a restore of the newest state of each chain takes. Adds to `findings` what is wrong with one without `.dat`.
 
-
-def _every_choice(settings: Settings, repository: Repository) -> tuple[Choice, ...]:
-    """What a restore of the newest state of each chain takes."""
-    chains = chains_to_restore(repository)
-    known = {chain.timestamp for chain in chains}
-    for listed in repository.listed:
-        if listed.timestamp not in known:
-            logger.warning("The chain of %s has no .dat file; it was not checked.", listed.timestamp)
+    A restore takes such a chain too, so it is not left out.
+    """
+    chains = list(chains_to_restore(repository))
+    for listed in chains_known_by_listing(repository, tuple(chains)):
+        logger.warning("The chain of %s has no .dat file; its files are taken as they are.", listed.timestamp)
+        try:
+            chains.append(measured_chain(repository, listed))
+        except ZodbvaultError as error:
+            findings.append(Finding(listed.timestamp, str(error)))
+            chains.append(Chain(listed.timestamp, ()))
+    chains.sort(key=lambda chain: chain.timestamp)
     return tuple(
         Choice(chain, choose_blobs(repository, chain, chain) if settings.backup_blobs and chain.lines else None)
         for chain in chains
@@ -116,6 +132,8 @@ def _verify_chain(repository: Repository, choice: Choice, scratch: Path, *, deep
     chain = choice.chain
     if chain.damage is not None:
         return [Finding(chain.timestamp, str(chain.damage))]
+    if not chain.lines:
+        return []  # its finding is there already
     findings = [finding for line in chain.lines for finding in _verify_line(repository, line, deep=deep)]
     if not deep or findings:
         return findings

@@ -58,7 +58,7 @@ def ensure_identity(repository: Repository, ownership: Ownership) -> None:
         return
     try:
         identity = decide_identity(
-            here, at_blobs, fresh_name=os.urandom(16).hex(), blobs_are_ours=_blobs_are_ours(repository)
+            here, at_blobs, fresh_name=new_id().decode().strip(), blobs_are_ours=_blobs_are_ours(repository)
         )
     except ForeignBlobs as error:
         raise ForeignBlobs(
@@ -81,6 +81,11 @@ def _what_to_do(repository: Repository) -> str:
         f"Is the disk of the location, {repository.location}, mounted? There are no backups in it. If they are lost, "
         "move the blob backups to another place; the next backup is a new full one."
     )
+
+
+def new_id() -> bytes:
+    """The content of an id file for a new repository: a random name."""
+    return os.urandom(16).hex().encode() + b"\n"
 
 
 def read_id(folder: Path) -> str | None:

@@ -395,6 +395,40 @@ def test_a_full_disk_stops_the_backup_and_leaves_no_temporary_file(
     assert files_below(place.folder / "blobs") == {".layout"}
 
 
+MANY = {key(number // 2, number): b"%d" % number for number in range(1, 400)}
+
+
+def test_many_blobs_on_several_threads(place: Location) -> None:
+    place.add(MANY)
+    with no_descriptor_left():
+        assert place.full(*list(MANY)[::3], last=500).copied == len(MANY)
+        place.pool.close()
+    assert place.newest() == entries(MANY)
+    assert place.pooled() == MANY
+    more = {key(number, 450): b"more" for number in range(0, 200, 7)}
+    place.add(more)
+    outcome = place.full(last=500, previous=place.newest())
+    assert (outcome.copied, place.newest()) == (len(more), entries(MANY | more))
+    assert place.pooled() == MANY | more
+    assert files_below(place.pool.scratch) == set()
+
+
+@pytest.mark.parametrize("incremental", [True, False])
+def test_a_conflict_among_many_leaves_no_temporary_file(place: Location, incremental: bool) -> None:
+    strange = key(40)
+    place.add({strange: b"one"})
+    place.change(strange)
+    place.add(MANY | {strange: b"another one"})
+    previous = place.newest()
+    with no_descriptor_left():
+        with pytest.raises(BlobConflict):
+            _ = place.change(*MANY, strange) if incremental else place.full(last=500, previous=previous)
+        place.pool.close()
+    assert files_below(place.pool.scratch) == set()
+    assert place.pooled()[strange] == b"one"
+    assert all(MANY[k] == content for k, content in place.pooled().items() if k != strange)
+
+
 def test_blobs_are_durable_before_the_manifest_is_finished(place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     for name, method in (

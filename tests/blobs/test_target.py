@@ -12,18 +12,21 @@ from tests.blobs.sites import Blobs, blobs_in, entries, entry, files_below, key,
 from zodbvault.blobs.layouts import bushy_path, lawn_path, path_for
 from zodbvault.blobs.pool import Pool
 from zodbvault.blobs.target import (
+    AddOutcome,
     DamagedBlob,
+    RestorePlan,
     Target,
     add_blobs,
-    count_missing,
     finish_replacements,
     open_target,
-    plan_add,
+    plan_restore,
     remove_blobs,
 )
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from zodbvault.blobs.layouts import Layout
 
 
@@ -48,12 +51,21 @@ class Place:
     def there(self) -> Blobs:
         return blobs_in(self.site, self.layout)
 
-    def restore(self, state: Blobs, *, checksum: bool = False) -> int:
-        with self.target as target:
-            plan_add(entries(state), self.pool, target, checksum=checksum)
-            add_blobs(entries(state), self.pool, target, checksum=checksum)
-            finish_replacements(target)
-            return remove_blobs(entries(state), [], [], target)
+    def plan(self, state: Blobs, target: Target, *, checksum: bool = False) -> RestorePlan:
+        return plan_restore(entries(state), self.pool, target, self.location, checksum=checksum)
+
+    def add(self, state: Blobs, target: Target) -> AddOutcome:
+        with self.plan(state, target) as plan:
+            return add_blobs(plan, self.pool, target)
+
+    def remove(self, state: Blobs, referenced: list[bytes], missing: list[bytes], target: Target) -> int:
+        with self.plan(state, target) as plan:
+            return remove_blobs(plan, referenced, missing, target)
+
+    def restore(self, state: Blobs, *, checksum: bool = False, kept: Iterable[bytes] = ()) -> int:
+        with self.target as target, self.plan(state, target, checksum=checksum) as plan:
+            add_blobs(plan, self.pool, target)
+            return remove_blobs(plan, sorted(kept), [], target)
 
 
 @pytest.fixture(params=["bushy", "lawn"])
@@ -85,14 +97,15 @@ def test_only_what_differs_is_copied(tmp_path: Path, layout: Layout) -> None:
     place.back_up(A | C)
     before = {k: (place.site / path_for(layout, k)).stat().st_ino for k in A}
     with place.target as target:
-        plan = plan_add(entries(A | C), place.pool, target)
+        plan = place.plan(A | C, target)
         assert (plan.blobs, plan.bytes) == (1, 1_500_000)
         told: list[int] = []
-        outcome = add_blobs(entries(A | C), place.pool, target, on_progress=told.append)
+        outcome = add_blobs(plan, place.pool, target, told.append)
         assert (outcome.added, outcome.replaced, outcome.bytes) == (1, 0, 1_500_000)
         assert told == [1_500_000]
         assert place.there() == A | B | C  # more blobs never hurt the old database
-        assert remove_blobs(entries(A | C), [], [], target) == 1
+        assert remove_blobs(plan, [], [], target) == 1
+        plan.close()
     assert place.there() == A | C
     assert {k: (place.site / path_for(layout, k)).stat().st_ino for k in A} == before
     assert not (place.site / path_for(layout, key(2))).parent.exists()
@@ -102,7 +115,7 @@ def test_planning_changes_nothing(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.back_up(A)
     with place.target as target:
-        plan_add(entries(A), place.pool, target)
+        place.plan(A, target)
     assert not place.site.exists()
 
 
@@ -111,7 +124,7 @@ def test_a_damaged_copy_waits_until_the_swap(tmp_path: Path, layout: Layout) -> 
     place.back_up(A | B)
     path = place.site / path_for(layout, key(1))
     with place.target as target:
-        outcome = add_blobs(entries(A | B), place.pool, target)
+        outcome = place.add(A | B, target)
         assert (outcome.added, outcome.replaced) == (0, 1)
         assert path.read_bytes() == b"first"
         assert path.with_name(path.name + ".replaced").read_bytes() == b"fir"
@@ -122,7 +135,7 @@ def test_a_damaged_copy_waits_until_the_swap(tmp_path: Path, layout: Layout) -> 
 def test_after_a_kill_the_damaged_copy_goes_with_the_next_restore(tmp_path: Path, layout: Layout) -> None:
     place = Place(tmp_path, layout, {key(1): b"fir"})
     place.back_up(A)
-    add_blobs(entries(A), place.pool, place.target)  # and killed here
+    place.add(A, place.target)  # and killed here
     path = place.site / path_for(layout, key(1))
     assert path.with_name(path.name + ".replaced").exists()
     assert place.restore(A) == 0
@@ -134,7 +147,7 @@ def test_the_first_damaged_copy_is_the_one_that_is_kept(tmp_path: Path) -> None:
     place.back_up(A)
     path = place.site / bushy_path(key(1))
     path.with_name(path.name + ".replaced").write_bytes(b"original")
-    add_blobs(entries(A), place.pool, place.target)
+    place.add(A, place.target)
     assert path.with_name(path.name + ".replaced").read_bytes() == b"original"
     assert path.read_bytes() == b"first"
 
@@ -167,18 +180,26 @@ def test_a_pool_that_lacks_something_is_found_before_anything_is_touched(tmp_pat
         stored.write_bytes(b"third")
     elif damage == "link":
         stored.symlink_to("/etc/passwd")
-    with place.target as target:
-        with pytest.raises(DamagedBlob, match="lacks 1 of"):
-            plan_add(entries(A | B | C), place.pool, target)
-        with pytest.raises(DamagedBlob):
-            add_blobs(entries(A | B | C), place.pool, target)
-    assert place.there() == A | B
-    # What the site has need not be in the pool, but for a check of the contents.
+    with place.target as target, pytest.raises(DamagedBlob, match="lacks 1 of"):
+        place.plan(A | B | C, target)
+    assert place.there() == A
+    # What the site has, and has right, need not be in the pool.
     (place.pool.folder / bushy_path(key(1))).unlink()
     with place.target as target:
-        assert plan_add(entries(A), place.pool, target).blobs == 0
-        with pytest.raises(DamagedBlob):
-            plan_add(entries(A), place.pool, target, checksum=True)
+        assert place.plan(A, target, checksum=True).blobs == 0
+        assert place.plan({key(1): b"FIRST"}, target).blobs == 0
+        with pytest.raises(DamagedBlob, match="lacks 1 of"):
+            place.plan({key(1): b"FIRST"}, target, checksum=True)
+
+
+def test_a_pool_that_loses_something_after_the_plan_is_noticed(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", A)
+    place.back_up(A | B)
+    with no_descriptor_left(), place.target as target, place.plan(A | B, target) as plan:
+        (place.pool.folder / bushy_path(key(2))).unlink()
+        with pytest.raises(DamagedBlob, match="missing from the pool"):
+            add_blobs(plan, place.pool, target)
+    assert place.there() == A
 
 
 def test_a_flipped_bit_in_the_pool_never_reaches_the_site(tmp_path: Path, layout: Layout) -> None:
@@ -186,7 +207,7 @@ def test_a_flipped_bit_in_the_pool_never_reaches_the_site(tmp_path: Path, layout
     place.back_up({key(1): b"FIRST"} | C)
     with no_descriptor_left(), place.target as target:
         with pytest.raises(DamagedBlob, match="is damaged") as caught:
-            add_blobs(entries(A | C), place.pool, target)
+            place.add(A | C, target)
         assert bushy_path(key(1)) in str(caught.value)
     assert place.there() == B
     assert not any("part" in name for name in files_below(place.site))
@@ -202,14 +223,8 @@ def test_a_symlink_in_the_way_is_refused(tmp_path: Path, where: str | Path) -> N
         (place.site / "tmp").rmdir()
     (place.site / where).parent.mkdir(parents=True, exist_ok=True)
     (place.site / where).symlink_to(outside)
-    with place.target as target:
-        with pytest.raises(ZodbvaultError, match="real folders"):
-            add_blobs(entries(A), place.pool, target)
-        if where != "tmp":
-            with pytest.raises(ZodbvaultError, match="real folders"):
-                plan_add(entries(A), place.pool, target)
-            with pytest.raises(ZodbvaultError, match="real folders"):
-                count_missing(A, [], target)
+    with place.target as target, pytest.raises(ZodbvaultError, match="real folders"):
+        place.add(A, target)
     assert files_below(outside) == set()
 
 
@@ -225,7 +240,7 @@ def test_a_symlink_among_later_folders_is_refused_too(tmp_path: Path) -> None:
         link.parent.mkdir(parents=True)
         link.symlink_to(outside)
         with place.target as target, pytest.raises(ZodbvaultError, match="real folders"):
-            add_blobs(entries(A | {k: later[k]}), place.pool, target)
+            place.add(A | {k: later[k]}, target)
         assert files_below(outside) == set()
 
 
@@ -237,7 +252,7 @@ def test_a_symlink_in_the_place_of_a_blob_is_refused(tmp_path: Path, layout: Lay
     (tmp_path / "secret").write_bytes(b"first")
     path.symlink_to(tmp_path / "secret")
     with place.target as target, pytest.raises(ZodbvaultError, match="no regular file"):
-        add_blobs(entries(A), place.pool, target)
+        place.add(A, target)
     assert (tmp_path / "secret").read_bytes() == b"first"
 
 
@@ -246,7 +261,7 @@ def test_removing_never_follows_a_symlink(tmp_path: Path) -> None:
     outside = put(tmp_path / "outside", "bushy", B)
     (place.site / "0x01").symlink_to(outside / "0x00")
     with place.target as target:
-        assert remove_blobs([], [], [], target) == 1
+        assert place.remove({}, [], [], target) == 1
     assert blobs_in(outside, "bushy") == B
 
 
@@ -265,7 +280,7 @@ def test_never_removed_is_what_data_or_record_need(tmp_path: Path, layout: Layou
     others = {key(number): b"x" for number in range(10, 14)}
     place = Place(tmp_path, layout, A | B | others)
     with place.target as target:
-        assert remove_blobs(entries(A), [key(10), key(12)], [key(13), key(2)], target) == 1
+        assert place.remove(A, [key(10), key(12)], [key(13), key(2)], target) == 1
     assert place.there() == A | B | {k: b"x" for k in others if k != key(11)}
 
 
@@ -276,7 +291,7 @@ def test_what_is_not_a_blob_stays(tmp_path: Path, layout: Layout, caplog: pytest
     for file in strangers:
         file.write_text("not ours")
     with place.target as target:
-        assert remove_blobs([], [], [], target) == 2
+        assert place.remove({}, [], [], target) == 2
     assert all(file.exists() for file in strangers)
     assert "left 3 files" in caplog.text
 
@@ -344,7 +359,7 @@ def test_added_blobs_are_durable(tmp_path: Path, layout: Layout, monkeypatch: py
     monkeypatch.setattr("zodbvault.io.durable.sync_file", lambda fd: synced.add(os.readlink(f"/proc/self/fd/{fd}")))
     place = Place(tmp_path, layout)
     place.back_up(A)
-    add_blobs(entries(A), place.pool, place.target)
+    place.add(A, place.target)
     blob = place.site / path_for(layout, key(1))
     assert {str(folder) for folder in blob.parents if folder.is_relative_to(place.site)} <= synced
     assert any(name.startswith(str(place.site / "tmp" / "zodbvault-")) for name in synced)
@@ -359,25 +374,68 @@ def test_a_full_disk_is_told_and_leaves_the_site_as_it_was(tmp_path: Path, monke
 
     monkeypatch.setattr("zodbvault.io.durable.WholeFile.write", no_space)
     with place.target as target, pytest.raises(ZodbvaultError, match="No space left"):
-        add_blobs(entries(A), place.pool, target)
+        place.add(A, target)
     assert files_below(place.site) == {".layout", bushy_path(key(2))}
 
 
 def test_missing_is_what_neither_state_nor_target_has(tmp_path: Path, layout: Layout) -> None:
     place = Place(tmp_path, layout, A)
+    place.back_up({key(0): b"", key(3): b"", key(9): b""})
     referenced = [key(1), key(2), key(3), key(4)]
     with place.target as target:
-        assert count_missing(referenced, [key(0), key(3), key(9)], target) == 2
-        assert count_missing(referenced, [], target) == 3
-        assert count_missing([], referenced, target) == 0
+        assert place.plan({key(0): b"", key(3): b"", key(9): b""}, target).count_missing(referenced) == 2
+        assert place.plan({}, target).count_missing(referenced) == 3
+        assert place.plan({key(3): b""}, target).count_missing([]) == 0
     with open_target(tmp_path / "none", layout) as target:
-        assert count_missing(referenced, [], target) == 4
+        assert place.plan({}, target).count_missing(referenced) == 4
 
 
 def test_nothing_to_remove_where_nothing_is(tmp_path: Path) -> None:
-    with open_target(tmp_path / "none", "bushy") as target:
-        assert remove_blobs([], [], [], target) == 0
+    place = Place(tmp_path)
+    with place.target as target:
+        assert place.remove({}, [], [], target) == 0
         finish_replacements(target)
+    assert not place.site.exists()
+
+
+def test_what_came_after_the_comparison_is_not_removed(tmp_path: Path, layout: Layout) -> None:
+    place = Place(tmp_path, layout, A | B)
+    with place.target as target, place.plan(A, target) as plan:
+        put(place.site, layout, C)
+        assert remove_blobs(plan, [], [], target) == 1
+    assert place.there() == A | C
+
+
+def test_a_folder_that_became_a_symlink_is_not_removed_from(tmp_path: Path, layout: Layout) -> None:
+    place = Place(tmp_path, layout, A | B)
+    folder = (place.site / path_for(layout, key(2))).parent
+    with place.target as target, place.plan(A, target) as plan:
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(tmp_path / "moved")
+        with pytest.raises(ZodbvaultError, match="real folders"):
+            remove_blobs(plan, [], [], target)
+    assert len(files_below(tmp_path / "moved")) == 1
+
+
+def test_many_blobs_on_several_threads(tmp_path: Path, layout: Layout) -> None:
+    many = {key(number // 2, number): b"%d" % number for number in range(1, 700)}
+    wrong = dict.fromkeys(list(many)[::70], b"other content")
+    place = Place(tmp_path, layout, {k: content for k, content in many.items() if k[-1] % 3} | wrong | C)
+    place.back_up(many)
+    with no_descriptor_left():
+        assert place.restore(many) == 1
+    assert place.there() == many
+    assert files_below(place.site) == {".layout", *(path_for(layout, k) for k in many)}
+
+
+def test_damage_among_many_leaves_no_temporary_file(tmp_path: Path) -> None:
+    many = {key(number): b"%d" % number for number in range(1, 400)}
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(many | {key(20): b"??"})
+    with no_descriptor_left(), place.target as target, pytest.raises(DamagedBlob, match="is damaged"):
+        place.add(many, target)
+    assert files_below(place.site / "tmp") == set()
+    assert all(many[k] == content for k, content in place.there().items())
 
 
 CONTENT = {key(number): b"content of %d" % number * number for number in range(7)}
@@ -422,13 +480,11 @@ def test_a_restore_that_is_killed_anywhere_is_finished_by_the_next_one(
         return step
 
     def restore(whole_before_the_swap: frozenset[bytes] | set[bytes]) -> None:
-        with place.target as target:
-            plan_add(entries(wanted), place.pool, target)
-            add_blobs(entries(wanted), place.pool, target)
+        with place.target as target, place.plan(wanted, target) as plan:
+            add_blobs(plan, place.pool, target)
             during = place.there()
             assert all(during[k] == CONTENT[k] for k in whole_before_the_swap)
-            finish_replacements(target)
-            remove_blobs(entries(wanted), sorted(kept), [], target)
+            remove_blobs(plan, sorted(kept), [], target)
 
     for name in ("replace", "link", "unlink", "mkdir", "rmdir", "rename"):
         patch.setattr(os, name, counted(getattr(os, name)))

@@ -1,21 +1,21 @@
 """Whether a pool holds what a state's manifests say: each blob, its size and, unless in a hurry, its content.
 
-Reads only. Several blobs are read at the same time, as many as there are cores, in constant memory.
+Reads only. Several blobs are read at the same time, in constant memory.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, reason_of
 
+from .ahead import pieces_of, worked_ahead
 from .copying import hash_blob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from concurrent.futures import Future
 
     from .manifest import Entry
     from .pool import Pool
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 # Of more than these a person learns nothing new; that there are more is the last finding.
 MOST_FINDINGS = 1000
 
-# Blobs that are being read or wait for it.
-_AHEAD = 64
-_MOST_THREADS = 4
+# Blobs that a thread reads before it hands over what it found.
+_READ_AT_ONCE = 16
 
 
 class Finding(NamedTuple):
@@ -61,20 +60,14 @@ def verify_blobs(entries: Iterable[Entry], pool: Pool, quick: bool = False) -> l
         for entry in entries:
             note(_wrong_size(entry, pool))
     else:
-        from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
-            waiting: deque[Future[Finding | None]] = deque()
-            try:
-                for entry in entries:
-                    if len(waiting) >= _AHEAD:
-                        note(waiting.popleft().result())
-                    waiting.append(threads.submit(_wrong_content, entry, pool))
-                while waiting:
-                    note(waiting.popleft().result())
-            finally:
-                for future in waiting:
-                    future.cancel()
+        def wrong(piece: list[Entry]) -> list[Finding | None]:
+            return [_wrong_content(entry, pool) for entry in piece]
+
+        with closing(worked_ahead(wrong, pieces_of(entries, _READ_AT_ONCE))) as pieces:
+            for piece in pieces:
+                for finding in piece:
+                    note(finding)
     if more:
         found.append(Finding("more", str(pool.folder), f"{more} more blobs are missing or damaged"))
     return found
@@ -89,20 +82,24 @@ def _wrong_size(entry: Entry, pool: Pool) -> Finding | None:
     if size is None:
         return Finding("missing", path, "is missing from the pool of blobs")
     if size != entry.size:
-        return Finding("size", path, f"holds {size} bytes instead of {entry.size}")
+        return _other_size(path, size, entry)
     return None
 
 
+def _other_size(path: str, size: int, entry: Entry) -> Finding:
+    return Finding("size", path, f"holds {size} bytes instead of {entry.size}")
+
+
 def _wrong_content(entry: Entry, pool: Pool) -> Finding | None:
-    finding = _wrong_size(entry, pool)
-    if finding is not None:
-        return finding
     path = pool.path_of(entry.key)
     try:
         fd = pool.open(entry.key)
         if fd is None:
             return Finding("missing", path, "is missing from the pool of blobs")
         try:
+            held = os.fstat(fd).st_size
+            if held != entry.size:
+                return _other_size(path, held, entry)
             size, sha256 = hash_blob(fd)
         finally:
             os.close(fd)

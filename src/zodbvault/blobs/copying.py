@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from threading import Lock
 from typing import TYPE_CHECKING
 
-from zodbvault.io.durable import WholeFile
+from zodbvault.io.durable import WholeFile, ownership_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,11 +47,24 @@ def remove_temporaries(folder: str) -> int:
     return removed
 
 
-def copy_blob(fd: int, temporary: str, ownership: Ownership, batch: SyncBatch) -> tuple[int, str]:
+class SharedBatch:
+    """A batch of files to be synced that several threads add to."""
+
+    def __init__(self, batch: SyncBatch) -> None:
+        self._batch = batch
+        self._lock = Lock()
+
+    def add_file(self, fd: int) -> None:
+        """An open file, completely written. Raises OSError when it cannot be synced."""
+        with self._lock:
+            self._batch.add_file(fd)
+
+
+def copy_blob(fd: int, temporary: str, ownership: Ownership | None, batch: SharedBatch) -> tuple[int, str]:
     """Copy all that the open file `fd` holds into the new file `temporary`; its size in bytes and its sha256.
 
-    The copy is in the batch to be synced. A left-over of that name goes first; on an error nothing is left. Raises
-    OSError, which names `temporary` when that was the one that failed.
+    ownership: None for that of `fd`. The copy is in the batch to be synced. A left-over of that name goes first; on an
+    error nothing is left. Raises OSError, which names `temporary` when that was the one that failed.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -65,7 +79,7 @@ def copy_blob(fd: int, temporary: str, ownership: Ownership, batch: SyncBatch) -
             for block in _blocks(fd):
                 sha256.update(block)
                 size += file.write(block)
-            ownership.apply(out)
+            (ownership_of(fd) if ownership is None else ownership).apply(out)
             batch.add_file(out)
     except BaseException:
         os.unlink(temporary)
@@ -84,8 +98,9 @@ def hash_blob(fd: int) -> tuple[int, str]:
 
 
 def _blocks(fd: int) -> Iterator[bytes]:
-    """The content from the file's beginning, wherever its position is."""
+    """The content from the file's beginning, wherever its position is. What is appended meanwhile may be left out."""
+    size = os.fstat(fd).st_size
     offset = 0
-    while block := os.pread(fd, BLOCK_SIZE, offset):
+    while offset < size and (block := os.pread(fd, BLOCK_SIZE, offset)):
         yield block
         offset += len(block)

@@ -35,14 +35,13 @@ POOL_FOLDER = "blobs"
 # A marker holds one word; more than this is not one.
 _MARKER_LIMIT = 64
 
+_BYTE_OF_FOLDER = {f"0x{byte:02x}": bytes((byte,)) for byte in range(256)}
+
 
 def bushy_path(key: bytes) -> str:
     """The path of the blob `key` in a bushy blobstorage: eight folders and a file."""
-    h = key.hex()
-    return (
-        f"0x{h[0:2]}/0x{h[2:4]}/0x{h[4:6]}/0x{h[6:8]}/0x{h[8:10]}/0x{h[10:12]}/0x{h[12:14]}/0x{h[14:16]}"
-        f"/0x{_short(h[16:])}.blob"
-    )
+    folders = key[:OID_SIZE].hex("/").replace("/", "/0x")
+    return f"0x{folders}/0x{_short(key[OID_SIZE:].hex())}.blob"
 
 
 def lawn_path(key: bytes) -> str:
@@ -59,7 +58,7 @@ def path_for(layout: Layout, key: bytes) -> str:
 def key_of_bushy(path: str) -> bytes | None:
     """The key of the blob at `path` below a bushy blobstorage; None when that is not exactly a blob's path."""
     oid, _, name = path.rpartition("/")
-    key = _key(oid.replace("/0x", "").removeprefix("0x"), name)
+    key = _key(oid[2:].replace("/0x", ""), name)
     return key if key is not None and bushy_path(key) == path else None
 
 
@@ -70,6 +69,11 @@ def key_of_lawn(path: str) -> bytes | None:
     return key if key is not None and lawn_path(key) == path else None
 
 
+def key_for(layout: Layout, path: str) -> bytes | None:
+    """The key of the blob at `path` below a blobstorage with this layout; None for any other path."""
+    return key_of_bushy(path) if layout == BUSHY else key_of_lawn(path)
+
+
 def oid_of_lawn_folder(name: str) -> bytes | None:
     """The oid of which the folder `name` of a lawn holds the blobs, or None for another folder."""
     oid = _bytes(name.removeprefix("0x").rjust(2 * OID_SIZE, "0"))
@@ -78,14 +82,13 @@ def oid_of_lawn_folder(name: str) -> bytes | None:
 
 def byte_of_bushy_folder(name: str) -> bytes | None:
     """The byte of an oid that the folder `name` of a bushy blobstorage stands for, or None for another folder."""
-    byte = _bytes(name.removeprefix("0x")) if len(name) == 4 else None
-    return byte if byte is not None and f"0x{byte.hex()}" == name else None
+    return _BYTE_OF_FOLDER.get(name)
 
 
 def tid_of_file(name: str) -> bytes | None:
     """The tid in the name of a blob's file, or None when `name` is not exactly that of a blob's file."""
-    key = _key("0" * 2 * OID_SIZE, name)
-    return key[OID_SIZE:] if key is not None and f"0x{_short(key.hex()[16:])}.blob" == name else None
+    tid = _bytes(name[2 : -len(BLOB_SUFFIX)].rjust(2 * OID_SIZE, "0"))
+    return tid if tid is not None and len(tid) == OID_SIZE and f"0x{_short(tid.hex())}.blob" == name else None
 
 
 def read_layout(folder: Path) -> Layout:
@@ -137,6 +140,8 @@ def _holds_anything_visible(folder: Path) -> bool:
 
 def _short(digits: str) -> str:
     """`digits` of 8 bytes without the leading zero bytes; one byte at least stays."""
+    if digits[:2] != "00":
+        return digits
     stripped = digits.lstrip("0")
     return "0" * (len(stripped) % 2) + stripped if stripped else "00"
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, ownership_of
 
-from .copying import copy_blob, hash_blob, remove_temporaries, temporary_name
+from .ahead import pieces_of, worked_ahead
+from .copying import SharedBatch, copy_blob, hash_blob, remove_temporaries, temporary_name
 from .known import KnownBlobs, readable
 from .layouts import BUSHY, LAYOUT_MARKER, OID_SIZE, POOL_FOLDER, TEMPORARY_FOLDER, bushy_path, read_marker
 from .manifest import PACKED_SIZE, DamagedManifest, Entry, ManifestWriter, pack_entry, read_manifest
@@ -26,11 +27,13 @@ from .source import BlobWalk, open_blob
 from .spill import SortedKeys, SortedRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from zodbvault.io.durable import Ownership
 
     from .manifest import ManifestSummary
     from .source import SourceBlobs
@@ -81,7 +84,9 @@ class Pool:
         self.scratch = self.folder / TEMPORARY_FOLDER
         self._root = str(self.folder)
         self._batch = SyncBatch()
+        self._shared_batch = SharedBatch(self._batch)
         self._folders = FolderSyncs(self._batch)
+        self._folder_ownership: Ownership | None = None
         self._own = SortedRecords(PACKED_SIZE, self.scratch)
 
     def prepare(self) -> None:
@@ -144,22 +149,34 @@ class Pool:
         expected: what manifests say of that blob; a copy that is none of these is dropped and BlobConflict raised.
         Raises ZodbvaultError when the copy fails.
         """
-        path = self.path_of(key)
-        temporary = f"{self.scratch}/{temporary_name(key)}"
+        entry = self.copy_aside(key, fd)
+        self.place(entry, expected)
+        return entry
+
+    def copy_aside(self, key: bytes, fd: int) -> Entry:
+        """Copy the open file `fd` to the temporary name of the blob `key`. Several threads may do so at a time."""
         try:
-            size, sha256 = copy_blob(fd, temporary, ownership_of(fd), self._batch)
-            entry = Entry(key, size, sha256)
+            return Entry(key, *copy_blob(fd, self._temporary(key), None, self._shared_batch))
+        except OSError as error:
+            raise self._not_copied(key, error) from error
+
+    def place(self, entry: Entry, expected: Sequence[Entry] = ()) -> None:
+        """Give what copy_aside() copied its name, as for copy_in(). By one thread, in the order of the keys."""
+        path = self.path_of(entry.key)
+        temporary = self._temporary(entry.key)
+        try:
             if expected and entry not in expected:
                 os.unlink(temporary)
                 raise conflict(self, entry, expected)
+            if self._folder_ownership is None:
+                self._folder_ownership = ownership_of(self.folder, executable=True)
             folder = os.path.dirname(path)
-            self._folders.make_folders(folder, ownership_of(self.folder, executable=True))
+            self._folders.make_folders(folder, self._folder_ownership)
             os.replace(temporary, path)
             self._folders.enter(folder)
         except OSError as error:
-            raise ZodbvaultError(f"the blob cannot be copied into the pool: {reason_of(error)}", path=path) from error
+            raise self._not_copied(entry.key, error) from error
         self._own.add(pack_entry(entry))
-        return entry
 
     def own_entries(self) -> Iterator[bytes]:
         """What this run has copied, as packed entries in the order of their keys: no manifest names it yet."""
@@ -170,6 +187,12 @@ class Pool:
         path = self.path_of(key)
         os.unlink(path)
         remove_empty_folders(path, self._root)
+
+    def _temporary(self, key: bytes) -> str:
+        return f"{self.scratch}/{temporary_name(key)}"
+
+    def _not_copied(self, key: bytes, error: OSError) -> ZodbvaultError:
+        return ZodbvaultError(f"the blob cannot be copied into the pool: {reason_of(error)}", path=self.path_of(key))
 
     def finish(self) -> None:
         """Make everything that was copied in durable, with its folders. Raises ZodbvaultError when that fails."""
@@ -223,14 +246,14 @@ def backup_complete(
     ):
         intake = _Intake(source, pool, known, on_progress)
         upto = b"" if last_tid is None else last_tid
-        settled = ((key, size) for key, size, _ in walk if key[OID_SIZE:] <= upto)
-        for key, size, is_met in _joined(settled, iter(met)):
-            needed += is_met
-            entry = intake.entry_of(key, size, known.elsewhere)
-            if entry is not None:
-                writer.add(entry)
-            elif is_met:
-                missing.append(key)
+        settled = (blob for blob in walk if blob[0][OID_SIZE:] <= upto)
+        with closing(intake.taken(_joined(settled, iter(met)))) as taken:
+            for key, entry, is_met in taken:
+                needed += is_met
+                if entry is not None:
+                    writer.add(entry)
+                elif is_met:
+                    missing.append(key)
         pool.finish()
         summary = writer.finish()
     return BlobOutcome(summary, intake.copied, intake.copied_bytes, tuple(missing), needed)
@@ -258,13 +281,13 @@ def backup_change(
         ManifestWriter(part, source.layout, complete=False) as writer,
     ):
         intake = _Intake(source, pool, known, on_progress)
-        for key in met:
-            needed += 1
-            entry = intake.entry_of(key, _UNKNOWN, known.elsewhere, only_if_held=True)
-            if entry is None:
-                missing.append(key)
-            else:
-                writer.add(entry)
+        with closing(intake.taken(((key, _UNKNOWN, True) for key in met), only_if_held=True)) as taken:
+            for key, entry, _ in taken:
+                needed += 1
+                if entry is None:
+                    missing.append(key)
+                else:
+                    writer.add(entry)
         pool.finish()
         total = None if previous_total is None else previous_total + needed - len(missing)
         summary = writer.finish(total_blobs=total)
@@ -391,9 +414,34 @@ def remove_empty_folders(path: str, root: str) -> None:
 # The size of a blob of which it is not known whether the source has it.
 _UNKNOWN = -1
 
+# Blobs that a thread looks at, or copies, before it hands over what it found.
+_LOOKED_AT_ONCE = 64
+_COPIED_AT_ONCE = 16
+
+
+class _Wanted(NamedTuple):
+    """A blob that is to be opened in the source. held: its size in the pool, or None; named: what manifests say."""
+
+    key: bytes
+    is_met: bool
+    held: int | None
+    named: tuple[Entry, ...]
+
+
+class _Taken(NamedTuple):
+    """A blob of which it is settled what the manifest says: its entry, None when nobody has it.
+
+    copy_of: for a copy that has yet to get its name, what manifests say of the blob; else None.
+    """
+
+    key: bytes
+    is_met: bool
+    entry: Entry | None
+    copy_of: tuple[Entry, ...] | None = None
+
 
 class _Intake:
-    """Takes blobs into the pool one by one, in the order of their keys."""
+    """Takes blobs into the pool, in the order of their keys."""
 
     def __init__(
         self, source: SourceBlobs, pool: Pool, known: KnownBlobs, on_progress: Callable[[int], None] | None
@@ -405,35 +453,67 @@ class _Intake:
         self.copied = 0
         self.copied_bytes = 0
 
-    def entry_of(
-        self,
-        key: bytes,
-        size: int | None,
-        elsewhere: Callable[[bytes], tuple[Entry, ...]],
-        *,
-        only_if_held: bool = False,
-    ) -> Entry | None:
-        """The manifest's entry for the blob `key`, which the pool holds then; None when nobody has it.
+    def taken(
+        self, blobs: Iterable[tuple[bytes, int | None, bool]], *, only_if_held: bool = False
+    ) -> Generator[tuple[bytes, Entry | None, bool], None, None]:
+        """For each blob its key, its entry for the manifest (None when nobody has it) and what came as `is_met`.
 
-        size: in bytes, in the source; None when a walk did not find it there, _UNKNOWN when there was no walk.
-        only_if_held: other manifests are looked at only when the pool has a file of that name.
+        blobs: key, size in bytes in the source (None when a walk did not find it there, _UNKNOWN when there was no
+        walk), is_met. only_if_held: other manifests are looked at only when the pool has a file of that name.
+        What an entry tells of is in the pool. The pool is looked at, and blobs are copied, by several threads; what is
+        decided, and names and folders, are this thread's. Leaves no temporary file behind.
         """
-        held = self._pool.size_of(key)
+        seen = worked_ahead(self._looked_at, pieces_of(blobs, _LOOKED_AT_ONCE))
+        decided = (self._decided(*blob, only_if_held=only_if_held) for piece in seen for blob in piece)
+        done = worked_ahead(self._opened, pieces_of(decided, _COPIED_AT_ONCE))
+        try:
+            with closing(seen), closing(done):
+                for piece in done:
+                    for key, is_met, entry, copy_of in piece:
+                        if entry is not None and copy_of is not None:
+                            self._pool.place(entry, copy_of)
+                            self._count(entry)
+                        yield key, entry, is_met
+        except BaseException:
+            with suppress(ZodbvaultError):
+                self._pool.sweep()
+            raise
+
+    def _looked_at(
+        self, blobs: list[tuple[bytes, int | None, bool]]
+    ) -> list[tuple[bytes, int | None, bool, int | None]]:
+        """Each blob with its size in the pool."""
+        return [(key, size, is_met, self._pool.size_of(key)) for key, size, is_met in blobs]
+
+    def _decided(
+        self, key: bytes, size: int | None, is_met: bool, held: int | None, *, only_if_held: bool
+    ) -> _Taken | _Wanted:
+        """What is to be done with a blob, by what is known of it and by what the pool holds."""
         own = _fitting(self._known.own(key), held)
         if own is not None:
-            return own
+            return _Taken(key, is_met, own)
         before = self._known.previous(key)
         entry = _fitting(before, held)
         if entry is not None and size in (None, entry.size):
-            return entry
-        named = before if only_if_held and held is None else before + elsewhere(key)
+            return _Taken(key, is_met, entry)
+        named = before if only_if_held and held is None else before + self._known.elsewhere(key)
         if size is None and (entry := _fitting(named, held)) is not None:
-            return entry
+            return _Taken(key, is_met, entry)
+        return _Wanted(key, is_met, held, named)
+
+    def _opened(self, blobs: list[_Taken | _Wanted]) -> list[_Taken]:
+        """What has become of each: those that are wanted are copied beside their place, or compared with the pool."""
+        return [self._from_source(blob) if isinstance(blob, _Wanted) else blob for blob in blobs]
+
+    def _from_source(self, blob: _Wanted) -> _Taken:
+        key, is_met, held, named = blob
         fd = self._source.open(key)
         if fd is None:
-            return _fitting(named, held)
+            return _Taken(key, is_met, _fitting(named, held))
         try:
-            return self._taken(key, fd, held, named)
+            if _fitting(named, held) is None:
+                return _Taken(key, is_met, self._pool.copy_aside(key, fd), copy_of=named)
+            return _Taken(key, is_met, self._compared(key, fd, held, named))
         finally:
             os.close(fd)
 
@@ -453,22 +533,21 @@ class _Intake:
             if (before is None or before.size != size) and abs(now - status.st_mtime) < SETTLED_AFTER:
                 return None
             named = self._known.elsewhere(key)
-            entry = self._taken(key, fd, held, named if before is None else (before, *named))
+            if before is not None:
+                named = (before, *named)
+            if _fitting(named, held) is None:
+                entry = self._pool.copy_in(key, fd, named)
+                self._count(entry)
+            else:
+                entry = self._compared(key, fd, held, named)
             after = os.fstat(fd)
         finally:
             os.close(fd)
         unchanged = (after.st_size, after.st_mtime_ns) == (entry.size, status.st_mtime_ns)
         return entry if unchanged else None
 
-    def _taken(self, key: bytes, fd: int, held: int | None, named: tuple[Entry, ...]) -> Entry:
-        """The entry for the open file of the source, copied unless the pool holds just that by a manifest's word."""
-        if _fitting(named, held) is None:
-            entry = self._pool.copy_in(key, fd, named)
-            self.copied += 1
-            self.copied_bytes += entry.size
-            if self._on_progress is not None:
-                self._on_progress(self.copied_bytes)
-            return entry
+    def _compared(self, key: bytes, fd: int, held: int | None, named: tuple[Entry, ...]) -> Entry:
+        """The entry for the open file of the source, which has to be just what a manifest says of the pool's blob."""
         try:
             entry = Entry(key, *hash_blob(fd))
         except OSError as error:
@@ -478,6 +557,13 @@ class _Intake:
         if entry not in named or entry.size != held:
             raise conflict(self._pool, entry, named)
         return entry
+
+    def _count(self, entry: Entry) -> None:
+        """One more blob was copied."""
+        self.copied += 1
+        self.copied_bytes += entry.size
+        if self._on_progress is not None:
+            self._on_progress(self.copied_bytes)
 
 
 def _fitting(entries: tuple[Entry, ...], size: int | None) -> Entry | None:
@@ -502,11 +588,11 @@ def _joined(blobs: Iterator[tuple[bytes, int]], met: Iterator[bytes]) -> Iterato
 
 
 def _compared(
-    walk: Iterator[tuple[bytes, int, str]], previous: Iterator[Entry]
+    walk: Iterator[tuple[bytes, int]], previous: Iterator[Entry]
 ) -> Iterator[tuple[bytes, int | None, Entry | None]]:
     """Each key of a walk or of a state: the size (None: gone), and the entry of that state (None: new)."""
     before = next(previous, None)
-    for key, size, _ in walk:
+    for key, size in walk:
         while before is not None and before.key < key:
             yield before.key, None, before
             before = next(previous, None)

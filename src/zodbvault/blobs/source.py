@@ -11,12 +11,14 @@ import logging
 import os
 import stat
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, reason_of
 
+from .ahead import pieces_of, worked_ahead
 from .layouts import (
     BUSHY,
+    KEY_SIZE,
     LAYOUT_MARKER,
     OID_SIZE,
     TEMPORARY_FOLDER,
@@ -24,7 +26,6 @@ from .layouts import (
     byte_of_bushy_folder,
     lawn_path,
     oid_of_lawn_folder,
-    path_for,
     read_layout,
     tid_of_file,
 )
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Revisions of one blob that are sorted in memory as they are listed.
-_REVISIONS_IN_MEMORY = 4096
+# Folders of oids that a thread lists before it hands over what it found, and the files of which it holds at most.
+_FOLDERS_AT_ONCE = 64
+_MOST_AT_ONCE = 4096
+_VANISHED = (b"", 0)
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 
@@ -64,8 +67,8 @@ class SourceBlobs:
         self.layout: Layout = read_layout(self.root)
         self.strange = 0
 
-    def walk(self, scratch: Path) -> Generator[tuple[bytes, int, str], None, None]:
-        """(key, size in bytes, path below the folder) of each blob, in the order of the keys; constant memory.
+    def walk(self, scratch: Path) -> Generator[tuple[bytes, int], None, None]:
+        """Key and size in bytes of each blob, in the order of the keys; constant memory.
 
         scratch: a folder for the temporary file that a large lawn folder needs. Files that vanish meanwhile are left
         out. Warns once, at the end, when something strange was skipped. Raises ZodbvaultError where a folder cannot
@@ -74,8 +77,7 @@ class SourceBlobs:
         self.strange = 0
         walker = BlobWalk(str(self.root), self.layout, scratch)
         with closing(walker.blobs()) as blobs:
-            for key, size in blobs:
-                yield key, size, path_for(self.layout, key)
+            yield from blobs
         self.strange = walker.strange
         if self.strange:
             logger.warning(
@@ -104,6 +106,14 @@ class SourceBlobs:
         return None
 
 
+class _Listing(NamedTuple):
+    """Blobs and strange files of some folders of oids; others are those (folder, oid) that hold too many at once."""
+
+    blobs: list[tuple[bytes, int]]
+    strange: list[os.DirEntry[str]]
+    others: list[tuple[str, bytes]]
+
+
 class BlobWalk:
     """A walk over the blobs in a folder of one layout, in the order of their keys.
 
@@ -127,33 +137,39 @@ class BlobWalk:
         self.strange_example = ""
 
     def blobs(self) -> Generator[tuple[bytes, int], None, None]:
-        """Key and size in bytes of each blob."""
-        folders = self._bushy(self._root, b"") if self._layout == BUSHY else self._lawn()
-        with closing(folders):
-            for folder, oid in folders:
-                yield from self._sorted_blobs(folder, oid)
+        """Key and size in bytes of each blob. Folders are listed on several threads, a few ahead of the reader."""
+        folders = self._bushy() if self._layout == BUSHY else self._lawn()
+        with closing(folders), closing(worked_ahead(self._listing, pieces_of(folders, _FOLDERS_AT_ONCE))) as listings:
+            for listing in listings:
+                yield from listing.blobs
+                for entry in listing.strange:
+                    self._skip(entry)
+                for folder, oid in listing.others:
+                    yield from self._sorted_on_disk(folder, oid)
 
     def is_empty(self) -> bool:
         """Whether there is no blob at all. Reads no further than to the first, and writes nothing."""
-        folders = self._bushy(self._root, b"") if self._layout == BUSHY else self._unsorted_lawn()
-        with closing(folders):
-            return not any(True for folder, _ in folders for _ in self._revisions(folder))
+        with closing(self._bushy() if self._layout == BUSHY else self._unsorted_lawn()) as folders:
+            entries = ((entry, oid) for folder, oid in folders for entry in self._listed(folder))
+            return all(_blob_of(entry, oid) in (None, _VANISHED) for entry, oid in entries)
 
-    def _bushy(self, folder: str, oid: bytes) -> Generator[tuple[str, bytes], None, None]:
-        """The folders of oids below one whose way down from the root has given the first bytes of the oid."""
-        if len(oid) == OID_SIZE:
-            yield folder, oid
-            return
-        # At most 256 of them count.
-        found = []
-        for entry in self._listed(folder):
-            byte = byte_of_bushy_folder(entry.name)
-            if byte is not None and entry.is_dir(follow_symlinks=False):
-                found.append((byte, entry.name))
-            else:
-                self._skip(entry)
-        for byte, name in sorted(found):
-            yield from self._bushy(f"{folder}/{name}", oid + byte)
+    def _bushy(self) -> Generator[tuple[str, bytes], None, None]:
+        """The folders of oids in a bushy blobstorage, each found by its way down from the root."""
+        # At most 256 in each of eight folders above one another.
+        to_do = [(self._root, b"")]
+        while to_do:
+            folder, oid = to_do.pop()
+            if len(oid) == OID_SIZE:
+                yield folder, oid
+                continue
+            found = []
+            for entry in self._listed(folder):
+                byte = byte_of_bushy_folder(entry.name)
+                if byte is not None and entry.is_dir(follow_symlinks=False):
+                    found.append((f"{folder}/{entry.name}", oid + byte))
+                else:
+                    self._skip(entry)
+            to_do += sorted(found, reverse=True)
 
     def _lawn(self) -> Generator[tuple[str, bytes], None, None]:
         """The folders of oids in a lawn, which may be many: sorted in bounded memory first."""
@@ -172,28 +188,37 @@ class BlobWalk:
             else:
                 self._skip(entry)
 
-    def _sorted_blobs(self, folder: str, oid: bytes) -> Iterator[tuple[bytes, int]]:
-        """The blobs of one oid. Sorted in bounded memory: nobody knows how often it was changed."""
-        with SortedRecords(2 * OID_SIZE, self._scratch, in_memory=_REVISIONS_IN_MEMORY) as revisions:
-            for tid, size in self._revisions(folder):
-                revisions.add(tid + size.to_bytes(8, "big"))
-            for record in revisions:
-                yield oid + record[:OID_SIZE], int.from_bytes(record[OID_SIZE:], "big")
+    def _listing(self, folders: list[tuple[str, bytes]]) -> _Listing:
+        """What is in the folders of some oids, in their order. Touches nothing that other threads have."""
+        blobs: list[tuple[bytes, int]] = []
+        strange: list[os.DirEntry[str]] = []
+        for number, (folder, oid) in enumerate(folders):
+            found: list[tuple[bytes, int]] = []
+            skipped: list[os.DirEntry[str]] = []
+            for entry in self._listed(folder):
+                blob = _blob_of(entry, oid)
+                if blob is None:
+                    skipped.append(entry)
+                elif blob is not _VANISHED:
+                    found.append(blob)
+                if len(blobs) + len(strange) + len(found) + len(skipped) > _MOST_AT_ONCE:
+                    return _Listing(blobs, strange, folders[number:])
+            found.sort()
+            blobs += found
+            strange += skipped
+        return _Listing(blobs, strange, [])
 
-    def _revisions(self, folder: str) -> Iterator[tuple[bytes, int]]:
-        """The tid and size in bytes of each blob in the folder of an oid, as the system lists them."""
-        for entry in self._listed(folder):
-            tid = tid_of_file(entry.name)
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise ZodbvaultError(f"the blob cannot be read: {reason_of(error)}", path=entry.path) from error
-            if tid is not None and stat.S_ISREG(status.st_mode):
-                yield tid, status.st_size
-            else:
-                self._skip(entry)
+    def _sorted_on_disk(self, folder: str, oid: bytes) -> Iterator[tuple[bytes, int]]:
+        """The blobs of one oid, sorted in bounded memory: nobody knows how often it was changed."""
+        with SortedRecords(KEY_SIZE + 8, self._scratch, in_memory=_MOST_AT_ONCE) as records:
+            for entry in self._listed(folder):
+                blob = _blob_of(entry, oid)
+                if blob is None:
+                    self._skip(entry)
+                elif blob is not _VANISHED:
+                    records.add(blob[0] + blob[1].to_bytes(8, "big"))
+            for record in records:
+                yield record[:KEY_SIZE], int.from_bytes(record[KEY_SIZE:], "big")
 
     def _listed(self, folder: str) -> Iterator[os.DirEntry[str]]:
         """What is in `folder`; nothing when it is gone, as a pack removes folders. The top folder must be there."""
@@ -214,6 +239,21 @@ class BlobWalk:
             return
         self.strange += 1
         self.strange_example = self.strange_example or entry.path
+
+
+def _blob_of(entry: os.DirEntry[str], oid: bytes) -> tuple[bytes, int] | None:
+    """Key and size in bytes of the blob that a file in the folder of an oid is; None for what is none.
+
+    _VANISHED for what is gone meanwhile. Raises ZodbvaultError when it cannot be looked at.
+    """
+    tid = tid_of_file(entry.name)
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return _VANISHED
+    except OSError as error:
+        raise ZodbvaultError(f"the blob cannot be read: {reason_of(error)}", path=entry.path) from error
+    return (oid + tid, status.st_size) if tid is not None and stat.S_ISREG(status.st_mode) else None
 
 
 def open_blob(path: str) -> int | None:

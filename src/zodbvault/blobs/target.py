@@ -13,21 +13,23 @@ import logging
 import os
 import re
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import FolderSyncs, Ownership, PartFile, SyncBatch, ownership_of
 
-from .copying import copy_blob, hash_blob, remove_temporaries, temporary_name
-from .layouts import BUSHY, LAWN, LAYOUT_MARKER, TEMPORARY_FOLDER, path_for, read_layout, read_marker
+from .ahead import pieces_of, worked_ahead
+from .copying import SharedBatch, copy_blob, hash_blob, remove_temporaries, temporary_name
+from .layouts import BUSHY, LAWN, LAYOUT_MARKER, TEMPORARY_FOLDER, key_for, path_for, read_layout, read_marker
+from .manifest import PACKED_SIZE, pack_entry, unpack_entry
 from .pool import remove_empty_folders, without
 from .source import BlobWalk, open_blob
-from .spill import SortedKeys
+from .spill import SortedKeys, SortedRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -46,17 +48,50 @@ _REPLACED_NAME = re.compile(r"0x(?:[0-9a-f]{2}){1,8}\.blob\.replaced\Z")
 _READ_BITS = 0o444
 _EXAMPLES = 3
 
+# Blobs that a thread looks at, or copies, before it hands over what it found.
+_LOOKED_AT_ONCE = 64
+_COPIED_AT_ONCE = 16
+
 
 class DamagedBlob(ZodbvaultError):
     """A blob in the pool is missing or is not what its manifest says. The site was not harmed."""
 
 
-@dataclass(frozen=True)
-class AddPlan:
-    """What add_blobs() will have to do: how many blobs it copies, and their bytes."""
+class RestorePlan:
+    """What a restore will have to do at a target, made by plan_restore(). A context manager: close() forgets it.
 
-    blobs: int
-    bytes: int
+    to_add: the entries whose blobs the target lacks or has damaged, packed. blobs, bytes: their number and size. there:
+    keys of all blobs that the state or the target has. not_in_state: keys of those that only the target has.
+    left_over: keys of blobs beside which a killed restore has left a damaged copy. strange, strange_example: what is
+    neither a blob nor ours.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self.to_add = SortedRecords(PACKED_SIZE, scratch)
+        self.there = SortedKeys(scratch)
+        self.not_in_state = SortedKeys(scratch)
+        self.left_over = SortedKeys(scratch)
+        self.blobs = 0
+        self.bytes = 0
+        self.strange = 0
+        self.strange_example = ""
+
+    def count_missing(self, referenced: Iterable[bytes]) -> int:
+        """How many blobs that the data refer to (keys, ascending) are neither in the state nor in the target."""
+        return sum(1 for _ in without(((key, 0) for key in referenced), iter(self.there)))
+
+    def close(self) -> None:
+        """Forget everything."""
+        for records in (self.to_add, self.there, self.not_in_state, self.left_over):
+            records.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -84,9 +119,11 @@ class Target:
         self.set_aside = SortedKeys(self.scratch)
         self._root = str(self.root)
         self._batch = SyncBatch()
+        self._shared_batch = SharedBatch(self._batch)
         self._folders = FolderSyncs(self._batch)
         # Names of the folders down to the last one that was found to be a real folder.
         self._real: list[str] = []
+        self._folder_ownership: Ownership | None = None
         self._file_ownership: Ownership | None = None
 
     def prepare(self) -> None:
@@ -99,6 +136,8 @@ class Target:
             self.require_real_folder(str(self.scratch))
             self._folders.make_folders(str(self.scratch), ownership_of(self.root, executable=True))
             remove_temporaries(str(self.scratch))
+            self._folder_ownership = ownership_of(self.root, executable=True)
+            self._file_ownership = _blob_ownership(self._root)
             if not self.is_filled and read_marker(self.root) != self.layout:
                 marker = self.root / LAYOUT_MARKER
                 with PartFile(marker, ownership_of(self.root), part=self.scratch / "zodbvault-layout.part") as part:
@@ -153,16 +192,15 @@ class Target:
     def copy_out(self, entry: Entry, pool: Pool) -> str:
         """Copy a blob from the pool to a temporary file here, checked against `entry`; the temporary file's path.
 
-        Raises DamagedBlob, and ZodbvaultError when the copy cannot be written.
+        After prepare(); several threads may do so at a time. Raises DamagedBlob, and ZodbvaultError when the copy
+        cannot be written.
         """
-        if self._file_ownership is None:
-            self._file_ownership = _blob_ownership(self._root)
         temporary = f"{self.scratch}/{temporary_name(entry.key)}"
         fd = pool.open(entry.key)
         if fd is None:
             raise DamagedBlob("is missing from the pool of blobs", path=pool.path_of(entry.key), hint=_OTHER_STATE)
         try:
-            size, sha256 = copy_blob(fd, temporary, self._file_ownership, self._batch)
+            size, sha256 = copy_blob(fd, temporary, self._file_ownership, self._shared_batch)
         except OSError as error:
             raise ZodbvaultError(
                 f"the blob cannot be copied to {self.path_of(entry.key)}: {reason_of(error)}",
@@ -182,12 +220,12 @@ class Target:
 
     def place(self, key: bytes, temporary: str, *, damaged: bool) -> None:
         """Give a temporary file its name. damaged: set what stands there aside, until remove_blobs() or
-        finish_replacements() takes it away. Raises ZodbvaultError.
+        finish_replacements() takes it away. By one thread, in the order of the keys. Raises ZodbvaultError.
         """
         path = self.path_of(key)
         folder = os.path.dirname(path)
         try:
-            self._folders.make_folders(folder, ownership_of(self._root, executable=True))
+            self._folders.make_folders(folder, self._folder_ownership)
             if damaged:
                 _set_aside(path)
                 self.set_aside.add(key)
@@ -238,97 +276,88 @@ def open_target(folder: Path, layout_for_empty: Layout) -> Target:
     return Target(folder, layout if is_filled else layout_for_empty, is_filled=is_filled)
 
 
-def plan_add(entries: Iterable[Entry], pool: Pool, target: Target, *, checksum: bool = False) -> AddPlan:
-    """What add_blobs() will have to do for this state. Looks at names and sizes; changes nothing.
+def plan_restore(
+    entries: Iterable[Entry], pool: Pool, target: Target, scratch: Path, *, checksum: bool = False
+) -> RestorePlan:
+    """Compare a state with the target, once: what add_blobs() and remove_blobs() will have to do. Changes nothing.
 
-    Raises DamagedBlob when the pool lacks a blob that will be needed, or has it in another size; with `checksum` any
-    blob of the state may be needed. Raises ZodbvaultError when something stands in the way at the target.
+    scratch: a folder for temporary files. A blob of the target with another size (or, with `checksum`, another content)
+    than its entry's is to be added too. Raises DamagedBlob when the pool lacks a blob that is to be added, or has it in
+    another size; ZodbvaultError when something stands in the way at the target.
     """
-    blobs = size = lacking = 0
-    examples: list[str] = []
-    for entry in entries:
-        status = target.status_of(entry.key)
-        is_needed = status is None or status.st_size != entry.size
-        if is_needed:
-            blobs += 1
-            size += entry.size
-        if (is_needed or checksum) and pool.size_of(entry.key) != entry.size:
-            lacking += 1
-            if len(examples) < _EXAMPLES:
-                examples.append(pool.path_of(entry.key))
-    if lacking:
-        raise DamagedBlob(
-            f"the pool of blobs lacks {lacking} of the blobs that are needed, or has them in another size: "
-            + ", ".join(examples),
-            path=pool.folder,
-            hint=_OTHER_STATE,
-        )
-    return AddPlan(blobs, size)
+    scratch = _nearest_folder(scratch)
+    plan = RestorePlan(scratch)
+    try:
+        _fill_plan(plan, entries, pool, target, scratch, checksum=checksum)
+    except BaseException:
+        plan.close()
+        raise
+    return plan
 
 
 def add_blobs(
-    entries: Iterable[Entry],
-    pool: Pool,
-    target: Target,
-    checksum: bool = False,
-    on_progress: Callable[[int], None] | None = None,
+    plan: RestorePlan, pool: Pool, target: Target, on_progress: Callable[[int], None] | None = None
 ) -> AddOutcome:
-    """Add the blobs of a state that the target lacks; durable on return. on_progress: is told the bytes copied so far.
+    """Add the blobs that the target lacks; durable on return. on_progress: is told the bytes copied so far.
 
-    Each copy is checked against its entry before it gets its name. A blob of the site with another size (or, with
-    `checksum`, another content) is a damaged copy: the good one takes its place, and it waits beside it as
-    `<name>.replaced`. Raises DamagedBlob and ZodbvaultError; the old database has all its blobs then.
+    Each copy is checked against its entry before it gets its name; several are copied at a time. The good copy of a
+    blob that the site has damaged takes its place, and the damaged one waits beside it as `<name>.replaced`. Raises
+    DamagedBlob and ZodbvaultError; the old database has all its blobs then.
     """
     target.prepare()
     added = replaced = copied_bytes = 0
-    for entry in entries:
-        status = target.status_of(entry.key)
-        if status is not None and status.st_size == entry.size and (not checksum or _is_good(target, entry)):
-            continue
-        temporary = target.copy_out(entry, pool)
-        target.place(entry.key, temporary, damaged=status is not None)
-        if status is None:
-            added += 1
-        else:
-            replaced += 1
-        copied_bytes += entry.size
-        if on_progress is not None:
-            on_progress(copied_bytes)
+
+    def copied(entries: list[Entry]) -> list[tuple[Entry, str]]:
+        return [(entry, target.copy_out(entry, pool)) for entry in entries]
+
+    pieces = pieces_of(map(unpack_entry, plan.to_add), _COPIED_AT_ONCE)
+    try:
+        with closing(worked_ahead(copied, pieces)) as copies:
+            for entry, temporary in (one for piece in copies for one in piece):
+                is_damaged = target.status_of(entry.key) is not None
+                target.place(entry.key, temporary, damaged=is_damaged)
+                replaced += is_damaged
+                added += not is_damaged
+                copied_bytes += entry.size
+                if on_progress is not None:
+                    on_progress(copied_bytes)
+    except BaseException:
+        with suppress(OSError):
+            remove_temporaries(str(target.scratch))
+        raise
     target.finish()
     return AddOutcome(added, replaced, copied_bytes)
 
 
-def remove_blobs(keep: Iterable[Entry], referenced: Iterable[bytes], missing: Iterable[bytes], target: Target) -> int:
+def remove_blobs(plan: RestorePlan, referenced: Iterable[bytes], missing: Iterable[bytes], target: Target) -> int:
     """Remove the blobs of the target that the restored state does not have, and the folders left empty; how many.
 
-    Never one of `keep` (the state), of `referenced` (what the restored data refer to, ascending) or of `missing` (what
-    the backup's record lists as lacking, few). Also takes away what add_blobs() set aside. What is neither a blob nor
-    ours stays, with one warning. Raises ZodbvaultError.
+    Never one of the state, of `referenced` (what the restored data refer to, ascending) or of `missing` (what the
+    backup's record lists as lacking, few); nor one that came after the plan was made. Also takes away what was set
+    aside, in this run or a killed one. What is neither a blob nor ours stays, with one warning. Raises ZodbvaultError.
     """
     from heapq import merge
 
-    if not target.root.is_dir():
-        return 0
-    kept = merge((entry.key for entry in keep), referenced, sorted(missing))
-    walk = BlobWalk(str(target.root), target.layout, target.scratch, _remove_if_set_aside)
     removed = 0
-    with closing(walk.blobs()) as blobs:
-        for key, _ in without(blobs, kept):
-            path = target.path_of(key)
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise ZodbvaultError(f"the blob cannot be removed: {reason_of(error)}", path=path) from error
-            remove_empty_folders(path, str(target.root))
-            removed += 1
-    if walk.strange:
+    kept = merge(referenced, sorted(missing))
+    for key, _ in without(((key, 0) for key in plan.not_in_state), kept):
+        path = target.path_of(key)
+        if target.status_of(key) is None:
+            continue
+        try:
+            os.unlink(path)
+        except OSError as error:
+            raise ZodbvaultError(f"the blob cannot be removed: {reason_of(error)}", path=path) from error
+        remove_empty_folders(path, str(target.root))
+        removed += 1
+    finish_replacements(target)
+    _remove_set_aside(plan.left_over, target)
+    if plan.strange:
         logger.warning(
             "%s: left %d files or folders alone that are not blobs of this storage, such as %s",
             target.folder,
-            walk.strange,
-            walk.strange_example,
+            plan.strange,
+            plan.strange_example,
         )
     return removed
 
@@ -338,30 +367,99 @@ def finish_replacements(target: Target) -> None:
 
     What a killed run set aside remove_blobs() takes away, on its walk. Raises ZodbvaultError.
     """
-    for key in target.set_aside:
-        aside = target.path_of(key) + REPLACED_SUFFIX
+    _remove_set_aside(target.set_aside, target)
+
+
+def _remove_set_aside(keys: Iterable[bytes], target: Target) -> None:
+    for key in keys:
+        path = target.path_of(key)
+        target.require_real_folder(os.path.dirname(path))
         try:
-            os.unlink(aside)
+            os.unlink(path + REPLACED_SUFFIX)
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise _not_removed(aside, error) from error
+            raise ZodbvaultError(
+                f"a damaged blob that was replaced cannot be removed: {reason_of(error)}", path=path + REPLACED_SUFFIX
+            ) from error
+        remove_empty_folders(path, str(target.root))
 
 
-def count_missing(referenced: Iterable[bytes], state_keys: Iterable[bytes], target: Target) -> int:
-    """How many blobs that the data refer to are neither in the state nor in the target. All in ascending order.
+def _fill_plan(
+    plan: RestorePlan, entries: Iterable[Entry], pool: Pool, target: Target, scratch: Path, *, checksum: bool
+) -> None:
+    def looked_at(pairs: list[tuple[Entry, int | None]]) -> list[tuple[Entry, bool, bool]]:
+        """Each entry with whether it is to be added and whether the pool lacks it."""
+        found = []
+        for entry, size in pairs:
+            is_wanted = size != entry.size or (checksum and not _is_good(target, entry))
+            found.append((entry, is_wanted, is_wanted and pool.size_of(entry.key) != entry.size))
+        return found
 
-    Raises ZodbvaultError when something stands in the way at the target.
-    """
-    missing = 0
-    state = iter(state_keys)
-    in_state = next(state, None)
-    for key in referenced:
-        while in_state is not None and in_state < key:
-            in_state = next(state, None)
-        if in_state != key and target.status_of(key) is None:
-            missing += 1
-    return missing
+    lacking = 0
+    examples: list[str] = []
+    walk = BlobWalk(str(target.root), target.layout, scratch, lambda entry: _note_left_over(plan, target, entry))
+    with closing(walk.blobs() if target.root.is_dir() else _nothing()) as blobs:
+        pairs = _compared(entries, blobs, plan)
+        with closing(worked_ahead(looked_at, pieces_of(pairs, _LOOKED_AT_ONCE))) as pieces:
+            for entry, is_wanted, is_lacking in (one for piece in pieces for one in piece):
+                if not is_wanted:
+                    continue
+                # Says what is in the way, where something is.
+                target.status_of(entry.key)
+                plan.to_add.add(pack_entry(entry))
+                plan.blobs += 1
+                plan.bytes += entry.size
+                lacking += is_lacking
+                if is_lacking and len(examples) < _EXAMPLES:
+                    examples.append(pool.path_of(entry.key))
+    plan.strange, plan.strange_example = walk.strange, walk.strange_example
+    if lacking:
+        raise DamagedBlob(
+            f"the pool of blobs lacks {lacking} of the blobs that are needed, or has them in another size: "
+            + ", ".join(examples),
+            path=pool.folder,
+            hint=_OTHER_STATE,
+        )
+
+
+def _nothing() -> Generator[tuple[bytes, int], None, None]:
+    yield from ()
+
+
+def _compared(
+    entries: Iterable[Entry], blobs: Iterator[tuple[bytes, int]], plan: RestorePlan
+) -> Iterator[tuple[Entry, int | None]]:
+    """Each entry with the size of its blob in the target, or None. Notes in the plan which blobs there are."""
+    there, not_in_state = plan.there.add, plan.not_in_state.add
+    blob = next(blobs, None)
+    for entry in entries:
+        key = entry.key
+        while blob is not None and blob[0] < key:
+            there(blob[0])
+            not_in_state(blob[0])
+            blob = next(blobs, None)
+        there(key)
+        if blob is not None and blob[0] == key:
+            yield entry, blob[1]
+            blob = next(blobs, None)
+        else:
+            yield entry, None
+    while blob is not None:
+        there(blob[0])
+        not_in_state(blob[0])
+        blob = next(blobs, None)
+
+
+def _note_left_over(plan: RestorePlan, target: Target, entry: os.DirEntry[str]) -> bool:
+    """Whether a strange file of the target is a damaged blob that a killed restore has set aside."""
+    if not (_REPLACED_NAME.match(entry.name) and entry.is_file(follow_symlinks=False)):
+        return False
+    key = key_for(target.layout, entry.path[len(str(target.root)) + 1 :].removesuffix(REPLACED_SUFFIX))
+    if key is None:
+        return False
+    plan.left_over.add(key)
+    return True
 
 
 def _is_good(target: Target, entry: Entry) -> bool:
@@ -391,20 +489,6 @@ def _set_aside(path: str) -> None:
     except OSError:
         # No links in this file system, or no more of them.
         os.rename(path, aside)
-
-
-def _remove_if_set_aside(entry: os.DirEntry[str]) -> bool:
-    if not (_REPLACED_NAME.match(entry.name) and entry.is_file(follow_symlinks=False)):
-        return False
-    try:
-        os.unlink(entry.path)
-    except OSError as error:
-        raise _not_removed(entry.path, error) from error
-    return True
-
-
-def _not_removed(path: str, error: OSError) -> ZodbvaultError:
-    return ZodbvaultError(f"a damaged blob that was replaced cannot be removed: {reason_of(error)}", path=path)
 
 
 def _blob_ownership(root: str) -> Ownership:

@@ -14,12 +14,12 @@ from zodbvault.blobs.manifest import manifest_layout, merge_state
 from zodbvault.blobs.pool import Pool
 from zodbvault.blobs.target import (
     AddOutcome,
+    RestorePlan,
     Target,
     add_blobs,
-    count_missing,
     finish_replacements,
     open_target,
-    plan_add,
+    plan_restore,
     remove_blobs,
 )
 from zodbvault.commands.summary import plural, size_text
@@ -60,6 +60,8 @@ class BlobRestore:
         self._scratch = scratch
         self._checksum = checksum
         self._last_tid: bytes | None = None
+        # State and site are compared once; what came of it is worked off later.
+        self._plan: RestorePlan | None = None
         self._added = AddOutcome(0, 0, 0)
         self._removed = 0
 
@@ -81,20 +83,26 @@ class BlobRestore:
             return
         layout = BUSHY if choice is None else manifest_layout(choice.complete)
         with Pool(location) as pool, open_target(blob_storage, layout) as target:
-            yield cls(choice, missing, pool, target, scratch, checksum=checksum)
+            blobs = cls(choice, missing, pool, target, scratch, checksum=checksum)
+            try:
+                yield blobs
+            finally:
+                blobs._forget_plan()
 
     def check_before_writing(self, last_tid: bytes | None, *, is_known: bool) -> None:
         """See that the manifests are whole, the pool has what will be needed, and there is space for it.
 
         last_tid: of the data, where it is known already (is_known). Raises ZodbvaultError with nothing changed.
         """
-        if self._choice is None or self._pool is None or self._target is None:
+        if self._pool is None or self._target is None:
             return
         if not is_known and self._is_later_than_data:
             return
         self._last_tid = last_tid
+        self._forget_plan()
         with contextlib.closing(self._entries()) as entries:
-            plan = plan_add(entries, self._pool, self._target, checksum=self._checksum)
+            plan = plan_restore(entries, self._pool, self._target, self._scratch, checksum=self._checksum)
+        self._plan = plan
         require_space(self._target.folder, plan.bytes, f"for {plural(plan.blobs, 'blob')} that the site lacks")
 
     def judge(self, checked: CheckedRange, referenced: Iterable[bytes], *, accept_missing: bool) -> None:
@@ -104,11 +112,10 @@ class BlobRestore:
         """
         if self._target is None:
             return
-        if self._last_tid != checked.last_tid:
+        if self._plan is None or (self._is_later_than_data and self._last_tid != checked.last_tid):
             self.check_before_writing(checked.last_tid, is_known=True)
-        self._last_tid = checked.last_tid
-        with contextlib.closing(self._entries()) as entries:
-            missing = count_missing(referenced, (entry.key for entry in entries), self._target)
+        assert self._plan is not None
+        missing = self._plan.count_missing(referenced)
         is_certain = self._choice is not None and self._choice.is_exact
         if missing == 0 and (is_certain or not checked.encrypted):
             return
@@ -126,10 +133,9 @@ class BlobRestore:
 
     def add(self) -> None:
         """Add the blobs that the site lacks; durable on return."""
-        if self._choice is None or self._pool is None or self._target is None:
-            return
-        with contextlib.closing(self._entries()) as entries:
-            self._added = add_blobs(entries, self._pool, self._target, self._checksum)
+        if self._choice is not None and self._pool is not None and self._target is not None:
+            assert self._plan is not None
+            self._added = add_blobs(self._plan, self._pool, self._target)
 
     def remove(self, referenced: Iterable[bytes]) -> None:
         """Remove the blobs that the restored state does not have; none where that state is not known exactly."""
@@ -139,8 +145,8 @@ class BlobRestore:
             finish_replacements(self._target)
             return
         missing = [key for path in self._missing if (key := key_of_bushy(path)) is not None]
-        with contextlib.closing(self._entries()) as entries:
-            self._removed = remove_blobs(entries, referenced, missing, self._target)
+        assert self._plan is not None
+        self._removed = remove_blobs(self._plan, referenced, missing, self._target)
 
     def summary(self) -> str:
         """The end of the line that says what was done."""
@@ -149,6 +155,11 @@ class BlobRestore:
         added = f", {plural(self._added.added, 'blob')} added ({size_text(self._added.bytes)})"
         replaced = f", {self._added.replaced:,} damaged ones replaced" if self._added.replaced else ""
         return f"{added}{replaced}, {self._removed:,} removed"
+
+    def _forget_plan(self) -> None:
+        if self._plan is not None:
+            self._plan.close()
+            self._plan = None
 
     @property
     def _is_later_than_data(self) -> bool:

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zodbvault.blobs.ahead import pieces_of, worked_ahead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 100])
+def test_results_come_in_the_order_of_the_pieces(count: int) -> None:
+    pieces = list(pieces_of(range(count), 3))
+    assert [item for piece in pieces for item in piece] == list(range(count))
+    assert list(worked_ahead(sum, pieces)) == [sum(piece) for piece in pieces]
+
+
+def test_one_piece_needs_no_thread() -> None:
+    assert list(worked_ahead(lambda _: threading.current_thread(), [1])) == [threading.main_thread()]
+
+
+def test_a_few_pieces_are_taken_ahead_and_no_more() -> None:
+    taken: list[int] = []
+
+    def pieces() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    with closing(worked_ahead(str, pieces())) as results:
+        assert next(results) == "0"
+        assert len(taken) < 20
+
+
+def test_an_error_comes_at_its_place_and_the_threads_end() -> None:
+    results = worked_ahead(lambda number: 1 // (number - 5), range(100))
+    before = threading.active_count()
+    assert [next(results) for _ in range(5)] == [-1] * 5
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert threading.active_count() == before

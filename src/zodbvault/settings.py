@@ -406,6 +406,8 @@ class Surroundings:
     part: name of the part or site, names the default folders. section: how messages call the place of the options, as
     `[backup]`. base: absolute folder that relative paths start from. var: absolute folder of the default locations.
     datafs, blob_storage: their defaults, as text that may be relative; None where there is none.
+    locations_base: absolute folder that a relative location starts from without `locationprefix`; None for the var
+    folder.
     """
 
     part: str
@@ -414,6 +416,7 @@ class Surroundings:
     var: Path
     datafs: str | None = None
     blob_storage: str | None = None
+    locations_base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -459,6 +462,7 @@ class _Reader:
             self._take(name, value)
         prefix = self._path("locationprefix", around.base)
         self._prefix = around.var if prefix is None else prefix
+        self._relative_locations = prefix or around.locations_base or around.var
 
     def settings(self) -> Settings:
         """The settings; not to be used when there are mistakes."""
@@ -576,7 +580,7 @@ class _Reader:
 
     def _backups(self, name: str) -> Path:
         default = self._default_folder(OPTION_BY_NAME[name])
-        return self._path(name, self._prefix) or default
+        return self._path(name, self._relative_locations) or default
 
     def _default_folder(self, option: Option) -> Path:
         """Where backups of this kind go when nothing is said."""

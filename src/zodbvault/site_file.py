@@ -32,7 +32,8 @@ def read_site_file(path: Path, site: str | None) -> Settings:
     path = Path(os.path.abspath(path))
     sites = _sites(_read_toml(path), path)
     name = _choose(sites, site, path)
-    around = Surroundings(name, f"[site.{name}]", path.parent, path.parent / "var")
+    folder = path.parent
+    around = Surroundings(name, f"[site.{name}]", folder, folder / "var", locations_base=folder)
     try:
         return parse_settings(sites[name], around, strict=True).settings
     except ConfigurationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.site import Site, blob_files
 from zodbvault.blobs.manifest import read_manifest
+from zodbvault.commands import completion, only_blobs
 from zodbvault.commands import list as listing
 from zodbvault.commands import restore as restoring
 from zodbvault.commands import verify as verifying
@@ -361,3 +363,137 @@ def test_a_script_of_an_older_version_goes_on_with_the_defaults_of_new_options(s
     assert run("backup", {**plain, "of_the_future": True}, ["-q"]) == 2
     del plain["datafs"]
     assert run("backup", plain, ["-q"]) == 2
+
+
+# Kills, and files that others own
+
+
+def be_killed(*_: object) -> None:
+    """What stands in for a call in the middle of which the process is killed."""
+    raise KeyboardInterrupt
+
+
+def test_a_completion_that_was_killed_before_its_record_is_done_again(site: Site, monkeypatch: Any) -> None:
+    site.options["backup_blobs"] = "false"
+    first, _ = site.backed_up()
+    del site.options["backup_blobs"]
+    with monkeypatch.context() as patched:
+        patched.setattr(completion, "publish_record", be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            site.backup()
+    assert (site.blob_location / f"{first}.blobs.gz").exists()
+    site.backup()
+    site.commit_blobs(2)
+    second, state = site.backed_up()
+    # The next backup continues the chain: nothing in its sums is wrong.
+    assert f"{second}.deltafsz" in site.names()
+    site.commit_pages(2)
+    third, _ = site.backed_up()
+    assert f"{third}.deltafsz" in site.names()
+    site.restore(second)
+    site.assert_is(state)
+
+
+def test_verify_reads_a_chain_that_lost_its_dat(site: Site) -> None:
+    first, _ = site.backed_up()
+    site.commit_pages(3)
+    second, _ = site.backed_up()
+    (site.location / f"{first}.dat").unlink()
+    for name in (f"{first}.json", f"{second}.json"):
+        (site.location / name).unlink()
+    report = site.verify()
+    assert report.lines[0].startswith(f"{first}: 2 backups")
+    assert "DAMAGED" not in "\n".join(report.lines)
+    delta = site.location / f"{second}.deltafsz"
+    content = bytearray(delta.read_bytes())
+    content[len(content) // 2] ^= 1
+    delta.write_bytes(content)
+    report = site.verify()
+    assert not report.good
+    assert "DAMAGED" in "\n".join(report.lines)
+
+
+def test_a_chain_whose_blobs_nobody_backed_up_is_not_called_damaged(site: Site) -> None:
+    site.options["backup_blobs"] = "false"
+    first, _ = site.backed_up()
+    del site.options["backup_blobs"]
+    report = site.verify()
+    assert not report.good
+    assert report.lines[0] == f"{first}: 1 backup checked: NO BLOBS"
+
+
+def test_a_state_of_blobs_alone_whose_removal_was_killed_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    site = Site(tmp_path / "blobs", options={"only_blobs": "true", "keep": "1"})
+    site.commit_blobs(3)
+    site.tick()
+    first = site.backup(full=True).timestamp
+
+    site.commit_blobs(3)
+    site.tick()
+    with monkeypatch.context() as patched:
+        patched.setattr(only_blobs, "_remove_state", be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            site.backup(full=True)
+    assert (site.blob_location / f"{first}.json.pruned").exists()
+    site.backup()
+    assert not list(site.blob_location.glob(f"{first}*"))
+    site.close()
+
+
+@as_root
+def test_a_private_data_fs_of_a_mode_that_lets_nobody_read_is_restored() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # pytest's own folders let nobody but root in
+        site = Site(folder / "site")
+        site.commit_blobs(2)
+        _, state = site.backed_up()
+        site.commit_pages(2)
+        site.close()
+        give_to_somebody(site.folder)
+        site.datafs.chmod(0o000)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.setgid(SOMEBODY)
+                os.setuid(SOMEBODY)
+                site.restore()
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        site.assert_is(state)
+
+
+# An empty blobstorage that is right
+
+
+def test_a_site_restored_to_a_time_before_its_first_blob_is_backed_up_again(tmp_path: Path) -> None:
+    site = Site(tmp_path / "young")
+    site.commit_pages(2)
+    first, _ = site.backed_up()
+    site.commit_blobs(3)
+    site.backed_up()
+    site.close()
+    site.restore(first)
+    assert not blob_files(site.settings.blob_storage)
+    again, state = site.backed_up()
+    site.commit_pages(1)
+    site.backed_up()
+    site.restore(again)
+    site.assert_is(state)
+    site.close()
+
+
+def test_a_blobstorage_that_is_not_mounted_is_refused_when_a_full_is_due_too(site: Site) -> None:
+    site.backed_up()
+    site.commit_blobs(1)
+    site.close()
+    away = site.folder / "away"
+    site.settings.blob_storage.rename(away)
+    site.settings.blob_storage.mkdir()
+    for full in (False, True):
+        with pytest.raises(ZodbvaultError, match="is empty"):
+            site.backup(full=full)

@@ -58,6 +58,8 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
             # What seemed to be a transaction was not committed after all.
             return BackupReport(f"No changes since {chain.newest.timestamp}, nothing to do.", None)
         data.finish()
+        if met or copied.encrypted:
+            run.blobs.refuse_if_not_mounted(run.newest_record())
         with run.blobs.back_up(stamp, run.repository, chain, copied, met) as blobs:
             if blobs.depends_on_source and source.was_replaced():
                 return None
@@ -83,7 +85,7 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
 
 def _warn_if_older(run: BackupRun, record: Record) -> None:
     """Warn when Data.fs ends before the newest backup did: a full of the wrong database makes `keep` drop the right."""
-    before = run.repository.record_of(run.chain.newest) if run.chain is not None and run.chain.lines else None
+    before = run.newest_record()
     if before is not None and before.last_tid is not None and (record.last_tid or "") < before.last_tid:
         logger.warning(
             "Data.fs ends with an earlier transaction than at the backup of %s: it was restored, cut short or is "

@@ -28,14 +28,13 @@ from zodbvault.filestorage.source import DataFs, open_data_fs
 from zodbvault.filestorage.tail import Tail, read_tail
 from zodbvault.repository.identity import ensure_identity
 from zodbvault.repository.prune import prune_chains
-from zodbvault.repository.store import Repository, chain_problem, read_repository, size_of
+from zodbvault.repository.store import chain_problem, read_repository, size_of
 from zodbvault.repository.sweep import sweep
 from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from zodbvault.io.clock import Clock
     from zodbvault.repository.chains import Chain
-    from zodbvault.repository.records import Record
     from zodbvault.settings import Settings
 
 logger = logging.getLogger("zodbvault")
@@ -88,16 +87,9 @@ def back_up(settings: Settings, places: Places, *, full_wanted: bool, clock: Clo
         swept = sweep(repository, blobs.are_there, ownership)
         blobs.sweep()
         run = BackupRun(settings, swept.repository, blobs, ownership, clock, started)
-        blobs.refuse_if_not_mounted(_newest_record(swept.repository))
         report = _attempts(run, full_wanted=full_wanted)
         _prune(run, had_begun=bool(swept.pruned))
     return report
-
-
-def _newest_record(repository: Repository) -> Record | None:
-    """The record of the newest backup, where there is one."""
-    newest = repository.chains[-1] if repository.chains else None
-    return repository.record_of(newest.newest) if newest is not None and newest.lines else None
 
 
 def _attempts(run: BackupRun, *, full_wanted: bool) -> BackupReport:
@@ -105,6 +97,9 @@ def _attempts(run: BackupRun, *, full_wanted: bool) -> BackupReport:
     for _ in range(1 + MAXIMUM_FRESH_STARTS):
         with open_data_fs(run.settings.datafs, run.clock) as source:
             verdict, tail = _judge(run, source, full_wanted=full_wanted)
+            if verdict.kind is not Kind.FULL:
+                # The data still refer to the blobs of the newest backup; a full looks at what they refer to now.
+                run.blobs.refuse_if_not_mounted(run.newest_record())
             if verdict.kind is Kind.NOTHING:
                 report = _nothing_to_do(run, source, verdict, tail)
             else:

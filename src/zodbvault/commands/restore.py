@@ -250,10 +250,13 @@ def _restore(
         with _untouched():
             blobs.check_before_writing(last_tid, is_known=record is not None)
         new = stack.enter_context(PartFile(target.resolved, ownership, part=target.restoring))
+        read = stack.enter_context(_readable(new))
         with _untouched():
-            checked = _write(repository, chain.lines, new, lambda oid, tid: referenced.add(oid + tid))
+            checked = _write(repository, chain.lines, new, read, lambda oid, tid: referenced.add(oid + tid))
         blobs.judge(checked, referenced, accept_missing=accept_missing_blobs)
-        index = stack.enter_context(_index(repository, chain.timestamp, target, new, ownership))
+        stored_index = repository.location / (chain.timestamp + INDEX_SUFFIX)
+        placed_index = Path(f"{target.configured}.index")
+        index = stack.enter_context(copied_index(stored_index, placed_index, ownership, read, checked.end))
         if had_database:
             blobs.add()
             _swap(target, new, index)
@@ -299,49 +302,42 @@ def _ownership(target: Target, stored: Path) -> Ownership:
 
 
 def _write(
-    repository: Repository, lines: tuple[Line, ...], new: PartFile, on_blob: Callable[[bytes, bytes], None]
+    repository: Repository,
+    lines: tuple[Line, ...],
+    new: PartFile,
+    read: Callable[[int, int], bytes],
+    on_blob: Callable[[bytes, bytes], None],
 ) -> CheckedRange:
-    """Write the joined bytes of the chain, checking the md5 of each line and every transaction on the way."""
-    descriptor = os.open(new.part, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        checker = RestoredBytes(lines[-1].end, lambda offset, length: os.pread(descriptor, length, offset), on_blob)
-        for line in lines:
-            with contextlib.closing(BackgroundHash("md5")) as digest:
-                path = repository.location / line.file.name
-                for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
-                    new.file.write(block)
-                    digest.update(block)
-                    checker.feed(block)
-                found = digest.hexdigest()
-            if found != line.md5:
-                raise DamagedBackup(
-                    f"holds md5 {found}, written was {line.md5}",
-                    path=path,
-                    hint="Data.fs was not touched. Choose an earlier date.",
-                )
-        checked = checker.finish()
-        new.finish()
-    finally:
-        os.close(descriptor)
+    """Write the joined bytes of the chain, checking the md5 of each line and every transaction on the way.
+
+    read: gives back what was written, by offset and length.
+    """
+    checker = RestoredBytes(lines[-1].end, read, on_blob)
+    for line in lines:
+        with contextlib.closing(BackgroundHash("md5")) as digest:
+            path = repository.location / line.file.name
+            for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
+                new.file.write(block)
+                digest.update(block)
+                checker.feed(block)
+            found = digest.hexdigest()
+        if found != line.md5:
+            raise DamagedBackup(
+                f"holds md5 {found}, written was {line.md5}",
+                path=path,
+                hint="Data.fs was not touched. Choose an earlier date.",
+            )
+    checked = checker.finish()
+    new.finish()
     return checked
 
 
 @contextlib.contextmanager
-def _index(
-    repository: Repository, timestamp: str, target: Target, new: PartFile, ownership: Ownership
-) -> Iterator[PartFile | None]:
-    """The index of the full, to be placed after the swap, if it belongs to the restored bytes."""
-    descriptor = os.open(new.part, os.O_RDONLY | os.O_CLOEXEC)
+def _readable(new: PartFile) -> Iterator[Callable[[int, int], bytes]]:
+    """Reads bytes of the new file, by offset and length, also when its mode would not let us open it."""
+    descriptor = os.dup(new.file.fileno())
     try:
-        end = os.fstat(descriptor).st_size
-        with copied_index(
-            repository.location / (timestamp + INDEX_SUFFIX),
-            Path(f"{target.configured}.index"),
-            ownership,
-            lambda offset, length: os.pread(descriptor, length, offset),
-            end,
-        ) as part:
-            yield part
+        yield lambda offset, length: os.pread(descriptor, length, offset)
     finally:
         os.close(descriptor)
 

@@ -48,6 +48,11 @@ class BackupRun(NamedTuple):
         """The newest chain: the one that an incremental continues."""
         return self.repository.chains[-1] if self.repository.chains else None
 
+    def newest_record(self) -> Record | None:
+        """The record of the newest backup, where there is one."""
+        chain = self.chain
+        return self.repository.record_of(chain.newest) if chain is not None and chain.lines else None
+
 
 def warn_of_state(run: BackupRun, record: Record) -> None:
     """Say what an administrator has to know about a backup that is good."""

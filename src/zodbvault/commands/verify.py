@@ -21,7 +21,8 @@ from zodbvault.commands.choosing import (
     measured_chain,
 )
 from zodbvault.commands.places import usual_places
-from zodbvault.commands.verify_blobs import missing_from_state, verify_chains_blobs
+from zodbvault.commands.summary import plural
+from zodbvault.commands.verify_blobs import lacks_blob_state, missing_from_state, verify_chains_blobs
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
 from zodbvault.io.gzip_members import read_blocks
@@ -80,8 +81,9 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
     if settings.backup_blobs:
         readable = [choice for choice in choices if choice.chain.lines]
         findings += [Finding(*each) for each in verify_chains_blobs(repository, readable, scratch)]
-    chains = tuple(choice.chain for choice in choices)
-    return _report(_still_there(repository, chains, findings), findings, deep=deep)
+    chains = _still_there(repository, tuple(choice.chain for choice in choices), findings)
+    without_blobs = {choice.chain.timestamp for choice in choices if settings.backup_blobs and lacks_blob_state(choice)}
+    return _report(chains, findings, without_blobs, deep=deep)
 
 
 def _every_choice(settings: Settings, repository: Repository, findings: list[Finding]) -> tuple[Choice, ...]:
@@ -242,19 +244,26 @@ def _stamps(chain: Chain) -> set[str]:
     return {chain.timestamp, *(line.timestamp for line in chain.lines)}
 
 
-def _report(chains: tuple[Chain, ...], findings: list[Finding], *, deep: bool) -> VerifyReport:
-    """A line for each chain, and one for each thing that is wrong, with what it means."""
-    lines = []
+def _report(chains: tuple[Chain, ...], findings: list[Finding], without_blobs: set[str], *, deep: bool) -> VerifyReport:
+    """A line for each chain, and one for each thing that is wrong, with what it means.
+
+    without_blobs: timestamps of the chains whose data may be good, but which nobody knows the blobs of.
+    """
+    lines: list[str] = []
+    good = True
     for chain in chains:
         stamps = _stamps(chain)
         wrong = [finding for finding in findings if finding.timestamp in stamps]
-        number = len(chain.lines)
-        verdict = "DAMAGED" if wrong else "good"
+        is_without_blobs = chain.timestamp in without_blobs and not wrong
+        verdict = "DAMAGED" if wrong else "NO BLOBS" if is_without_blobs else "good"
         what = "unpacked and followed" if deep else "checked"
-        lines.append(f"{chain.timestamp}: {number} backup{'' if number == 1 else 's'} {what}: {verdict}")
+        lines.append(f"{chain.timestamp}: {plural(len(chain.lines), 'backup')} {what}: {verdict}")
         lines += [f"  {finding.timestamp}: {finding.what}" for finding in wrong]
         if wrong:
             first = min(finding.timestamp for finding in wrong)
             whole = [line.timestamp for line in chain.lines if line.timestamp < first]
             lines.append(f"  Newest date of this chain that still restores: {whole[-1] if whole else 'none'}")
-    return VerifyReport(tuple(lines), good=not findings)
+        if is_without_blobs:
+            lines.append("  The data are good; no blobs were backed up with them: it restores where these are there.")
+        good = good and verdict == "good"
+    return VerifyReport(tuple(lines), good=good)

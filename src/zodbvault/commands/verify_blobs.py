@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 
+def lacks_blob_state(choice: Choice) -> bool:
+    """Whether nothing tells which blobs belong to the state: it restores only where they are there already."""
+    return choice.blobs is None or not choice.blobs.is_exact
+
+
 def verify_chains_blobs(repository: Repository, choices: Sequence[Choice], scratch: Path) -> list[tuple[str, str]]:
     """What is wrong with the blob states of some chains: pairs of a backup's timestamp and a text.
 
@@ -39,10 +44,7 @@ def verify_chains_blobs(repository: Repository, choices: Sequence[Choice], scrat
     states: list[Choice] = []
     for choice in choices:
         wrong = _verify_manifests(repository, choice.chain)
-        if choice.blobs is None or not choice.blobs.is_exact:
-            what = "has no blob state: it restores only where the blobs are there"
-            wrong.append((choice.chain.newest.timestamp, what))
-        elif not wrong:
+        if not lacks_blob_state(choice) and not wrong:
             states.append(choice)
         findings += wrong
     with Pool(repository.blob_location) as pool:

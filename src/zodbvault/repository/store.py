@@ -172,6 +172,8 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
         )
     if with_blobs and record.blobs is not None:
         manifests = sum(manifest_sizes(repository, [line.timestamp for line in chain.lines[:number]]))
+        if not manifests and record.chain_manifest_size:
+            return "its blob manifests are missing"
         if manifests != record.chain_manifest_size:
             return f"its blob manifests have {manifests} bytes where {record.chain_manifest_size} were written"
     return None

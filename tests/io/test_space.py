@@ -53,3 +53,11 @@ def test_a_file_system_that_does_not_say_is_believed_to_have_space(
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=0, f_frsize=4096, f_blocks=0))
     assert free_bytes(tmp_path) == UNKNOWN
     require_space(tmp_path, 1 << 50, "for Data.fs")
+
+
+def test_two_places_share_space_when_they_are_in_one_file_system(tmp_path: Path) -> None:
+    from zodbvault.io.space import share_space
+
+    assert share_space(tmp_path / "not" / "there", tmp_path)
+    if os.stat("/dev/shm").st_dev != os.stat(tmp_path).st_dev:
+        assert not share_space(tmp_path, "/dev/shm/not-there")

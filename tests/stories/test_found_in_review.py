@@ -497,3 +497,33 @@ def test_a_blobstorage_that_is_not_mounted_is_refused_when_a_full_is_due_too(sit
     for full in (False, True):
         with pytest.raises(ZodbvaultError, match="is empty"):
             site.backup(full=full)
+
+
+# Space
+
+
+def test_a_restore_counts_data_and_blobs_on_one_disk_together(site: Site, monkeypatch: Any) -> None:
+    site.commit_blobs(2, size=50_000)
+    site.commit_pages(50)
+    _, state = site.backed_up()
+    site.close()
+    shutil.rmtree(site.settings.blob_storage)
+    blobs = sum(len(content) for content in state.blobs.values())
+    from zodbvault.io import space
+
+    # Room for each of them, and not for both.
+    monkeypatch.setattr(space, "free_bytes", lambda path: max(len(state.data), blobs) + 100)
+    with pytest.raises(NotEnoughSpace, match=r"and the new Data\.fs"):
+        site.restore()
+    assert site.datafs.read_bytes() == state.data
+
+
+def test_the_first_copy_of_all_blobs_is_refused_where_it_would_fill_the_disk(site: Site, monkeypatch: Any) -> None:
+    site.commit_blobs(2, size=500_000)
+    from zodbvault.io import space
+
+    needed = sum(len(content) for content in site.blobs.values())
+    monkeypatch.setattr(space, "free_bytes", lambda path: needed - 1)
+    with pytest.raises(NotEnoughSpace, match="first copy of all blobs"):
+        site.backup()
+    assert not site.timestamps()

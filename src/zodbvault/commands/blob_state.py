@@ -242,6 +242,8 @@ class BlobBackup:
         from zodbvault.blobs.pool import backup_complete
 
         newest = self._newest_state(repository)
+        if newest is None:
+            self._require_space_for_all()
         if chain is not None:
             self._add_blobs_of_chain(repository, chain, met)
         with self._part(stamp + COMPLETE_MANIFEST_SUFFIX) as part, contextlib.ExitStack() as stack:
@@ -250,6 +252,19 @@ class BlobBackup:
             summary = outcome.summary
             record = blob_record(outcome, total=summary.blobs, total_size=summary.bytes)
             yield self._result(part, record, outcome, depends_on_source=True)
+
+    def _require_space_for_all(self) -> None:
+        """Refuse the first copy of all blobs where it would fill the disk. Where a killed run left some, it goes on."""
+        assert self._source is not None
+        from zodbvault.blobs.source import BlobWalk
+        from zodbvault.io.space import require_space
+
+        if not self._pool.walk().is_empty():
+            return
+        walk = BlobWalk(str(self._source.root), self._source.layout, self._pool.scratch)
+        with contextlib.closing(walk.blobs()) as blobs:
+            needed = sum(size for _, size in blobs)
+        require_space(self._location, needed, "for the first copy of all blobs")
 
     def _add_blobs_of_chain(self, repository: Repository, chain: Chain, met: SortedKeys) -> None:
         """Count the blobs of an earlier state of `chain` as referred to: without a pack between, they still are.

@@ -27,7 +27,7 @@ from zodbvault.io.durable import Ownership, PartFile, make_folder, remove_durabl
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import BackgroundHash
 from zodbvault.io.locks import Locked, LockFile
-from zodbvault.io.space import require_space
+from zodbvault.io.space import require_space, share_space
 from zodbvault.repository.chains import newest_timestamp, newest_within
 from zodbvault.repository.names import INDEX_SUFFIX
 from zodbvault.repository.store import Repository, list_files, read_repository, size_of
@@ -248,7 +248,9 @@ def _restore(
         )
         last_tid = bytes.fromhex(record.last_tid) if record is not None and record.last_tid is not None else None
         with _untouched():
-            blobs.check_before_writing(last_tid, is_known=record is not None)
+            is_same_disk = settings.blob_storage is not None and share_space(settings.blob_storage, target.resolved)
+            also_needed = chain.newest.end if is_same_disk else 0
+            blobs.check_before_writing(last_tid, is_known=record is not None, also_needed=also_needed)
         new = stack.enter_context(PartFile(target.resolved, ownership, part=target.restoring))
         read = stack.enter_context(_readable(new))
         with _untouched():

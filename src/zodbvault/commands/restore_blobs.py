@@ -89,10 +89,11 @@ class BlobRestore:
             finally:
                 blobs._forget_plan()
 
-    def check_before_writing(self, last_tid: bytes | None, *, is_known: bool) -> None:
+    def check_before_writing(self, last_tid: bytes | None, *, is_known: bool, also_needed: int = 0) -> None:
         """See that the manifests are whole, the pool has what will be needed, and there is space for it.
 
-        last_tid: of the data, where it is known already (is_known). Raises ZodbvaultError with nothing changed.
+        last_tid: of the data, where it is known already (is_known). also_needed: bytes that will be written in the
+        same file system before the blobs. Raises ZodbvaultError with nothing changed.
         """
         if self._pool is None or self._target is None:
             return
@@ -103,7 +104,9 @@ class BlobRestore:
         with contextlib.closing(self._entries()) as entries:
             plan = plan_restore(entries, self._pool, self._target, self._scratch, checksum=self._checksum)
         self._plan = plan
-        require_space(self._target.folder, plan.bytes, f"for {plural(plan.blobs, 'blob')} that the site lacks")
+        with_data = " and the new Data.fs" if also_needed else ""
+        what_for = f"for {plural(plan.blobs, 'blob')} that the site lacks{with_data}"
+        require_space(self._target.folder, plan.bytes + also_needed, what_for)
 
     def judge(self, checked: CheckedRange, referenced: Iterable[bytes], *, accept_missing: bool) -> None:
         """Decide whether data and blobs fit together. Nothing of the site has been changed yet.

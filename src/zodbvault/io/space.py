@@ -19,19 +19,27 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
 
     Raises ZodbvaultError where even that cannot be looked at.
     """
+    try:
+        status = os.statvfs(_nearest(path))
+    except OSError as error:
+        raise ZodbvaultError(f"its free space cannot be found out: {reason_of(error)}", path=path) from error
+    return status.f_bavail * status.f_frsize if status.f_blocks else UNKNOWN
+
+
+def share_space(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two places are, or would be, in the same file system, so that their needs add up."""
+    try:
+        return os.stat(_nearest(one)).st_dev == os.stat(_nearest(other)).st_dev
+    except OSError as error:
+        raise ZodbvaultError(f"its file system cannot be found out: {reason_of(error)}", path=one) from error
+
+
+def _nearest(path: str | os.PathLike[str]) -> str:
+    """`path`, or its nearest parent that exists."""
     place = os.path.abspath(path)
-    while True:
-        try:
-            status = os.statvfs(place)
-        except (FileNotFoundError, NotADirectoryError) as error:  # noqa: PERF203 - a handful of rounds
-            parent = os.path.dirname(place)
-            if parent == place:
-                raise ZodbvaultError("its free space cannot be found out: no such folder", path=path) from error
-            place = parent
-        except OSError as error:
-            raise ZodbvaultError(f"its free space cannot be found out: {reason_of(error)}", path=path) from error
-        else:
-            return status.f_bavail * status.f_frsize if status.f_blocks else UNKNOWN
+    while not os.path.exists(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
+    return place
 
 
 def require_space(path: str | os.PathLike[str], needed: int, what_for: str) -> None:

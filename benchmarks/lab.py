@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.environments import FOLDER, OURS, ROOT, THEIRS, make_buildout
@@ -17,7 +18,9 @@ from benchmarks.measure import Run, Runs, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+
+SPARE_MEMORY = 2 << 30
+"""Left to the programs that are measured, and to everything else on the machine."""
 
 FULL, INCREMENTAL, NOTHING = "full", "incremental", "nothing"
 
@@ -189,20 +192,24 @@ class Lab:
             site.make(self.scale)
         return self.sites[name, where]
 
+    def holds(self, name: str, where: str) -> bool:
+        """Whether that site is there already."""
+        return (name, where) in self.sites
+
     def drop_sites(self) -> None:
         """Remove what was generated: only one site fits at a time."""
         for site in self.sites.values():
             site.remove()
         self.sites.clear()
 
-    def place_for(self, name: str) -> str:
-        """memory, or the disk for a site that is too large, with its backups and what is restored, for that."""
+    def fits_in_memory(self, name: str, *, sides: int) -> bool:
+        """Whether a site has room there, with the backups of one or both sides and what they restore."""
         plan = PLANS[name].scaled(self.scale)
+        # Folders and files take some memory of their own, and content whole pages.
         blobs = plan.blobs * (3_000 + max(plan.blob_bytes // max(plan.blobs, 1), 4096))
-        free = os.statvfs(self.memory)
-        if 4 * plan.size + 3.2 * blobs + (1 << 30) < free.f_bavail * free.f_frsize:
-            return "memory"
-        return "disk"
+        needed = (1 + 2.7 * sides) * plan.size + (1 + 2.2 * sides) * blobs
+        folder = os.statvfs(self.memory)
+        return needed < min(folder.f_bavail * folder.f_frsize, _available_memory() - SPARE_MEMORY)
 
 
 @dataclass
@@ -240,6 +247,12 @@ def alternate(
         for name in others:
             found[name].runs.append(measure(site.sides[name]))
     return found
+
+
+def _available_memory() -> int:
+    """Bytes that processes and files in memory can still have."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
 
 
 def python_of(side: str) -> str:

@@ -28,14 +28,16 @@ def main() -> None:
         for side, color, offset in (("theirs", THEIRS, HEIGHT / 2), ("ours", OURS, -HEIGHT / 2)):
             seconds = row["runs"][side]["seconds"]
             axes.barh(place + offset, seconds, HEIGHT, color=color, label=None if place else side)
-            text = _seconds(seconds) + (f"   {row['ratio']:.0f} times faster" if side == "ours" else "")
+            text = _seconds(seconds) + (f"   {row['ratio']:.1f} times faster" if side == "ours" else "")
             axes.text(seconds * 1.06, place + offset, text, va="center", fontsize=8)
     axes.set_yticks(range(len(compared)), [row["title"] for row in reversed(compared)], fontsize=9)
     axes.set_xscale("log")
     axes.set_xlabel("seconds, logarithmic: shorter is better")
-    axes.set_xlim(right=max(run["seconds"] for row in compared for run in row["runs"].values()) * 4)
+    every = [row["runs"][side]["seconds"] for row in compared for side in ("ours", "theirs")]
+    axes.set_xlim(min(every) / 3, max(every) * 4)
     handles, _ = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], ["zodbvault", "collective.recipe.backup 6.0.0"], loc="lower right", fontsize=9)
+    names = ["zodbvault", "collective.recipe.backup 6.0.0"]
+    axes.legend(handles[::-1], names, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=9, frameon=False)
     for edge in ("top", "right"):
         axes.spines[edge].set_visible(False)
     figure.tight_layout()

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ PLACES = ("memory", "disk")
 def main() -> int:
     """Measure; 0 when every row could be measured, whatever it has shown."""
     options = _options()
+    # Whoever ends this run gets the memory back that its files take.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     make_environment(OURS, options.project)
     make_environment(THEIRS)
     results = _results(options.output, options.size)
@@ -47,9 +50,8 @@ def main() -> int:
         lab = Lab(SCALES[options.size], repeats, memory, disk)
         for place in options.where:
             for row in options.rows:
-                where = lab.place_for(row.data) if _is_growth(row) else place
-                if where == "memory" or not _is_growth(row) or place == options.where[-1]:
-                    failed |= not _measure(lab, row, where, results, options)
+                if _is_to_be_measured(lab, row, place, options.where):
+                    failed |= not _measure(lab, row, place, results, options)
         lab.drop_sites()
     print(table(results))
     print(f"\nResults: {options.output}")
@@ -86,6 +88,17 @@ def _options() -> argparse.Namespace:
         # The growth of cost says something about large sites only.
         options.rows = [row for row in ROWS if options.size == "full" or not _is_growth(row)]
     return options
+
+
+def _is_to_be_measured(lab: Lab, row: Row, place: str, places: list[str]) -> bool:
+    """Everything in all places that are asked for; growth once, in memory if it can be."""
+    if place == "memory":
+        fits = lab.fits_in_memory(row.data, sides=1 if _is_growth(row) else 2)
+        if not fits and not lab.holds(row.data, place):
+            print(f"{row.title}: {row.data} is too large for {lab.memory}; on the disk only.", file=sys.stderr)
+            return False
+        return True
+    return not _is_growth(row) or places == ["disk"] or not lab.fits_in_memory(row.data, sides=1)
 
 
 def _is_growth(row: Row) -> bool:

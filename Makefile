@@ -47,7 +47,7 @@ types: $(MADE) ## check the types of src
 
 .PHONY: imports
 imports: $(MADE) ## check that imports go one way
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 .PHONY: docs
 docs: $(MADE) ## write docs/options.rst anew from the table of options

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.environments import FOLDER, OURS, ROOT, THEIRS, make_buildout
 from benchmarks.generate import PLANS, Plan, blob_path
-from benchmarks.measure import Run, Runs, run
+from benchmarks.measure import CommandFailed, Run, Runs, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -277,5 +277,15 @@ def describe(site: Site) -> dict[str, int]:
 
 
 def _python(*arguments: str) -> None:
-    """Run our own Python here: what it needs of memory must not be this process's, which is the measure's floor."""
-    subprocess.run([sys.executable, *arguments], check=True, cwd=ROOT)
+    """Work on a site in another process: what it needs of memory must not be this one's, the floor of what is seen."""
+    # That environment has ZODB, since zodbvault depends on it.
+    finished = subprocess.run(
+        [python_of(OURS), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        raise CommandFailed(f"{' '.join(arguments)}\n{finished.stdout}")

@@ -18,7 +18,6 @@ from zodbvault.repository.names import (
     DataFile,
     data_file,
     is_our_part,
-    is_timestamp,
     split_name,
 )
 
@@ -79,9 +78,3 @@ def test_what_we_write_is_ours_while_it_is_a_part(name: str) -> None:
 )
 def test_other_peoples_part_files_are_not_ours(name: str) -> None:
     assert not is_our_part(name)
-
-
-def test_a_timestamp_has_one_form() -> None:
-    assert is_timestamp(STAMP)
-    assert not is_timestamp(STAMP[:-3])
-    assert not is_timestamp(STAMP + "\n")

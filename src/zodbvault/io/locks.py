@@ -57,7 +57,6 @@ class LockFile:
     since: for our own locks: when the run began, for the message that another run prints (which is then AlreadyRunning,
     otherwise Locked).
     nofollow: refuse a symlink (for folders of ours); FileStorage's lock may be anything.
-    write_content: False leaves the content as it is.
     ownership: given to a lock file that is made.
     """
 
@@ -67,20 +66,13 @@ class LockFile:
         *,
         since: str | None = None,
         nofollow: bool = True,
-        write_content: bool = True,
         ownership: Ownership | None = None,
     ) -> None:
         self.path = path
         self._since = since
         self._nofollow = nofollow
-        self._write_content = write_content
         self._ownership = ownership
         self._fd: int | None = None
-
-    @property
-    def is_held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._fd is not None
 
     def acquire(self) -> None:
         """Take the lock or raise at once: AlreadyRunning or Locked when another holds it, else ZodbvaultError."""
@@ -91,8 +83,7 @@ class LockFile:
             reason = "it is a symbolic link" if error.errno == errno.ELOOP else reason_of(error)
             raise ZodbvaultError(f"the lock cannot be taken: {reason}", path=self.path) from error
         self._fd = fd
-        if self._write_content:
-            self._say_who(fd)
+        self._say_who(fd)
 
     def release(self) -> None:
         """Give the lock back; the file stays. Nothing happens when it is not held."""

@@ -58,11 +58,6 @@ def data_file(name: str) -> DataFile | None:
     return DataFile(name, timestamp, is_full=not suffix.startswith(".delta"), is_compressed=suffix.endswith("z"))
 
 
-def is_timestamp(text: str) -> bool:
-    """Whether `text` has the form of a backup's timestamp, `YYYY-MM-DD-HH-MM-SS`."""
-    return _TIMESTAMP.match(text) is not None
-
-
 def is_our_part(name: str) -> bool:
     """Whether `name` is a file that was still being written: the name of a repository file with `.part` behind it."""
     if not name.endswith(PART_SUFFIX):

@@ -279,13 +279,7 @@ def describe(site: Site) -> dict[str, int]:
 def _python(*arguments: str) -> None:
     """Work on a site in another process: what it needs of memory must not be this one's, the floor of what is seen."""
     # That environment has ZODB, since zodbvault depends on it.
-    finished = subprocess.run(
-        [python_of(OURS), *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    command = [python_of(OURS), *arguments]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
-        raise CommandFailed(f"{' '.join(arguments)}\n{finished.stdout}")
+        raise CommandFailed(f"{' '.join(arguments)}\n{finished.stdout}{finished.stderr}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.errors import ZodbvaultError, reason_of
 
 from .ahead import pieces_of, worked_ahead
+from .folder import BlobFolder
 from .layouts import (
     BUSHY,
     KEY_SIZE,
@@ -26,7 +27,6 @@ from .layouts import (
     byte_of_bushy_folder,
     lawn_path,
     oid_of_lawn_folder,
-    read_layout,
     tid_of_file,
 )
 from .spill import SortedRecords
@@ -46,25 +46,14 @@ _VANISHED = (b"", 0)
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 
-class SourceBlobs:
-    """The blobstorage at the configured `folder`, which may be a symlink to the real one.
+class SourceBlobs(BlobFolder):
+    """The blobstorage with its blobs.
 
     `strange` counts what a walk skipped: files and folders that are not ZODB's, symlinks, whatever is no regular file.
-    Raises ZodbvaultError when the folder is missing or unreadable, or is the cache of a ZEO client.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            self.root = folder.resolve(strict=True)
-            os.scandir(self.root).close()
-        except OSError as error:
-            raise ZodbvaultError(
-                f"the blob storage cannot be read: {reason_of(error)}",
-                path=folder,
-                hint="Is the disk mounted, and is blob_storage right?",
-            ) from error
-        self.layout: Layout = read_layout(self.root)
+        super().__init__(folder)
         self.strange = 0
 
     def walk(self, scratch: Path) -> Generator[tuple[bytes, int], None, None]:
@@ -86,10 +75,6 @@ class SourceBlobs:
                 self.strange,
                 walker.strange_example,
             )
-
-    def is_empty(self) -> bool:
-        """Whether there is not one blob. Reads no further than to the first."""
-        return BlobWalk(str(self.root), self.layout, self.root).is_empty()
 
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`, or None when it is gone.

@@ -6,10 +6,12 @@ Brings together what the backup of Data.fs knows (which blobs its records name, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.blobs.folder import BlobFolder
 from zodbvault.blobs.state import blob_state
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.names import (
@@ -74,13 +76,13 @@ _NO_BLOBS = BlobResult(None, None, depends_on_source=False)
 class BlobBackup:
     """The blobs of one site and the pool that they are backed up into; inactive for a site without blobs.
 
-    The pool is opened when it is needed: a backup without changes looks at none.
+    The pool is opened, and the blobs are looked at, when that is needed: a backup without changes does neither.
     """
 
-    def __init__(self, location: Path, ownership: Ownership, source: SourceBlobs | None) -> None:
+    def __init__(self, location: Path, ownership: Ownership, folder: BlobFolder | None) -> None:
         self._location = location
         self._ownership = ownership
-        self._source = source
+        self._folder = folder
         self._opened = contextlib.ExitStack()
         self._pool_in_use: Pool | None = None
 
@@ -91,16 +93,22 @@ class BlobBackup:
         if settings.blob_storage is None or places.blobs is None:
             yield cls(places.location, ownership, None)
             return
-        from zodbvault.blobs.source import SourceBlobs
-
-        blobs = cls(places.blobs, ownership, SourceBlobs(settings.blob_storage))
+        blobs = cls(places.blobs, ownership, BlobFolder(settings.blob_storage))
         with blobs._opened:
             yield blobs
 
     @property
     def enabled(self) -> bool:
         """Whether the site's blobs are backed up."""
-        return self._source is not None
+        return self._folder is not None
+
+    @functools.cached_property
+    def _source(self) -> SourceBlobs:
+        """The site's blobs."""
+        from zodbvault.blobs.source import SourceBlobs
+
+        assert self._folder is not None
+        return SourceBlobs(self._folder.folder)
 
     @property
     def _pool(self) -> Pool:
@@ -148,13 +156,13 @@ class BlobBackup:
 
     def refuse_if_not_mounted(self, newest: Record | None) -> None:
         """Refuse an empty blobstorage where the newest backup has blobs: its disk is not mounted."""
-        if self._source is None or newest is None or newest.blobs is None or newest.blobs.total == 0:
+        if self._folder is None or newest is None or newest.blobs is None or newest.blobs.total == 0:
             return
-        if self._source.is_empty():
+        if self._folder.is_empty():
             raise ZodbvaultError(
                 f"the blob storage is empty, but the newest backup ({newest.timestamp}) has "
                 f"{newest.blobs.total:,} blobs",
-                path=self._source.folder,
+                path=self._folder.folder,
                 hint="Is its disk mounted? If it is empty on purpose, move the old backups away first.",
             )
 
@@ -163,14 +171,14 @@ class BlobBackup:
         state = blob_state([line.timestamp for line in chain.lines], repository.blob_names)
         if state is None:
             return False
-        assert self._source is not None
+        assert self._folder is not None
         record = repository.record_of(chain.newest)
         if record is not None:
             # A manifest that the record does not know of is one that a killed run was completing.
-            return record.blobs is not None and record.blobs.source_layout == self._source.layout
+            return record.blobs is not None and record.blobs.source_layout == self._folder.layout
         from zodbvault.blobs.manifest import manifest_layout
 
-        return manifest_layout(repository.path(state[0])) == self._source.layout
+        return manifest_layout(repository.path(state[0])) == self._folder.layout
 
     @contextlib.contextmanager
     def met_blobs(self) -> Iterator[SortedKeys]:
@@ -222,7 +230,6 @@ class BlobBackup:
     @contextlib.contextmanager
     def _change(self, stamp: str, repository: Repository, chain: Chain, met: SortedKeys) -> Iterator[BlobResult]:
         """The blobs that the new records name, and a delta manifest."""
-        assert self._source is not None
         from zodbvault.blobs.pool import backup_change
 
         before = repository.record_of(chain.newest)
@@ -238,7 +245,6 @@ class BlobBackup:
         self, stamp: str, repository: Repository, chain: Chain | None, met: SortedKeys, last_tid: bytes | None
     ) -> Iterator[BlobResult]:
         """Every blob of the site, and a complete manifest."""
-        assert self._source is not None
         from zodbvault.blobs.pool import backup_complete
 
         newest = self._newest_state(repository)
@@ -255,7 +261,6 @@ class BlobBackup:
 
     def _require_space_for_all(self) -> None:
         """Refuse the first copy of all blobs where it would fill the disk. Where a killed run left some, it goes on."""
-        assert self._source is not None
         from zodbvault.blobs.source import BlobWalk
         from zodbvault.io.space import require_space
 
@@ -307,7 +312,6 @@ class BlobBackup:
     def _result(
         self, part: PartFile, record: BlobRecord, outcome: BlobOutcome, *, depends_on_source: bool
     ) -> BlobResult:
-        assert self._source is not None
         missing = len(outcome.missing)
         return BlobResult(part, record, depends_on_source, missing, outcome.needed, self._source.folder)
 

@@ -253,8 +253,9 @@ def _restore(
             blobs.check_before_writing(last_tid, is_known=record is not None, also_needed=also_needed)
         new = stack.enter_context(PartFile(target.resolved, ownership, part=target.restoring))
         read = stack.enter_context(_readable(new))
+        on_blob = None if settings.blob_storage is None else lambda oid, tid: referenced.add(oid + tid)
         with _untouched():
-            checked = _write(repository, chain.lines, new, read, lambda oid, tid: referenced.add(oid + tid))
+            checked = _write(repository, chain.lines, new, read, on_blob)
         blobs.judge(checked, referenced, accept_missing=accept_missing_blobs)
         stored_index = repository.location / (chain.timestamp + INDEX_SUFFIX)
         placed_index = Path(f"{target.configured}.index")
@@ -308,7 +309,7 @@ def _write(
     lines: tuple[Line, ...],
     new: PartFile,
     read: Callable[[int, int], bytes],
-    on_blob: Callable[[bytes, bytes], None],
+    on_blob: Callable[[bytes, bytes], None] | None,
 ) -> CheckedRange:
     """Write the joined bytes of the chain, checking the md5 of each line and every transaction on the way.
 

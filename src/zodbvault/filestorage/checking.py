@@ -35,7 +35,8 @@ class CheckedRange:
 class RestoredBytes:
     """Takes the bytes of a database from its first one to the last, block by block, and checks that they add up.
 
-    end: how many bytes there are to be. on_blob(oid, tid): called for each blob record met, maybe twice.
+    end: how many bytes there are to be. on_blob(oid, tid): called for each blob record met, maybe twice; None where
+    nobody asks for blobs, and records are not looked at.
     read(offset, length): bytes that were fed before, for records that refer back (an undo); so a block has to be
     written before it is fed. Where there is nothing to read from, None: such records are then given to
     on_back_pointer(oid, tid), and `those_of_blobs` tells afterwards which of them are blobs'.
@@ -46,7 +47,7 @@ class RestoredBytes:
         self,
         end: int,
         read: Callable[[int, int], bytes] | None,
-        on_blob: Callable[[bytes, bytes], None],
+        on_blob: Callable[[bytes, bytes], None] | None,
         *,
         every_record: bool = False,
         on_back_pointer: Callable[[bytes, bytes], None] | None = None,
@@ -55,7 +56,11 @@ class RestoredBytes:
             raise DamagedDataFs(f"has {end} bytes: not a FileStorage")
         self._end = end
         self._walk = TransactionWalk(FIRST_TRANSACTION, end, NO_TID, NO_TID)
-        self._search = BlobSearch(self._walk, read, on_blob, every_record=every_record, on_back_pointer=on_back_pointer)
+        self._search = (
+            None
+            if on_blob is None
+            else BlobSearch(self._walk, read, on_blob, every_record=every_record, on_back_pointer=on_back_pointer)
+        )
         self._rest = b""
         self._offset = 0  # of the first byte of _rest, and of the block after it
 
@@ -73,7 +78,8 @@ class RestoredBytes:
         limit = self._walk.feed(buffer, self._offset)
         if self._walk.stopped:
             raise DamagedDataFs(f"is not whole at offset {self._walk.position}: {self._walk.stopped}")
-        limit = self._search.collect(buffer, self._offset, limit)
+        if self._search is not None:
+            limit = self._search.collect(buffer, self._offset, limit)
         self._rest = buffer[limit - self._offset :]
         self._offset = limit
 
@@ -92,7 +98,7 @@ class RestoredBytes:
             tail_tid=walk.tail_tid if walk.transactions else None,
             tail_header=walk.tail_header,
             transactions=walk.transactions,
-            encrypted=self._search.encrypted,
+            encrypted=self._search is not None and self._search.encrypted,
             went_back=walk.went_back,
         )
 

@@ -61,7 +61,7 @@ def copy_range(
     previous_tail: bytes | None,
     previous_greatest: bytes | None,
     writer: MemberWriter,
-    on_blob: Callable[[bytes, bytes], None],
+    on_blob: Callable[[bytes, bytes], None] | None,
     *,
     every_record: bool,
     clock: Clock,
@@ -70,21 +70,22 @@ def copy_range(
     """Copies from `start`, a transaction boundary or 0 for a full, to the end of the last committed transaction.
 
     previous_tail, previous_greatest: tid of the transaction that ends at `start`, and the greatest one up to there;
-    None where there is none. on_blob(oid, tid) is called for each blob record met, maybe twice; with `every_record` all
-    records are looked at, else the blocks are searched (same result, see blob_search). on_progress gets the number of
-    bytes copied so far. Finishes the writer.
+    None where there is none. on_blob(oid, tid) is called for each blob record met, maybe twice; None where nobody asks
+    for blobs, and records are not looked at. With `every_record` all records are looked at, else the blocks are
+    searched (same result, see blob_search). on_progress gets the number of bytes copied so far. Finishes the writer.
     Raises DamagedDataFs, naming the offset, when the file does not add up.
     """
     walk = TransactionWalk(
         max(start, FIRST_TRANSACTION), source.size(), previous_tail or NO_TID, previous_greatest or NO_TID
     )
-    search = BlobSearch(walk, source.read, on_blob, every_record=every_record)
+    search = None if on_blob is None else BlobSearch(walk, source.read, on_blob, every_record=every_record)
     try:
         offset = start
         while offset < walk.size and walk.stopped is None:
             buffer = writer.buffer()
             limit = _fill_and_follow(source, walk, buffer, offset, clock)
-            limit = search.collect(buffer, offset, limit)
+            if search is not None:
+                limit = search.collect(buffer, offset, limit)
             if limit > offset:
                 writer.write(buffer, limit - offset)
                 offset = limit
@@ -104,7 +105,7 @@ def copy_range(
         tail_tid=_none_for_no_tid(walk.tail_tid),
         tail_header=walk.tail_header,
         transactions=walk.transactions,
-        encrypted=search.encrypted,
+        encrypted=search is not None and search.encrypted,
         unfinished=walk.stopped,
         went_back=walk.went_back,
         stored=writer.finish(),

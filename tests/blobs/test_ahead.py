@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from zodbvault.blobs import ahead
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture(params=["quick", "slow"], autouse=True)
+def speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Slow work goes to threads after the first few pieces, for some time."""
+    monkeypatch.setattr(ahead, "_SLOW", -1 if request.param == "slow" else 1000)
+    monkeypatch.setattr(ahead, "_THEN_ON_THREADS", 30)
+    return str(request.param)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 100])
@@ -19,8 +28,17 @@ def test_results_come_in_the_order_of_the_pieces(count: int) -> None:
     assert list(worked_ahead(sum, pieces)) == [sum(piece) for piece in pieces]
 
 
-def test_one_piece_needs_no_thread() -> None:
-    assert list(worked_ahead(lambda _: threading.current_thread(), [1])) == [threading.main_thread()]
+def test_only_slow_work_goes_to_threads(speed: str) -> None:
+    main = threading.main_thread()
+    where = list(worked_ahead(lambda _: threading.current_thread(), range(100)))
+    assert where[:2] == [main] * 2
+    if speed == "quick":
+        assert set(where) == {main}
+    else:
+        # What is slow is looked at anew from time to time.
+        assert main not in where[2:32]
+        assert where[32:34] == [main] * 2
+        assert main not in where[34:64]
 
 
 def test_a_few_pieces_are_taken_ahead_and_no_more() -> None:

@@ -398,6 +398,13 @@ def test_a_full_disk_stops_the_backup_and_leaves_no_temporary_file(
 MANY = {key(number // 2, number): b"%d" % number for number in range(1, 400)}
 
 
+@pytest.fixture(params=["quick", "slow"])
+def speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the work is found to be slow, so that most of it goes to threads."""
+    monkeypatch.setattr("zodbvault.blobs.ahead._SLOW", -1 if request.param == "slow" else 1000)
+
+
+@pytest.mark.usefixtures("speed")
 def test_many_blobs_on_several_threads(place: Location) -> None:
     place.add(MANY)
     with no_descriptor_left():
@@ -413,6 +420,7 @@ def test_many_blobs_on_several_threads(place: Location) -> None:
     assert files_below(place.pool.scratch) == set()
 
 
+@pytest.mark.usefixtures("speed")
 @pytest.mark.parametrize("incremental", [True, False])
 def test_a_conflict_among_many_leaves_no_temporary_file(place: Location, incremental: bool) -> None:
     strange = key(40)

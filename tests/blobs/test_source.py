@@ -156,7 +156,12 @@ def test_a_walk_goes_on_when_a_pack_removes_folders(
     assert source.strange == 0
 
 
-def test_a_walk_of_many_folders_on_several_threads(tmp_path: Path, layout: str) -> None:
+@pytest.mark.parametrize("slow", [-1, 1000])
+def test_a_walk_of_many_folders_on_several_threads(
+    tmp_path: Path, layout: str, slow: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zodbvault.blobs.ahead._SLOW", slow)
+    monkeypatch.setattr("zodbvault.blobs.source._FOLDERS_AT_ONCE", 8)
     keys = sorted(key(oid * 100, 0x03E8000000000000 + tid) for oid in range(300) for tid in range(oid % 3))
     folder = storage(tmp_path / "blobs", layout, keys)
     for k in keys[::40]:

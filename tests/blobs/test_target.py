@@ -417,6 +417,13 @@ def test_a_folder_that_became_a_symlink_is_not_removed_from(tmp_path: Path, layo
     assert len(files_below(tmp_path / "moved")) == 1
 
 
+@pytest.fixture(params=["quick", "slow"])
+def speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the work is found to be slow, so that most of it goes to threads."""
+    monkeypatch.setattr("zodbvault.blobs.ahead._SLOW", -1 if request.param == "slow" else 1000)
+
+
+@pytest.mark.usefixtures("speed")
 def test_many_blobs_on_several_threads(tmp_path: Path, layout: Layout) -> None:
     many = {key(number // 2, number): b"%d" % number for number in range(1, 700)}
     wrong = dict.fromkeys(list(many)[::70], b"other content")
@@ -428,6 +435,7 @@ def test_many_blobs_on_several_threads(tmp_path: Path, layout: Layout) -> None:
     assert files_below(place.site) == {".layout", *(path_for(layout, k) for k in many)}
 
 
+@pytest.mark.usefixtures("speed")
 def test_damage_among_many_leaves_no_temporary_file(tmp_path: Path) -> None:
     many = {key(number): b"%d" % number for number in range(1, 400)}
     place = Place(tmp_path, "bushy", {})

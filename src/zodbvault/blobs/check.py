@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MOST_FINDINGS = 1000
 
 # Blobs that a thread reads before it hands over what it found.
-_READ_AT_ONCE = 16
+_READ_AT_ONCE = 8
 
 
 class Finding(NamedTuple):

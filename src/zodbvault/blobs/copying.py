@@ -101,6 +101,7 @@ def _blocks(fd: int) -> Iterator[bytes]:
     """The content from the file's beginning, wherever its position is. What is appended meanwhile may be left out."""
     size = os.fstat(fd).st_size
     offset = 0
-    while offset < size and (block := os.pread(fd, BLOCK_SIZE, offset)):
+    # No more is asked for than is there: memory for a whole block costs more than to read a small blob.
+    while offset < size and (block := os.pread(fd, min(BLOCK_SIZE, size - offset), offset)):
         yield block
         offset += len(block)

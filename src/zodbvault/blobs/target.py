@@ -50,7 +50,7 @@ _EXAMPLES = 3
 
 # Blobs that a thread looks at, or copies, before it hands over what it found.
 _LOOKED_AT_ONCE = 64
-_COPIED_AT_ONCE = 16
+_COPIED_AT_ONCE = 8
 
 
 class DamagedBlob(ZodbvaultError):

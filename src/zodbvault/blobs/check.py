@@ -9,16 +9,15 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.blobs.ahead import pieces_of, worked_ahead
+from zodbvault.blobs.copying import hash_blob
 from zodbvault.errors import ZodbvaultError, reason_of
-
-from .ahead import pieces_of, worked_ahead
-from .copying import hash_blob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .manifest import Entry
-    from .pool import Pool
+    from zodbvault.blobs.manifest import Entry
+    from zodbvault.blobs.pool import Pool
 
 # Of more than these a person learns nothing new; that there are more is the last finding.
 MOST_FINDINGS = 1000

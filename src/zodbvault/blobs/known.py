@@ -9,8 +9,8 @@ import logging
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from .manifest import PACKED_SIZE, DamagedManifest, pack_entry, read_manifest, unpack_entry
-from .spill import SortedRecords
+from zodbvault.blobs.manifest import PACKED_SIZE, DamagedManifest, pack_entry, read_manifest, unpack_entry
+from zodbvault.blobs.spill import SortedRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .manifest import Entry
+    from zodbvault.blobs.manifest import Entry
 
 logger = logging.getLogger(__name__)
 

@@ -23,11 +23,10 @@ import zlib
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, bushy_path, key_of_bushy
+from zodbvault.blobs.spill import SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.gzip_members import MemberWriter
-
-from .layouts import BUSHY, KEY_SIZE, LAWN, bushy_path, key_of_bushy
-from .spill import SortedRecords
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -36,9 +35,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from zodbvault.blobs.layouts import Layout
     from zodbvault.io.durable import PartFile
-
-    from .layouts import Layout
 
 FORMAT_VERSION = 1
 

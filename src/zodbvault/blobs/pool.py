@@ -15,16 +15,23 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.blobs.ahead import pieces_of, worked_ahead
+from zodbvault.blobs.copying import SharedBatch, copy_blob, hash_blob, remove_temporaries, temporary_name
+from zodbvault.blobs.known import KnownBlobs, readable
+from zodbvault.blobs.layouts import (
+    BUSHY,
+    LAYOUT_MARKER,
+    OID_SIZE,
+    POOL_FOLDER,
+    TEMPORARY_FOLDER,
+    bushy_path,
+    read_marker,
+)
+from zodbvault.blobs.manifest import PACKED_SIZE, DamagedManifest, Entry, ManifestWriter, pack_entry, read_manifest
+from zodbvault.blobs.source import BlobWalk, open_blob
+from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, ownership_of
-
-from .ahead import pieces_of, worked_ahead
-from .copying import SharedBatch, copy_blob, hash_blob, remove_temporaries, temporary_name
-from .known import KnownBlobs, readable
-from .layouts import BUSHY, LAYOUT_MARKER, OID_SIZE, POOL_FOLDER, TEMPORARY_FOLDER, bushy_path, read_marker
-from .manifest import PACKED_SIZE, DamagedManifest, Entry, ManifestWriter, pack_entry, read_manifest
-from .source import BlobWalk, open_blob
-from .spill import SortedKeys, SortedRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -33,10 +40,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from zodbvault.blobs.manifest import ManifestSummary
+    from zodbvault.blobs.source import SourceBlobs
     from zodbvault.io.durable import Ownership
-
-    from .manifest import ManifestSummary
-    from .source import SourceBlobs
 
 logger = logging.getLogger(__name__)
 

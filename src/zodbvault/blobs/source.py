@@ -13,11 +13,9 @@ import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.errors import ZodbvaultError, reason_of
-
-from .ahead import pieces_of, worked_ahead
-from .folder import BlobFolder
-from .layouts import (
+from zodbvault.blobs.ahead import pieces_of, worked_ahead
+from zodbvault.blobs.folder import BlobFolder
+from zodbvault.blobs.layouts import (
     BUSHY,
     KEY_SIZE,
     LAYOUT_MARKER,
@@ -29,13 +27,14 @@ from .layouts import (
     oid_of_lawn_folder,
     tid_of_file,
 )
-from .spill import SortedRecords
+from zodbvault.blobs.spill import SortedRecords
+from zodbvault.errors import ZodbvaultError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
-    from .layouts import Layout
+    from zodbvault.blobs.layouts import Layout
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,8 @@ import os
 from heapq import merge
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.layouts import KEY_SIZE
 from zodbvault.errors import ZodbvaultError, reason_of
-
-from .layouts import KEY_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -17,16 +17,24 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.ahead import pieces_of, worked_ahead
+from zodbvault.blobs.copying import SharedBatch, copy_blob, hash_blob, remove_temporaries, temporary_name
+from zodbvault.blobs.layouts import (
+    BUSHY,
+    LAWN,
+    LAYOUT_MARKER,
+    TEMPORARY_FOLDER,
+    key_for,
+    path_for,
+    read_layout,
+    read_marker,
+)
+from zodbvault.blobs.manifest import PACKED_SIZE, pack_entry, unpack_entry
+from zodbvault.blobs.pool import remove_empty_folders, without
+from zodbvault.blobs.source import BlobWalk, open_blob
+from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import FolderSyncs, Ownership, PartFile, SyncBatch, ownership_of
-
-from .ahead import pieces_of, worked_ahead
-from .copying import SharedBatch, copy_blob, hash_blob, remove_temporaries, temporary_name
-from .layouts import BUSHY, LAWN, LAYOUT_MARKER, TEMPORARY_FOLDER, key_for, path_for, read_layout, read_marker
-from .manifest import PACKED_SIZE, pack_entry, unpack_entry
-from .pool import remove_empty_folders, without
-from .source import BlobWalk, open_blob
-from .spill import SortedKeys, SortedRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -35,9 +43,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .layouts import Layout
-    from .manifest import Entry
-    from .pool import Pool
+    from zodbvault.blobs.layouts import Layout
+    from zodbvault.blobs.manifest import Entry
+    from zodbvault.blobs.pool import Pool
 
 logger = logging.getLogger(__name__)
 

@@ -45,29 +45,29 @@ POOL = "pool"
 
 
 class BlobResult(NamedTuple):
-    """What a backup has of blobs, ready to be published. Both are None for a site without blobs.
+    """What a backup has of blobs, ready to be published. All are None for a site without blobs.
 
-    depends_on_source: blobs may be missing from it when a pack swapped Data.fs meanwhile. missing, needed: of the blobs
-    that the copied data refer to, the number that nobody has, and their whole number.
+    depends_on_source: blobs may be missing from it when a pack swapped Data.fs meanwhile. outcome: of the copying;
+    source: the blobstorage.
     """
 
     manifest: PartFile | None
     record: BlobRecord | None
     depends_on_source: bool
-    missing: int = 0
-    needed: int = 0
+    outcome: BlobOutcome | None = None
     source: Path | None = None
 
     def judge_missing(self) -> None:
-        """Warn of blobs that the site has lost; refuse when they are so many that it is the wrong blobstorage."""
-        if self.missing > 10 and 2 * self.missing > self.needed:
-            assert self.record is not None
-            raise ZodbvaultError(
-                f"{self.missing:,} of {self.needed:,} blobs that Data.fs refers to are not there, "
-                f"such as {self.record.missing[-1]}",
-                path=self.source,
-                hint="Is blob_storage the right one, and is its disk mounted? Nothing was backed up.",
-            )
+        """Refuse a backup that lacks so many blobs that it is the wrong blobstorage."""
+        if self.outcome is None or not self.outcome.misses_most:
+            return
+        assert self.record is not None
+        raise ZodbvaultError(
+            f"{len(self.outcome.missing):,} of {self.outcome.needed:,} blobs that Data.fs refers to are not there, "
+            f"such as {self.record.missing[-1]}",
+            path=self.source,
+            hint="Is blob_storage the right one, and is its disk mounted? Nothing was backed up.",
+        )
 
 
 _NO_BLOBS = BlobResult(None, None, depends_on_source=False)
@@ -232,12 +232,17 @@ class BlobBackup:
         """The blobs that the new records name, and a delta manifest."""
         from zodbvault.blobs.pool import backup_change
 
-        before = repository.record_of(chain.newest)
+        newest = repository.record_of(chain.newest)
+        before = None if newest is None else newest.blobs
         with self._part(stamp + DELTA_MANIFEST_SUFFIX) as part:
-            outcome = backup_change(self._source, self._pool, part, met, self._manifests)
-            total, total_size = _totals(before, outcome)
-            lost = () if before is None or before.blobs is None else before.blobs.missing
-            record = blob_record(outcome, total=total, total_size=total_size, lost_before=lost)
+            total = 0 if before is None else before.total
+            outcome = backup_change(self._source, self._pool, part, met, self._manifests, previous_total=total)
+            record = blob_record(
+                outcome,
+                total=outcome.summary.total_blobs or 0,
+                total_size=outcome.summary.bytes + (0 if before is None else before.total_size),
+                lost_before=() if before is None else before.missing,
+            )
             yield self._result(part, record, outcome, depends_on_source=bool(outcome.missing))
 
     @contextlib.contextmanager
@@ -312,8 +317,7 @@ class BlobBackup:
     def _result(
         self, part: PartFile, record: BlobRecord, outcome: BlobOutcome, *, depends_on_source: bool
     ) -> BlobResult:
-        missing = len(outcome.missing)
-        return BlobResult(part, record, depends_on_source, missing, outcome.needed, self._source.folder)
+        return BlobResult(part, record, depends_on_source, outcome, self._source.folder)
 
 
 def manifests_in(location: Path) -> tuple[Path, ...]:
@@ -340,10 +344,3 @@ def blob_record(outcome: BlobOutcome, *, total: int, total_size: int, lost_befor
         total_size=total_size,
         missing=(*lost_before, *(bushy_path(key) for key in outcome.missing)),
     )
-
-
-def _totals(before: Record | None, outcome: BlobOutcome) -> tuple[int, int]:
-    """Number and bytes of the blobs of the state after a change."""
-    if before is None or before.blobs is None:
-        return outcome.summary.blobs, outcome.summary.bytes
-    return before.blobs.total + outcome.summary.blobs, before.blobs.total_size + outcome.summary.bytes

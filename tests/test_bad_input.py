@@ -185,38 +185,31 @@ def test_the_blob_location_of_another_repository(site: Site) -> None:
 def test_a_place_that_is_not_writable(site: Site, which: str) -> None:
     folder = Path(site.plain_options()[which])
     os.chmod(folder, 0o555)
-    with unprivileged(site) as prefix:
+    with unprivileged() as prefix:
         refused(site, "backup", code=1, says=folder.name, prefix=prefix)
 
 
 def test_a_database_that_is_not_readable(site: Site) -> None:
     os.chmod(site.datafs, 0)
-    with unprivileged(site) as prefix:
+    with unprivileged() as prefix:
         refused(site, "backup", code=1, says="Data.fs", prefix=prefix)
 
 
 def test_a_site_that_is_not_writable_is_not_restored(site: Site) -> None:
     os.chmod(site.datafs.parent, 0o555)
-    with unprivileged(site) as prefix:
+    with unprivileged() as prefix:
         refused(site, "restore", "-n", code=1, says="filestorage", prefix=prefix)
     os.chmod(site.datafs.parent, 0o755)
 
 
 @contextlib.contextmanager
-def unprivileged(site: Site) -> Iterator[tuple[str, ...]]:
+def unprivileged() -> Iterator[tuple[str, ...]]:
     """Run commands as somebody who is bound by the permissions of files, also where the tests run as root."""
     if os.geteuid() != 0:
         yield ()
         return
-    above = site.folder
-    while above != above.parent:
-        os.chmod(above, os.stat(above).st_mode | 0o011) if above.owner() == "root" and above != Path("/") else None
-        above = above.parent
-    for where, folders, files in os.walk(site.folder):
-        for name in (*folders, *files):
-            os.chown(os.path.join(where, name), 65534, 65534, follow_symlinks=False)
-    os.chown(site.folder, 65534, 65534)
-    yield ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    overriding = "-dac_override,-dac_read_search"
+    yield ("setpriv", f"--bounding-set={overriding}", f"--inh-caps={overriding}")
 
 
 # Dates

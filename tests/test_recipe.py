@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zc.buildout.buildout as zc_buildout
 
-zc_buildout = pytest.importorskip("zc.buildout.buildout")
-
-from zodbvault.recipe import Recipe, script_names, settings_source  # noqa: E402 - needs buildout
-from zodbvault.settings import settings_from_plain, settings_to_plain  # noqa: E402
+from zodbvault.recipe import Recipe, script_names, settings_source
+from zodbvault.settings import settings_from_plain, settings_to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

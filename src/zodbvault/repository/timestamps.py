@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zodbvault.errors import ZodbvaultError
 
 _FORMAT = "%Y-%m-%d-%H-%M-%S"
-_WHEN = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:-(\d\d)(?:-(\d\d)(?:-(\d\d))?)?)?\Z", re.ASCII)
+_WHEN = r"(\d{4})-(\d\d)-(\d\d)(?:-(\d\d)(?:-(\d\d)(?:-(\d\d))?)?)?\Z"
 
 
 class UnreadableDate(ZodbvaultError):
@@ -73,7 +73,7 @@ def parse_when(text: str) -> str:
     `YYYY-MM-DD`, or more of `YYYY-MM-DD-HH-MM-SS`, in UTC. A date alone is before its midnight's backups, because it
     is shorter than their timestamps. Raises UnreadableDate for anything else.
     """
-    match = _WHEN.match(text.strip())
+    match = re.match(_WHEN, text.strip(), re.ASCII)
     if match:
         numbers = [int(group) for group in match.groups() if group is not None]
         year, month, day, hour, minute, second = numbers + [0] * (6 - len(numbers))

@@ -6,6 +6,7 @@ of buildout: a backup that finds no change should take no longer than Python's o
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -104,6 +105,7 @@ def _report(error: ZodbvaultError) -> int:
 def _backup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.backup import backup
 
+    gc.enable()
     report = backup(settings, full=wanted.full, clock=clock)
     logger.info("%s", report.summary)
     return 0
@@ -112,6 +114,7 @@ def _backup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 def _snapshot(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.snapshot import snapshot
 
+    gc.enable()
     report = snapshot(settings, clock=clock)
     logger.info("%s", report.summary)
     return 0
@@ -130,6 +133,7 @@ def _snapshotrestore(settings: Settings, wanted: Arguments, clock: Clock) -> int
 def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.restore import restore
 
+    gc.enable()
     report = restore(
         settings,
         source=source,
@@ -146,6 +150,7 @@ def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clo
 def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.verify import verify
 
+    gc.enable()
     report = verify(settings, when=wanted.date, deep=wanted.deep)
     if not (wanted.quiet and report.good):
         write_lines(report.lines)
@@ -155,6 +160,7 @@ def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.list import list_backups
 
+    gc.enable()
     lines = list_backups(settings, when=wanted.date)
     if not wanted.quiet:
         write_lines(lines)

@@ -111,7 +111,7 @@ def _require_space(run: BackupRun, source: DataFs, verdict: Verdict) -> None:
 
 def _greatest_tid(run: BackupRun, tail: Tail | None) -> bytes | None:
     """The greatest tid of what is backed up already; the last one's where a record does not tell."""
-    record = None if run.chain is None else run.repository.record_of(run.chain.newest)
+    record = run.newest_record()
     if record is not None and record.last_tid is not None:
         return bytes.fromhex(record.last_tid)
     return None if tail is None else tail.tid

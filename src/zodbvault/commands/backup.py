@@ -197,7 +197,7 @@ def _nothing_to_do(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail 
     None when a pack replaced Data.fs meanwhile, so that blobs may be missing from it.
     """
     assert run.chain is not None
-    record = run.repository.record_of(run.chain.newest)
+    record = run.newest_record()
     if record is not None:
         warn_of_state(run, record)
     lacks_blobs = run.blobs.enabled and not run.blobs.has_state(run.repository, run.chain)

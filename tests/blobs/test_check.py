@@ -57,7 +57,7 @@ def test_a_blob_that_cannot_be_read_is_a_finding(pool: Pool, monkeypatch: pytest
     def failing(_: int) -> tuple[int, str]:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(check, "hash_blob", failing)
+    monkeypatch.setattr(check, "hash_blocks", failing)
     with no_descriptor_left():
         found = verify_blobs(entries({key(1): b"1"}), pool)
     assert [one.kind for one in found] == ["unreadable"]

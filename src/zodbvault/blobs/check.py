@@ -1,29 +1,24 @@
-"""Whether a pool holds what a state's manifests say: each blob, its size and, unless in a hurry, its content.
+"""Whether a container holds what a state's manifests say: each blob, its size and, unless in a hurry, its content.
 
 Reads only. Several blobs are read at the same time, in constant memory.
 """
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.blobs.ahead import pieces_of, worked_ahead
-from zodbvault.blobs.copying import hash_blob
+from zodbvault.blobs.copying import hash_blocks
 from zodbvault.errors import ZodbvaultError, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from zodbvault.blobs.containers import Blocks, Container
     from zodbvault.blobs.manifest import Entry
-    from zodbvault.blobs.pool import Pool
 
 # Of more than these a person learns nothing new; that there are more is the last finding.
 MOST_FINDINGS = 1000
-
-# Blobs that a thread reads before it hands over what it found.
-_READ_AT_ONCE = 8
 
 
 class Finding(NamedTuple):
@@ -37,75 +32,72 @@ class Finding(NamedTuple):
         return f"{self.path}: {self.text}"
 
 
-def verify_blobs(entries: Iterable[Entry], pool: Pool, quick: bool = False) -> list[Finding]:
-    """What is wrong with the blobs of a state, in the order of their keys; an empty list when nothing is.
+def verify_blobs(entries: Iterable[Entry], container: Container, quick: bool = False) -> list[Finding]:
+    """What is wrong with the blobs of a state, as far as one look may go; an empty list when nothing is.
 
     quick: names and sizes only. The list ends after MOST_FINDINGS, with one that says how many more there are. Raises
     what reading the entries raises (DamagedManifest).
     """
-    found: list[Finding] = []
-    more = 0
+    findings = _Findings()
 
-    def note(finding: Finding | None) -> None:
-        nonlocal more
-        if finding is None:
-            return
-        if len(found) < MOST_FINDINGS:
-            found.append(finding)
-        else:
-            more += 1
+    def in_their_size() -> Iterator[Entry]:
+        with closing(container.sizes(entries)) as held:
+            for entry, size in held:
+                if size == entry.size:
+                    yield entry
+                elif size is None:
+                    findings.note(
+                        Finding("missing", container.path_of(entry.key), f"is missing from {container.folder}")
+                    )
+                else:
+                    text = f"holds {size} bytes instead of {entry.size}"
+                    findings.note(Finding("size", container.path_of(entry.key), text))
 
     if quick:
-        for entry in entries:
-            note(_wrong_size(entry, pool))
+        for _ in in_their_size():
+            pass
     else:
 
-        def wrong(piece: list[Entry]) -> list[Finding | None]:
-            return [_wrong_content(entry, pool) for entry in piece]
+        def wrong(entry: Entry, blocks: Blocks) -> Finding | None:
+            return _wrong_content(entry, blocks, container)
 
-        with closing(worked_ahead(wrong, pieces_of(entries, _READ_AT_ONCE))) as pieces:
-            for piece in pieces:
-                for finding in piece:
-                    note(finding)
-    if more:
-        found.append(Finding("more", str(pool.folder), f"{more} more blobs are missing or damaged"))
-    return found
+        with closing(container.read(in_their_size(), wrong)) as results:
+            for _, finding in results:
+                if finding is not None:
+                    findings.note(finding)
+    return findings.all(container)
 
 
-def _wrong_size(entry: Entry, pool: Pool) -> Finding | None:
-    path = pool.path_of(entry.key)
+class _Findings:
+    """The findings of one verification, of which only so many are kept."""
+
+    def __init__(self) -> None:
+        self._found: list[Finding] = []
+        self._more = 0
+
+    def note(self, finding: Finding) -> None:
+        if len(self._found) < MOST_FINDINGS:
+            self._found.append(finding)
+        else:
+            self._more += 1
+
+    def all(self, container: Container) -> list[Finding]:
+        """What was noted, by path, and how much more there was."""
+        found = sorted(self._found, key=lambda finding: finding.path)
+        if self._more:
+            text = f"{self._more} more blobs are missing or damaged"
+            found.append(Finding("more", str(container.folder), text))
+        return found
+
+
+def _wrong_content(entry: Entry, blocks: Blocks, container: Container) -> Finding | None:
+    path = container.path_of(entry.key)
     try:
-        size = pool.size_of(entry.key)
-    except ZodbvaultError as error:
-        return Finding("unreadable", path, error.what)
-    if size is None:
-        return Finding("missing", path, "is missing from the pool of blobs")
-    if size != entry.size:
-        return _other_size(path, size, entry)
-    return None
-
-
-def _other_size(path: str, size: int, entry: Entry) -> Finding:
-    return Finding("size", path, f"holds {size} bytes instead of {entry.size}")
-
-
-def _wrong_content(entry: Entry, pool: Pool) -> Finding | None:
-    path = pool.path_of(entry.key)
-    try:
-        fd = pool.open(entry.key)
-        if fd is None:
-            return Finding("missing", path, "is missing from the pool of blobs")
-        try:
-            held = os.fstat(fd).st_size
-            if held != entry.size:
-                return _other_size(path, held, entry)
-            size, sha256 = hash_blob(fd)
-        finally:
-            os.close(fd)
+        size, sha256 = hash_blocks(blocks)
     except ZodbvaultError as error:
         return Finding("unreadable", path, error.what)
     except OSError as error:
         return Finding("unreadable", path, f"cannot be read: {reason_of(error)}")
-    if (size, sha256) != (entry.size, entry.sha256):
-        return Finding("sha256", path, f"has sha256 {sha256}, backed up was {entry.sha256}")
+    if size != entry.size or (entry.sha256 and sha256 != entry.sha256):
+        return Finding("sha256", path, f"has sha256 {sha256}, backed up was {entry.sha256 or 'another size'}")
     return None

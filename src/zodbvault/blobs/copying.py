@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zodbvault.io.durable import WholeFile, ownership_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from zodbvault.io.durable import Ownership, SyncBatch
 
@@ -63,8 +63,16 @@ class SharedBatch:
 def copy_blob(fd: int, temporary: str, ownership: Ownership | None, batch: SharedBatch) -> tuple[int, str]:
     """Copy all that the open file `fd` holds into the new file `temporary`; its size in bytes and its sha256.
 
-    ownership: None for that of `fd`. The copy is in the batch to be synced. A left-over of that name goes first; on an
-    error nothing is left. Raises OSError, which names `temporary` when that was the one that failed.
+    ownership: None for that of `fd`. The rest is as for copy_blocks().
+    """
+    return copy_blocks(blocks_of(fd), temporary, ownership_of(fd) if ownership is None else ownership, batch)
+
+
+def copy_blocks(blocks: Iterable[bytes], temporary: str, ownership: Ownership, batch: SharedBatch) -> tuple[int, str]:
+    """Write `blocks` into the new file `temporary`; its size in bytes and its sha256.
+
+    The file is in the batch to be synced. A left-over of that name goes first; on an error nothing is left. Raises
+    OSError, which names `temporary` when that was the one that failed, and whatever `blocks` raises.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -76,10 +84,10 @@ def copy_blob(fd: int, temporary: str, ownership: Ownership | None, batch: Share
         with WholeFile(out, temporary) as file:
             sha256 = hashlib.sha256()
             size = 0
-            for block in _blocks(fd):
+            for block in blocks:
                 sha256.update(block)
                 size += file.write(block)
-            (ownership_of(fd) if ownership is None else ownership).apply(out)
+            ownership.apply(out)
             batch.add_file(out)
     except BaseException:
         os.unlink(temporary)
@@ -89,15 +97,20 @@ def copy_blob(fd: int, temporary: str, ownership: Ownership | None, batch: Share
 
 def hash_blob(fd: int) -> tuple[int, str]:
     """Size in bytes and sha256 of all that the open file `fd` holds. Raises OSError."""
+    return hash_blocks(blocks_of(fd))
+
+
+def hash_blocks(blocks: Iterable[bytes]) -> tuple[int, str]:
+    """Size in bytes and sha256 of what the blocks make together. Raises what they raise."""
     sha256 = hashlib.sha256()
     size = 0
-    for block in _blocks(fd):
+    for block in blocks:
         sha256.update(block)
         size += len(block)
     return size, sha256.hexdigest()
 
 
-def _blocks(fd: int) -> Iterator[bytes]:
+def blocks_of(fd: int) -> Iterator[bytes]:
     """The content from the file's beginning, wherever its position is. What is appended meanwhile may be left out."""
     size = os.fstat(fd).st_size
     offset = 0

@@ -48,8 +48,9 @@ _LINE_LIMIT = 256
 _SIZE_DIGITS = 19
 _HEX_DIGITS = b"0123456789abcdef"
 
-# key, removed (0 or 1), size, sha256
+# key, kind, size, sha256
 PACKED_SIZE = KEY_SIZE + 1 + 8 + 32
+_WITH_SHA256, _REMOVED, _WITHOUT_SHA256 = b"\0", b"\1", b"\2"
 
 
 class DamagedManifest(ZodbvaultError):
@@ -57,7 +58,10 @@ class DamagedManifest(ZodbvaultError):
 
 
 class Entry(NamedTuple):
-    """One blob: `size` in bytes and `sha256` of its content; `removed` in a delta says that it is gone (no sha256)."""
+    """One blob: `size` in bytes and `sha256` of its content; `removed` in a delta says that it is gone (no sha256).
+
+    The sha256 is empty where only a directory or an archive that another program wrote tells of the blob.
+    """
 
     key: bytes
     size: int
@@ -235,16 +239,17 @@ def merge_state(complete: Path, deltas: Sequence[Path], scratch: Path) -> Genera
 
 def pack_entry(entry: Entry) -> bytes:
     """`entry` as PACKED_SIZE bytes that sort as their keys do."""
-    sha256 = bytes(32) if entry.removed else bytes.fromhex(entry.sha256)
-    return entry.key + (b"\1" if entry.removed else b"\0") + entry.size.to_bytes(8, "big") + sha256
+    kind = _REMOVED if entry.removed else _WITH_SHA256 if entry.sha256 else _WITHOUT_SHA256
+    return entry.key + kind + entry.size.to_bytes(8, "big") + (bytes.fromhex(entry.sha256) or bytes(32))
 
 
 def unpack_entry(packed: bytes) -> Entry:
     """The entry that pack_entry() made `packed` of."""
-    key = packed[:KEY_SIZE]
-    if packed[KEY_SIZE]:
+    key, kind = packed[:KEY_SIZE], packed[KEY_SIZE : KEY_SIZE + 1]
+    if kind == _REMOVED:
         return Entry(key, 0, "", removed=True)
-    return Entry(key, int.from_bytes(packed[KEY_SIZE + 1 : KEY_SIZE + 9], "big"), packed[KEY_SIZE + 9 :].hex())
+    size = int.from_bytes(packed[KEY_SIZE + 1 : KEY_SIZE + 9], "big")
+    return Entry(key, size, "" if kind == _WITHOUT_SHA256 else packed[KEY_SIZE + 9 :].hex())
 
 
 def _state_entries(complete: Path) -> Generator[Entry, None, None]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
+from zodbvault.blobs.containers import DamagedBlob, read_one_by_one, sizes_one_by_one
 from zodbvault.blobs.copying import SharedBatch, copy_blob, hash_blob, remove_temporaries, temporary_name
 from zodbvault.blobs.known import KnownBlobs, readable
 from zodbvault.blobs.layouts import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from zodbvault.blobs.containers import Blocks, Result
     from zodbvault.blobs.manifest import ManifestSummary
     from zodbvault.blobs.source import SourceBlobs
     from zodbvault.io.durable import Ownership
@@ -144,6 +146,22 @@ class Pool:
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`, or None when the pool lacks it. Raises ZodbvaultError."""
         return open_blob(self.path_of(key))
+
+    def sizes(self, entries: Iterable[Entry]) -> Generator[tuple[Entry, int | None], None, None]:
+        """Each entry with the size of its blob here, as `Container.sizes`."""
+        return sizes_one_by_one(entries, self.size_of)
+
+    def read(
+        self, entries: Iterable[Entry], take: Callable[[Entry, Blocks], Result]
+    ) -> Generator[tuple[Entry, Result], None, None]:
+        """Each entry with what `take` makes of its blob's content, as `Container.read`; in the order of the entries."""
+        return read_one_by_one(entries, self._opened, take)
+
+    def _opened(self, key: bytes) -> int:
+        fd = self.open(key)
+        if fd is None:
+            raise DamagedBlob("is missing from the pool of blobs", path=self.path_of(key))
+        return fd
 
     def walk(self) -> BlobWalk:
         """A walk over all blobs of the pool, named by a manifest or not."""

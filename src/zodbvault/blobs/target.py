@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
-from zodbvault.blobs.copying import SharedBatch, copy_blob, hash_blob, remove_temporaries, temporary_name
+from zodbvault.blobs.containers import DamagedBlob
+from zodbvault.blobs.copying import SharedBatch, copy_blocks, hash_blob, remove_temporaries, temporary_name
 from zodbvault.blobs.layouts import (
     BUSHY,
     LAWN,
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from zodbvault.blobs.containers import Blocks, Container
     from zodbvault.blobs.layouts import Layout
     from zodbvault.blobs.manifest import Entry
-    from zodbvault.blobs.pool import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +57,8 @@ _REPLACED_NAME = re.compile(r"0x(?:[0-9a-f]{2}){1,8}\.blob\.replaced\Z")
 _READ_BITS = 0o444
 _EXAMPLES = 3
 
-# Blobs that a thread looks at, or copies, before it hands over what it found.
+# Blobs that a thread looks at before it hands over what it found.
 _LOOKED_AT_ONCE = 64
-_COPIED_AT_ONCE = 8
-
-
-class DamagedBlob(ZodbvaultError):
-    """A blob in the pool is missing or is not what its manifest says. The site was not harmed."""
 
 
 class RestorePlan:
@@ -197,38 +193,39 @@ class Target:
                 raise ZodbvaultError("stands where a folder of blobs should be", path=path, hint=_IN_THE_WAY)
             self._real.append(names[number])
 
-    def copy_out(self, entry: Entry, pool: Pool) -> str:
-        """Copy a blob from the pool to a temporary file here, checked against `entry`; the temporary file's path.
+    def copy_out(self, entry: Entry, blocks: Blocks, container: Container) -> str:
+        """Write a blob of the container to a temporary file here, checked against `entry`; the file's path.
 
         After prepare(); several threads may do so at a time. Raises DamagedBlob, and ZodbvaultError when the copy
         cannot be written.
         """
         temporary = f"{self.scratch}/{temporary_name(entry.key)}"
-        fd = pool.open(entry.key)
-        if fd is None:
-            raise DamagedBlob("is missing from the pool of blobs", path=pool.path_of(entry.key), hint=_OTHER_STATE)
+        assert self._file_ownership is not None
         try:
-            size, sha256 = copy_blob(fd, temporary, self._file_ownership, self._shared_batch)
+            size, sha256 = copy_blocks(blocks, temporary, self._file_ownership, self._shared_batch)
         except OSError as error:
             raise ZodbvaultError(
                 f"the blob cannot be copied to {self.path_of(entry.key)}: {reason_of(error)}",
-                path=pool.path_of(entry.key),
+                path=container.path_of(entry.key),
             ) from error
-        finally:
-            os.close(fd)
-        if (size, sha256) != (entry.size, entry.sha256):
+        except DamagedBlob as error:
+            error.hint = error.hint or _OTHER_STATE
+            raise
+        if size != entry.size or (entry.sha256 and sha256 != entry.sha256):
             os.unlink(temporary)
             raise DamagedBlob(
                 f"is damaged: it holds {size} bytes with sha256 {sha256}, "
-                f"backed up were {entry.size} bytes with {entry.sha256}",
-                path=pool.path_of(entry.key),
+                f"backed up were {entry.size} bytes with {entry.sha256 or 'another content'}",
+                path=container.path_of(entry.key),
                 hint=_OTHER_STATE,
             )
         return temporary
 
     def place(self, key: bytes, temporary: str, *, damaged: bool) -> None:
-        """Give a temporary file its name. damaged: set what stands there aside, until remove_blobs() or
-        finish_replacements() takes it away. By one thread, in the order of the keys. Raises ZodbvaultError.
+        """Give a temporary file its name. By one thread; in the order of the keys that is fastest.
+
+        damaged: set what stands there aside, until remove_blobs() or finish_replacements() takes it away. Raises
+        ZodbvaultError.
         """
         path = self.path_of(key)
         folder = os.path.dirname(path)
@@ -285,18 +282,19 @@ def open_target(folder: Path, layout_for_empty: Layout) -> Target:
 
 
 def plan_restore(
-    entries: Iterable[Entry], pool: Pool, target: Target, scratch: Path, *, checksum: bool = False
+    entries: Iterable[Entry], container: Container, target: Target, scratch: Path, *, checksum: bool = False
 ) -> RestorePlan:
     """Compare a state with the target, once: what add_blobs() and remove_blobs() will have to do. Changes nothing.
 
     scratch: a folder for temporary files. A blob of the target with another size (or, with `checksum`, another content)
-    than its entry's is to be added too. Raises DamagedBlob when the pool lacks a blob that is to be added, or has it in
-    another size; ZodbvaultError when something stands in the way at the target.
+    than its entry's is to be added too. Raises DamagedBlob when the container lacks a blob that is to be added, or has
+    it in another size; ZodbvaultError when something stands in the way at the target.
     """
     scratch = _nearest_folder(scratch)
     plan = RestorePlan(scratch)
     try:
-        _fill_plan(plan, entries, pool, target, scratch, checksum=checksum)
+        _fill_plan(plan, entries, target, scratch, checksum=checksum)
+        _require_blobs(plan, container)
     except BaseException:
         plan.close()
         raise
@@ -304,7 +302,7 @@ def plan_restore(
 
 
 def add_blobs(
-    plan: RestorePlan, pool: Pool, target: Target, on_progress: Callable[[int], None] | None = None
+    plan: RestorePlan, container: Container, target: Target, on_progress: Callable[[int], None] | None = None
 ) -> AddOutcome:
     """Add the blobs that the target lacks; durable on return. on_progress: is told the bytes copied so far.
 
@@ -315,13 +313,12 @@ def add_blobs(
     target.prepare()
     added = replaced = copied_bytes = 0
 
-    def copied(entries: list[Entry]) -> list[tuple[Entry, str]]:
-        return [(entry, target.copy_out(entry, pool)) for entry in entries]
+    def copied(entry: Entry, blocks: Blocks) -> str:
+        return target.copy_out(entry, blocks, container)
 
-    pieces = pieces_of(map(unpack_entry, plan.to_add), _COPIED_AT_ONCE)
     try:
-        with closing(worked_ahead(copied, pieces)) as copies:
-            for entry, temporary in (one for piece in copies for one in piece):
+        with closing(container.read(map(unpack_entry, plan.to_add), copied)) as copies:
+            for entry, temporary in copies:
                 is_damaged = target.status_of(entry.key) is not None
                 target.place(entry.key, temporary, damaged=is_damaged)
                 replaced += is_damaged
@@ -393,40 +390,39 @@ def _remove_set_aside(keys: Iterable[bytes], target: Target) -> None:
         remove_empty_folders(path, str(target.root))
 
 
-def _fill_plan(
-    plan: RestorePlan, entries: Iterable[Entry], pool: Pool, target: Target, scratch: Path, *, checksum: bool
-) -> None:
-    def looked_at(pairs: list[tuple[Entry, int | None]]) -> list[tuple[Entry, bool, bool]]:
-        """Each entry with whether it is to be added and whether the pool lacks it."""
-        found = []
-        for entry, size in pairs:
-            is_wanted = size != entry.size or (checksum and not _is_good(target, entry))
-            found.append((entry, is_wanted, is_wanted and pool.size_of(entry.key) != entry.size))
-        return found
+def _fill_plan(plan: RestorePlan, entries: Iterable[Entry], target: Target, scratch: Path, *, checksum: bool) -> None:
+    def looked_at(pairs: list[tuple[Entry, int | None]]) -> list[Entry]:
+        """The entries that are to be added."""
+        return [entry for entry, size in pairs if size != entry.size or (checksum and not _is_good(target, entry))]
 
-    lacking = 0
-    examples: list[str] = []
     walk = BlobWalk(str(target.root), target.layout, scratch, lambda entry: _note_left_over(plan, target, entry))
     with closing(walk.blobs() if target.root.is_dir() else _nothing()) as blobs:
         pairs = _compared(entries, blobs, plan)
         with closing(worked_ahead(looked_at, pieces_of(pairs, _LOOKED_AT_ONCE))) as pieces:
-            for entry, is_wanted, is_lacking in (one for piece in pieces for one in piece):
-                if not is_wanted:
-                    continue
+            for entry in (one for piece in pieces for one in piece):
                 # Says what is in the way, where something is.
                 target.status_of(entry.key)
                 plan.to_add.add(pack_entry(entry))
                 plan.blobs += 1
                 plan.bytes += entry.size
-                lacking += is_lacking
-                if is_lacking and len(examples) < _EXAMPLES:
-                    examples.append(pool.path_of(entry.key))
     plan.strange, plan.strange_example = walk.strange, walk.strange_example
+
+
+def _require_blobs(plan: RestorePlan, container: Container) -> None:
+    """Raise DamagedBlob when the container does not have what is to be added, in its size."""
+    lacking = 0
+    examples: list[str] = []
+    with closing(container.sizes(map(unpack_entry, plan.to_add))) as held:
+        for entry, size in held:
+            if size == entry.size:
+                continue
+            lacking += 1
+            if len(examples) < _EXAMPLES:
+                examples.append(container.path_of(entry.key))
     if lacking:
         raise DamagedBlob(
-            f"the pool of blobs lacks {lacking} of the blobs that are needed, or has them in another size: "
-            + ", ".join(examples),
-            path=pool.folder,
+            f"lacks {lacking} of the blobs that are needed, or has them in another size: " + ", ".join(examples),
+            path=container.folder,
             hint=_OTHER_STATE,
         )
 
@@ -477,7 +473,8 @@ def _is_good(target: Target, entry: Entry) -> bool:
     if fd is None:
         return False
     try:
-        return hash_blob(fd) == (entry.size, entry.sha256)
+        # Where the backup does not know the content, the site's own is taken.
+        return not entry.sha256 or hash_blob(fd) == (entry.size, entry.sha256)
     except OSError as error:
         # What cannot be read is as good as damaged: the backup's copy takes its place.
         logger.warning("%s: cannot be read: %s", path, reason_of(error))

@@ -17,8 +17,8 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.names import (
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
-    MANIFEST_SUFFIXES,
     ORPHAN_SUFFIX,
+    POOL_MANIFEST_SUFFIXES,
 )
 from zodbvault.repository.records import BlobRecord
 from zodbvault.repository.store import list_files, size_of
@@ -321,9 +321,9 @@ class BlobBackup:
 
 
 def manifests_in(location: Path) -> tuple[Path, ...]:
-    """All manifests in a blob location, those of backups that were put aside too."""
+    """All manifests of the pool in a blob location, those of backups that were put aside too."""
     names = sorted(list_files(location))
-    return tuple(location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(MANIFEST_SUFFIXES))
+    return tuple(location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(POOL_MANIFEST_SUFFIXES))
 
 
 def blob_record(outcome: BlobOutcome, *, total: int, total_size: int, lost_before: tuple[str, ...] = ()) -> BlobRecord:

@@ -9,7 +9,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zodbvault.blobs.state import blob_state
+from zodbvault.blobs.stored import find_stored
+from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_blob_states
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import new_hash
@@ -20,8 +21,6 @@ from zodbvault.repository.sweep import one_step_from_done, unnamed_files
 from zodbvault.repository.timestamps import meaning_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from zodbvault.repository.store import Repository
 
 logger = logging.getLogger("zodbvault")
@@ -32,27 +31,16 @@ class NothingThere(ZodbvaultError):
 
 
 @dataclass(frozen=True)
-class BlobChoice:
-    """The manifests that give a blob state.
-
-    timestamp: of the backup whose state it is. is_later: that is later than the data; the state is theirs after the
-    blobs with a later tid are left out, because between two backups of a chain no blob goes. is_exact: whether it is
-    theirs; an earlier one is only known to be good if it has every blob that the data refer to.
-    """
-
-    timestamp: str
-    complete: Path
-    deltas: tuple[Path, ...]
-    is_exact: bool = True
-    is_later: bool = False
-
-
-@dataclass(frozen=True)
 class Choice:
-    """What a restore takes. chain: cut off at the date. blobs: None without blobs, or where no state is known."""
+    """What a restore takes. chain: cut off at the date. blob_choices: states that may serve, the best one first."""
 
     chain: Chain
-    blobs: BlobChoice | None
+    blob_choices: tuple[BlobChoice, ...] = ()
+
+    @property
+    def blobs(self) -> BlobChoice | None:
+        """The blob state that is taken; None without blobs, or where no state is known."""
+        return self.blob_choices[0] if self.blob_choices else None
 
     @property
     def timestamp(self) -> str:
@@ -101,29 +89,25 @@ def choose(repository: Repository, when: str | None, *, with_blobs: bool) -> Cho
             raise _without_lines(repository, chosen)
         chain = chosen
         whole = next(each for each in chains if each.timestamp == chosen.timestamp)
-    return Choice(chain, choose_blobs(repository, whole, chain) if with_blobs else None)
+    return Choice(chain, choose_blobs(repository, whole, chain) if with_blobs else ())
 
 
-def choose_blobs(repository: Repository, whole: Chain, chain: Chain) -> BlobChoice | None:
-    """The blob state for the newest line of `chain`, which is `whole` cut off at a date.
+def choose_blobs(repository: Repository, whole: Chain, chain: Chain) -> tuple[BlobChoice, ...]:
+    """The blob states for the newest line of `chain`, which is `whole` cut off at a date, the best one first."""
+    if repository.blob_location is None:
+        return ()
+    return choose_blob_states(
+        blob_listing(repository),
+        [line.timestamp for line in whole.lines],
+        len(chain.lines),
+        sorted({file.timestamp for file in data_files(repository.names)}),
+    )
 
-    Its own; else the next later one of the same chain; else the newest earlier one.
-    """
-    stamps = [line.timestamp for line in whole.lines]
-    wanted = len(chain.lines)
-    later, earlier = range(wanted, len(stamps) + 1), range(wanted - 1, 0, -1)
-    for length in (*later, *earlier):
-        state = blob_state(stamps[:length], repository.blob_names)
-        if state is not None:
-            complete, deltas = state
-            return BlobChoice(
-                stamps[length - 1],
-                repository.path(complete),
-                tuple(repository.path(name) for name in deltas),
-                is_exact=length >= wanted,
-                is_later=length > wanted,
-            )
-    return None
+
+def blob_listing(repository: Repository) -> BlobListing:
+    """What the blob location of a repository holds."""
+    assert repository.blob_location is not None
+    return BlobListing(repository.blob_location, repository.blob_names, find_stored(repository.blob_location))
 
 
 def _without_lines(repository: Repository, chain: Chain) -> ZodbvaultError:

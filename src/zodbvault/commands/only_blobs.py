@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.check import verify_blobs
 from zodbvault.blobs.manifest import merge_state
+from zodbvault.blobs.opening import opened_container
 from zodbvault.blobs.pool import Pool, backup_only_blobs, prune_pool
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.state import blob_state
+from zodbvault.blobs.stored import find_stored
+from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
 from zodbvault.commands.blob_state import blob_record, manifests_in
-from zodbvault.commands.choosing import BlobChoice, NothingThere, recorded_blob_states
+from zodbvault.commands.choosing import NothingThere, recorded_blob_states
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
+from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
 from zodbvault.errors import ZodbvaultError, explained
@@ -30,7 +34,7 @@ from zodbvault.repository.names import (
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
     ID_NAME,
-    MANIFEST_SUFFIXES,
+    POOL_MANIFEST_SUFFIXES,
     RECORD_SUFFIX,
     is_our_part,
     split_name,
@@ -42,10 +46,12 @@ from zodbvault.repository.timestamps import seconds_of
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
+    from zodbvault.blobs.manifest import Entry
     from zodbvault.blobs.pool import BlobOutcome
+    from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.io.clock import Clock
     from zodbvault.io.durable import Ownership
     from zodbvault.settings import Settings
@@ -98,16 +104,15 @@ def recorded_states(repository: Repository) -> tuple[State, ...]:
     )
 
 
-def choose_state(repository: Repository, when: str | None) -> BlobChoice:
-    """The newest state at or before `when`. Raises NothingThere."""
-    stamps = [state.timestamp for state in recorded_states(repository) if when is None or state.timestamp <= when]
-    found = blob_state(stamps, repository.names)
-    if found is None:
+def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:
+    """The newest state at or before `when`, and what may replace it where it cannot be read. Raises NothingThere."""
+    stamps = [state.timestamp for state in recorded_states(repository)]
+    listing = BlobListing(repository.location, repository.names, find_stored(repository.location))
+    choices = choose_states_alone(listing, stamps, when)
+    if not choices:
         what = "holds no blob backup" if when is None else f"holds no blob backup at or before {when} (UTC)"
         raise NothingThere(what, path=repository.location, hint="Nothing was changed.")
-    complete, deltas = found
-    paths = tuple(repository.location / name for name in deltas)
-    return BlobChoice(stamps[-1], repository.location / complete, paths)
+    return choices
 
 
 def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int) -> bool:
@@ -165,7 +170,7 @@ def _swept(places: Places, elsewhere: frozenset[str] | None) -> Repository:
     newest = max(recorded_blob_states(repository.names), default=None)
     for name in repository.names:
         parts = split_name(name)
-        if elsewhere is None or newest is None or parts is None or parts[1] not in MANIFEST_SUFFIXES:
+        if elsewhere is None or newest is None or parts is None or parts[1] not in POOL_MANIFEST_SUFFIXES:
             continue
         # One that is older than a record of ours was left by nobody: it may be a backup's whose location is not there.
         if parts[0] > newest and parts[0] + RECORD_SUFFIX not in elsewhere:
@@ -194,9 +199,7 @@ def _back_up(
     with contextlib.ExitStack() as stack:
         previous = None
         if states:
-            choice = choose_state(repository, None)
-            merged = merge_state(choice.complete, choice.deltas, pool.scratch)
-            previous = stack.enter_context(contextlib.closing(merged))
+            previous = stack.enter_context(contextlib.closing(_newest_state(repository, states, pool)))
         part = stack.enter_context(PartFile(repository.location / (stamp + suffix), ownership))
         outcome = backup_only_blobs(
             source, pool, part, previous, manifests_in(repository.location), is_full, clock.now()
@@ -212,6 +215,15 @@ def _back_up(
         f"{outcome.removed:,} removed, {outcome.summary.total_blobs or 0:,} in all, {clock.now() - started:.1f} s.",
         stamp,
     )
+
+
+def _newest_state(repository: Repository, states: Sequence[State], pool: Pool) -> Generator[Entry, None, None]:
+    """The entries of the newest state in the pool; none where its manifests are not all there."""
+    found = blob_state([state.timestamp for state in states], repository.names)
+    if found is not None:
+        complete, deltas = found
+        paths = [repository.location / name for name in deltas]
+        yield from merge_state(repository.location / complete, paths, pool.scratch)
 
 
 def _record(
@@ -270,7 +282,7 @@ def _prune(places: Places, pool: Pool, settings: Settings, now: int, *, is_full:
 
 def _remove_state(location: Path, stamp: str) -> None:
     """Remove what belongs to a state whose record was renamed, that record last."""
-    names = (stamp + suffix for suffix in (*MANIFEST_SUFFIXES, CHECKS_SUFFIX))
+    names = (stamp + suffix for suffix in (*POOL_MANIFEST_SUFFIXES, CHECKS_SUFFIX))
     remove_durably(*(location / name for name in names))
     remove_durably(location / (stamp + PRUNED_RECORD_SUFFIX))
 
@@ -283,15 +295,17 @@ def verify_states(places: Places, when: str | None, scratch: Path) -> tuple[tupl
     repository = read_repository(places.location, places.location)
     stamps = [state.timestamp for state in recorded_states(repository)]
     if when is not None:
-        stamps = [choose_state(repository, when).timestamp]
-    with Pool(places.location) as pool:
-        return tuple((stamp, _wrong_with_state(repository, stamp, pool, scratch)) for stamp in stamps)
+        stamps = [choose_states(repository, when)[0].timestamp]
+    return tuple((stamp, _wrong_with_state(repository, stamp, scratch)) for stamp in stamps)
 
 
-def _wrong_with_state(repository: Repository, stamp: str, pool: Pool, scratch: Path) -> tuple[str, ...]:
+def _wrong_with_state(repository: Repository, stamp: str, scratch: Path) -> tuple[str, ...]:
     try:
-        choice = choose_state(repository, stamp)
-        with contextlib.closing(merge_state(choice.complete, choice.deltas, scratch)) as entries:
-            return tuple(str(finding) for finding in verify_blobs(entries, pool))
+        choice = choose_states(repository, stamp)[0]
+        with (
+            opened_container(repository.location, choice.stored, scratch) as container,
+            contextlib.closing(entries_of(choice, scratch)) as entries,
+        ):
+            return tuple(str(finding) for finding in verify_blobs(entries, container))
     except ZodbvaultError as error:
         return (str(error),)

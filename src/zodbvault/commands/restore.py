@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands.choosing import Choice, NothingThere, choose
 from zodbvault.commands.index_file import copied_index
-from zodbvault.commands.only_blobs import choose_state
+from zodbvault.commands.only_blobs import choose_states
 from zodbvault.commands.places import Places, locked, snapshot_places, source_ownership, usual_places
 from zodbvault.commands.restore_blobs import BlobRestore
 from zodbvault.commands.summary import RestoreReport, plural, size_text
@@ -128,8 +128,8 @@ def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str
     """Choose what to restore and say it; its timestamp. Raises NothingThere."""
     repository = read_repository(places.location, places.blobs)
     if settings.only_blobs:
-        state = choose_state(repository, date)
-        logger.info("Restoring the blobs of %s to %s.", state.timestamp, settings.blob_storage)
+        state = choose_states(repository, date)[0]
+        logger.info("Restoring the blobs of %s to %s, from %s.", state.timestamp, settings.blob_storage, state.place)
         return state.timestamp
     choice = choose(repository, date, with_blobs=settings.backup_blobs)
     chain, last = choice.chain, choice.chain.newest
@@ -137,7 +137,8 @@ def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str
     what = (last.timestamp, settings.datafs, chain.timestamp, incrementals, size_text(last.end))
     logger.info("Restoring %s to %s: full %s%s, %s.", *what)
     if choice.blobs is not None:
-        logger.info("The blobs are those of %s, from %s.", choice.blobs.timestamp, places.blobs)
+        place = f"{choice.blobs.place} in {places.blobs}"
+        logger.info("The blobs are those of %s, from %s.", choice.blobs.timestamp, place)
     elif settings.backup_blobs:
         logger.warning("No blobs are known for %s; those that the data refer to have to be there.", last.timestamp)
     newer = None if date is None else newest_within(repository.chains, date)
@@ -169,11 +170,12 @@ def _require_what_was_said(said: str, chosen: str, places: Places) -> None:
 
 def _restore_blobs_alone(settings: Settings, places: Places, said: str, *, checksum: bool) -> RestoreReport:
     """Restore the blobs of a site whose records live elsewhere."""
-    state = choose_state(read_repository(places.location, places.location), said)
+    states = choose_states(read_repository(places.location, places.location), said)
+    state = states[0]
     _require_what_was_said(said, state.timestamp, places)
     assert settings.blob_storage is not None
     scratch = settings.blob_storage.resolve().parent
-    with BlobRestore.opened(settings.blob_storage, places.location, state, (), scratch, checksum=checksum) as blobs:
+    with BlobRestore(settings.blob_storage, places.location, states, (), scratch, checksum=checksum) as blobs:
         blobs.check_before_writing(None, is_known=True)
         blobs.add()
         blobs.remove(())
@@ -242,8 +244,13 @@ def _restore(
         record = repository.record_of(chain.newest)
         missing = record.blobs.missing if record is not None and record.blobs is not None else ()
         blobs = stack.enter_context(
-            BlobRestore.opened(
-                settings.blob_storage, repository.blob_location, choice.blobs, missing, scratch, checksum=checksum
+            BlobRestore(
+                settings.blob_storage,
+                repository.blob_location,
+                choice.blob_choices,
+                missing,
+                scratch,
+                checksum=checksum,
             )
         )
         last_tid = bytes.fromhex(record.last_tid) if record is not None and record.last_tid is not None else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.layouts import BUSHY, OID_SIZE, key_of_bushy
 from zodbvault.blobs.manifest import manifest_layout, merge_state
-from zodbvault.blobs.pool import Pool
+from zodbvault.blobs.opening import opened_container, opened_state
 from zodbvault.blobs.target import (
     AddOutcome,
     RestorePlan,
@@ -27,11 +27,13 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.io.space import require_space
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
 
+    from zodbvault.blobs.containers import Container
+    from zodbvault.blobs.layouts import Layout
     from zodbvault.blobs.manifest import Entry
-    from zodbvault.commands.choosing import BlobChoice
+    from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.filestorage.checking import CheckedRange
 
 logger = logging.getLogger("zodbvault")
@@ -40,86 +42,77 @@ logger = logging.getLogger("zodbvault")
 class BlobRestore:
     """The blobs of one state and the blobstorage that gets them; does nothing for a site without blobs.
 
-    missing: blobs that the site had lost already when the backup was made, as paths in bushy layout.
+    choices: the states that may serve, the best one first; where one turns out not to be whole the next one is taken.
+    missing: blobs that the site had lost already when the backup was made, as paths in bushy layout. is_shared: another
+    database has blobs in this blobstorage too, so none is removed.
     """
 
     def __init__(
         self,
-        choice: BlobChoice | None,
+        blob_storage: Path | None,
+        location: Path | None,
+        choices: Sequence[BlobChoice],
         missing: tuple[str, ...],
-        pool: Pool | None,
-        target: Target | None,
         scratch: Path,
         *,
         checksum: bool,
+        is_shared: bool = False,
     ) -> None:
-        self._choice = choice
+        self._blob_storage = blob_storage if location is not None else None
+        self._location = location
+        self._choices = choices
         self._missing = missing
-        self._pool = pool
-        self._target = target
         self._scratch = scratch
         self._checksum = checksum
+        self._is_shared = is_shared
+        self._number = 0
         self._last_tid: bytes | None = None
-        # State and site are compared once; what came of it is worked off later.
+        # What is open for the state in use; state and site are compared once, and what came of it is worked off later.
+        self._opened = contextlib.ExitStack()
+        self._container: Container | None = None
+        self._target: Target | None = None
         self._plan: RestorePlan | None = None
+        self._is_whole = False
         self._added = AddOutcome(0, 0, 0)
         self._removed = 0
 
-    @classmethod
-    @contextlib.contextmanager
-    def opened(
-        cls,
-        blob_storage: Path | None,
-        location: Path | None,
-        choice: BlobChoice | None,
-        missing: tuple[str, ...],
-        scratch: Path,
-        *,
-        checksum: bool,
-    ) -> Iterator[BlobRestore]:
-        """Look at the blobstorage that is to be restored. scratch: a folder for temporary files."""
-        if blob_storage is None or location is None:
-            yield cls(None, (), None, None, scratch, checksum=checksum)
-            return
-        layout = BUSHY if choice is None else manifest_layout(choice.complete)
-        with Pool(location) as pool, open_target(blob_storage, layout) as target:
-            blobs = cls(choice, missing, pool, target, scratch, checksum=checksum)
-            try:
-                yield blobs
-            finally:
-                blobs._forget_plan()
+    def __enter__(self) -> BlobRestore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
     def check_before_writing(self, last_tid: bytes | None, *, is_known: bool, also_needed: int = 0) -> None:
-        """See that the manifests are whole, the pool has what will be needed, and there is space for it.
+        """See that the manifests are whole, that what will be needed is there, and that there is space for it.
 
         last_tid: of the data, where it is known already (is_known). also_needed: bytes that will be written in the
         same file system before the blobs. Raises ZodbvaultError with nothing changed.
         """
-        if self._pool is None or self._target is None:
-            return
-        if not is_known and self._is_later_than_data:
+        if self._blob_storage is None or (not is_known and self._is_later_than_data):
             return
         self._last_tid = last_tid
-        self._forget_plan()
-        with contextlib.closing(self._entries()) as entries:
-            plan = plan_restore(entries, self._pool, self._target, self._scratch, checksum=self._checksum)
-        self._plan = plan
+        self._take_first_that_can_be_read()
+        assert self._plan is not None
+        assert self._target is not None
         with_data = " and the new Data.fs" if also_needed else ""
-        what_for = f"for {plural(plan.blobs, 'blob')} that the site lacks{with_data}"
-        require_space(self._target.folder, plan.bytes + also_needed, what_for)
+        what_for = f"for {plural(self._plan.blobs, 'blob')} that the site lacks{with_data}"
+        require_space(self._target.folder, self._plan.bytes + also_needed, what_for)
 
     def judge(self, checked: CheckedRange, referenced: Iterable[bytes], *, accept_missing: bool) -> None:
         """Decide whether data and blobs fit together. Nothing of the site has been changed yet.
 
-        referenced: the blobs that the restored data refer to, in the order of their keys. Raises ZodbvaultError.
+        referenced: the blobs that the restored data refer to, in the order of their keys; it is read more than once.
+        Raises ZodbvaultError.
         """
-        if self._target is None:
+        if self._blob_storage is None:
             return
         if self._plan is None or (self._is_later_than_data and self._last_tid != checked.last_tid):
             self.check_before_writing(checked.last_tid, is_known=True)
-        assert self._plan is not None
-        missing = self._plan.count_missing(referenced)
+        self._last_tid = checked.last_tid
+        missing = self._take_one_that_has(referenced)
+        assert self._target is not None
         is_certain = self._choice is not None and self._choice.is_exact
+        self._is_whole = is_certain or (missing == 0 and not checked.encrypted)
         if missing == 0 and (is_certain or not checked.encrypted):
             return
         what = f"{plural(missing, 'blob')} that the data refer to" if missing else "blobs that the data may refer to"
@@ -134,17 +127,81 @@ class BlobRestore:
                 hint="Nothing was changed. Choose another date, or go on with --accept-missing-blobs.",
             )
 
+    def _take_first_that_can_be_read(self) -> None:
+        """Compare the site with the state in use, or with the next that can be read. Raises the first one's error."""
+        errors: list[ZodbvaultError] = []
+        for number in range(self._number, max(len(self._choices), 1)):
+            error = self._tried(number)
+            if error is None:
+                return
+            errors.append(error)
+            if number + 1 < len(self._choices):
+                logger.warning("%s. Another state is taken: %s.", error, self._choices[number + 1].place)
+        raise errors[0]
+
+    def _take_one_that_has(self, referenced: Iterable[bytes]) -> int:
+        """Take the first state, from the one in use on, that has all these blobs; how many the one taken lacks.
+
+        Where none has them, the one that was in use stays.
+        """
+        assert self._plan is not None
+        begun, missing = self._number, self._plan.count_missing(referenced)
+        if missing == 0 or self._choice is None or self._choice.is_exact:
+            return missing
+        for number in range(begun + 1, len(self._choices)):
+            if self._tried(number) is None and self._plan.count_missing(referenced) == 0:
+                logger.info("The blobs are taken from %s, which has all.", self._choices[number].place)
+                return 0
+        self._take(begun)
+        return missing
+
+    def _tried(self, number: int) -> ZodbvaultError | None:
+        """Take a state; why it cannot be taken, where it cannot."""
+        try:
+            self._take(number)
+        except ZodbvaultError as error:
+            return error
+        return None
+
+    def _take(self, number: int) -> None:
+        """Open a state and compare the site with it. Raises ZodbvaultError where it cannot be read or lacks blobs."""
+        self._opened.close()
+        self._number = number
+        self._plan = None
+        assert self._blob_storage is not None
+        assert self._location is not None
+        choice = self._choice
+        stored = () if choice is None else choice.stored
+        self._container = self._opened.enter_context(opened_container(self._location, stored, self._scratch))
+        self._target = self._opened.enter_context(open_target(self._blob_storage, self._layout()))
+        with contextlib.closing(self._entries()) as entries:
+            plan = plan_restore(entries, self._container, self._target, self._scratch, checksum=self._checksum)
+        self._plan = self._opened.enter_context(contextlib.closing(plan))
+
+    def _layout(self) -> Layout:
+        """The layout that the backed-up blobstorage had."""
+        if self._choice is None:
+            return BUSHY
+        if self._choice.complete is not None:
+            return manifest_layout(self._choice.complete)
+        with opened_state(self._choice.stored, self._scratch) as state:
+            return state.layout
+
     def add(self) -> None:
         """Add the blobs that the site lacks; durable on return."""
-        if self._choice is not None and self._pool is not None and self._target is not None:
+        if self._choice is not None and self._target is not None:
             assert self._plan is not None
-            self._added = add_blobs(self._plan, self._pool, self._target)
+            assert self._container is not None
+            self._added = add_blobs(self._plan, self._container, self._target)
 
     def remove(self, referenced: Iterable[bytes]) -> None:
-        """Remove the blobs that the restored state does not have; none where that state is not known exactly."""
+        """Remove the blobs that the restored state does not have; none where that state is not known."""
         if self._target is None:
             return
-        if self._choice is None or not self._choice.is_exact:
+        choice = self._choice
+        # What is not ours tells the state of its date, once it is seen to have all that the data refer to.
+        is_known = choice is not None and (choice.is_exact or (choice.is_of_date and self._is_whole))
+        if not is_known or self._is_shared:
             finish_replacements(self._target)
             return
         missing = [key for path in self._missing if (key := key_of_bushy(path)) is not None]
@@ -159,10 +216,10 @@ class BlobRestore:
         replaced = f", {self._added.replaced:,} damaged ones replaced" if self._added.replaced else ""
         return f"{added}{replaced}, {self._removed:,} removed"
 
-    def _forget_plan(self) -> None:
-        if self._plan is not None:
-            self._plan.close()
-            self._plan = None
+    @property
+    def _choice(self) -> BlobChoice | None:
+        """The state in use."""
+        return self._choices[self._number] if self._choices else None
 
     @property
     def _is_later_than_data(self) -> bool:
@@ -170,9 +227,21 @@ class BlobRestore:
 
     def _entries(self) -> Generator[Entry, None, None]:
         """The entries of the state, in the order of their keys; a state that is later without its later blobs."""
-        if self._choice is None or self._pool is None:
+        if self._choice is None:
             return
-        with contextlib.closing(merge_state(self._choice.complete, self._choice.deltas, self._scratch)) as entries:
+        with contextlib.closing(entries_of(self._choice, self._scratch)) as entries:
             for entry in entries:
                 if not self._choice.is_later or entry.key[OID_SIZE:] <= (self._last_tid or b""):
                     yield entry
+
+
+def entries_of(choice: BlobChoice, scratch: Path) -> Generator[Entry, None, None]:
+    """The entries of a state, in the order of their keys; of another program's state without sha256.
+
+    scratch: a folder for temporary files. Raises ZodbvaultError.
+    """
+    if choice.complete is not None:
+        yield from merge_state(choice.complete, choice.deltas, scratch)
+        return
+    with opened_state(choice.stored, scratch) as state, contextlib.closing(state.blobs()) as blobs:
+        yield from blobs

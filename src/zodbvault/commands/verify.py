@@ -82,7 +82,9 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
         readable = [choice for choice in choices if choice.chain.lines]
         findings += [Finding(*each) for each in verify_chains_blobs(repository, readable, scratch)]
     chains = _still_there(repository, tuple(choice.chain for choice in choices), findings)
-    without_blobs = {choice.chain.timestamp for choice in choices if settings.backup_blobs and lacks_blob_state(choice)}
+    without_blobs = {
+        choice.chain.timestamp for choice in choices if settings.backup_blobs and lacks_blob_state(choice, deep=deep)
+    }
     return _report(chains, findings, without_blobs, deep=deep)
 
 
@@ -101,7 +103,7 @@ def _every_choice(settings: Settings, repository: Repository, findings: list[Fin
             chains.append(Chain(listed.timestamp, ()))
     chains.sort(key=lambda chain: chain.timestamp)
     return tuple(
-        Choice(chain, choose_blobs(repository, chain, chain) if settings.backup_blobs and chain.lines else None)
+        Choice(chain, choose_blobs(repository, chain, chain) if settings.backup_blobs and chain.lines else ())
         for chain in chains
     )
 
@@ -265,5 +267,6 @@ def _report(chains: tuple[Chain, ...], findings: list[Finding], without_blobs: s
             lines.append(f"  Newest date of this chain that still restores: {whole[-1] if whole else 'none'}")
         if is_without_blobs:
             lines.append("  The data are good; no blobs were backed up with them: it restores where these are there.")
+            lines.append("  Of blobs that another program backed up --deep tells whether the data have all of theirs.")
         good = good and verdict == "good"
     return VerifyReport(tuple(lines), good=good)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.check import verify_blobs
 from zodbvault.blobs.layouts import OID_SIZE, bushy_path, key_of_bushy
-from zodbvault.blobs.manifest import DamagedManifest, merge_state
-from zodbvault.blobs.pool import Pool
+from zodbvault.blobs.opening import opened_container
+from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.store import size_of
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from zodbvault.blobs.manifest import Entry
+    from zodbvault.blobs.stored import Stored
     from zodbvault.commands.choosing import Choice
     from zodbvault.repository.chains import Chain
     from zodbvault.repository.records import BlobRecord
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 
-def lacks_blob_state(choice: Choice) -> bool:
-    """Whether nothing tells which blobs belong to the state: it restores only where they are there already."""
-    return choice.blobs is None or not choice.blobs.is_exact
+def lacks_blob_state(choice: Choice, *, deep: bool) -> bool:
+    """Whether nothing tells which blobs belong to the state: it restores only where they are there already.
+
+    deep: what another program backed up was compared with the data, so it is known to have all that they refer to.
+    """
+    blobs = choice.blobs
+    return blobs is None or not (blobs.is_exact or (deep and blobs.is_of_date))
 
 
 def verify_chains_blobs(repository: Repository, choices: Sequence[Choice], scratch: Path) -> list[tuple[str, str]]:
@@ -44,23 +49,38 @@ def verify_chains_blobs(repository: Repository, choices: Sequence[Choice], scrat
     states: list[Choice] = []
     for choice in choices:
         wrong = _verify_manifests(repository, choice.chain)
-        if not lacks_blob_state(choice) and not wrong:
+        if not lacks_blob_state(choice, deep=True) and not wrong:
             states.append(choice)
         findings += wrong
-    with Pool(repository.blob_location) as pool:
-        try:
+    for stored in dict.fromkeys(_stored(choice) for choice in states):
+        findings += _verify_in_one(repository, [choice for choice in states if _stored(choice) == stored], scratch)
+    return findings
+
+
+def _stored(choice: Choice) -> tuple[Stored, ...]:
+    """Where the blobs of a chain's state are; empty for the pool."""
+    return choice.blobs.stored if choice.blobs is not None else ()
+
+
+def _verify_in_one(repository: Repository, states: list[Choice], scratch: Path) -> list[tuple[str, str]]:
+    """What is wrong with the states whose blobs are in one container."""
+    assert repository.blob_location is not None
+    findings: list[tuple[str, str]] = []
+    try:
+        with opened_container(repository.blob_location, _stored(states[0]), scratch) as container:
             with contextlib.ExitStack() as stack:
                 streams = [
                     stack.enter_context(contextlib.closing(_entries(repository, choice, scratch))) for choice in states
                 ]
-                wrong_blobs = {finding.path: str(finding) for finding in verify_blobs(_each_once(streams), pool)}
+                wrong_blobs = {finding.path: str(finding) for finding in verify_blobs(_each_once(streams), container)}
             for choice in states if wrong_blobs else ():
                 with contextlib.closing(_entries(repository, choice, scratch)) as entries:
-                    named = {pool.path_of(entry.key) for entry in entries if pool.path_of(entry.key) in wrong_blobs}
+                    paths = (container.path_of(entry.key) for entry in entries)
+                    named = {path for path in paths if path in wrong_blobs}
                 # Any backup of the chain may need the blob, so it is said of the full.
                 findings += [(choice.chain.timestamp, wrong_blobs[path]) for path in sorted(named)]
-        except ZodbvaultError as error:
-            findings += [(choice.chain.newest.timestamp, str(error)) for choice in states]
+    except ZodbvaultError as error:
+        findings += [(choice.chain.newest.timestamp, str(error)) for choice in states]
     return findings
 
 
@@ -69,7 +89,7 @@ def _entries(repository: Repository, choice: Choice, scratch: Path) -> Generator
     blobs, record = choice.blobs, repository.record_of(choice.chain.newest)
     assert blobs is not None
     last_tid = bytes.fromhex(record.last_tid or "") if record is not None and blobs.is_later else None
-    with contextlib.closing(merge_state(blobs.complete, blobs.deltas, scratch)) as entries:
+    with contextlib.closing(entries_of(blobs, scratch)) as entries:
         for entry in entries:
             if last_tid is None or entry.key[OID_SIZE:] <= last_tid:
                 yield entry
@@ -92,11 +112,11 @@ def missing_from_state(
     if choice is None:
         return next((f"refers to the blob {bushy_path(key)}, and has no blob state" for key in referenced), None)
     try:
-        with contextlib.closing(merge_state(choice.complete, choice.deltas, scratch)) as entries:
+        with contextlib.closing(entries_of(choice, scratch)) as entries:
             lacking = _lacking(referenced, (entry.key for entry in entries), lost)
             first = next(lacking, None)
             number = 1 + sum(1 for _ in lacking)
-    except DamagedManifest as error:
+    except ZodbvaultError as error:
         return str(error)
     return None if first is None else f"refers to {number} blobs that its manifest lacks, such as {bushy_path(first)}"
 

@@ -20,12 +20,16 @@ INDEX_SUFFIX = ".index"
 DAT_SUFFIX = ".dat"
 COMPLETE_MANIFEST_SUFFIX = ".blobs.gz"
 DELTA_MANIFEST_SUFFIX = ".deltablobs.gz"
+# Of states whose blobs are not in the pool; always complete.
+DIRECTORY_MANIFEST_SUFFIX = ".directoryblobs.gz"
+ARCHIVE_MANIFEST_SUFFIX = ".archiveblobs.gz"
 
 DATA_SUFFIXES = (".fsz", ".fs", ".deltafsz", ".deltafs")
 # What stands beside a data file and goes with it. In the order of removal: the record is last, because a sweep
 # recognises by it that the others are ours.
 COMPANION_SUFFIXES = (CHECKS_SUFFIX, INDEX_SUFFIX, RECORD_SUFFIX)
-MANIFEST_SUFFIXES = (COMPLETE_MANIFEST_SUFFIX, DELTA_MANIFEST_SUFFIX)
+POOL_MANIFEST_SUFFIXES = (COMPLETE_MANIFEST_SUFFIX, DELTA_MANIFEST_SUFFIX)
+MANIFEST_SUFFIXES = (*POOL_MANIFEST_SUFFIXES, DIRECTORY_MANIFEST_SUFFIX, ARCHIVE_MANIFEST_SUFFIX)
 
 _TIMESTAMP_LENGTH = len("2026-11-23-18-05-00")
 

@@ -1,0 +1,157 @@
+"""Which blob state belongs to a date, where a location may hold several kinds: pool, directories, archives.
+
+Plain decisions: timestamps, names and listings in, choices out, the best one first. No disk is looked at here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.state import blob_state
+from zodbvault.blobs.stored import Form, Stored, series_up_to
+from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BlobChoice:
+    """A blob state: what tells which blobs it has, and where they are kept.
+
+    timestamp: of the backup whose state it is. complete, deltas: our manifests; None and empty for a state that another
+    program wrote, where the container tells what it holds. stored: the directory, or the full archive and the deltas
+    on it; empty for the pool. is_exact: whether it is known to be the state of the data; another one is only known to
+    be good if it has every blob that the data refer to. is_of_date: whether it was made for the data, by whomever.
+    is_later: it is later than the data; their state is what is left of it without the blobs with a later tid, because
+    between two backups of a chain no blob goes.
+    """
+
+    timestamp: str
+    complete: Path | None
+    deltas: tuple[Path, ...] = ()
+    stored: tuple[Stored, ...] = ()
+    is_exact: bool = True
+    is_of_date: bool = True
+    is_later: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where its blobs are kept, for people."""
+        return ", ".join(one.path.name for one in self.stored) or "the pool"
+
+
+@dataclass(frozen=True)
+class BlobListing:
+    """What a blob location holds. names: of its files; stored: its directories and archives, oldest first."""
+
+    folder: Path
+    names: frozenset[str]
+    stored: tuple[Stored, ...]
+
+
+def choose_blob_states(
+    listing: BlobListing, whole: Sequence[str], wanted: int, all_timestamps: Sequence[str]
+) -> tuple[BlobChoice, ...]:
+    """The blob states that may serve the `wanted`th backup of a chain, the best one first.
+
+    whole: timestamps of the chain's backups, oldest first. all_timestamps: of all backups in the repository: what
+    another program numbered belongs to the backup before it. First what we know to be the state of the data; then what
+    another program made for them; then later states of the chain; then earlier ones.
+    """
+    date = whole[wanted - 1]
+    foreign = _foreign(listing, all_timestamps)
+    choices: list[BlobChoice] = list(_own(listing, whole[:wanted], is_exact=True))
+    choices += (one for one in foreign if one.timestamp == date)
+    for length in range(wanted + 1, len(whole) + 1):
+        later = tuple(_own(listing, whole[:length], is_exact=True, is_of_date=False, is_later=True))
+        if later:
+            choices += later
+            break
+    choices += [
+        _other_date(one, is_later=True) for one in reversed(foreign) if one.timestamp > date and one.timestamp in whole
+    ]
+    for length in range(wanted - 1, 0, -1):
+        earlier = tuple(_own(listing, whole[:length], is_exact=False, is_of_date=False))
+        if earlier:
+            choices += earlier
+            break
+    choices += [_other_date(one, is_later=False) for one in foreign if one.timestamp < date][:1]
+    return tuple(choices)
+
+
+def choose_states_alone(listing: BlobListing, own: Sequence[str], when: str | None) -> tuple[BlobChoice, ...]:
+    """The states at or before `when` of a site whose blobs alone are backed up: the newest, and what may replace it.
+
+    own: timestamps of our states, oldest first. when: None for the newest.
+    """
+    stamps = [stamp for stamp in own if when is None or stamp <= when]
+    ours = list(_own(listing, stamps, is_exact=True)) if stamps else []
+    foreign = [
+        BlobChoice(one.timestamp, None, stored=series, is_exact=False)
+        for one, series in _newest_first(listing.stored)
+        if when is None or one.timestamp <= when
+    ]
+    newer = [one for one in foreign if not ours or one.timestamp > ours[0].timestamp]
+    return (*newer[:1], *ours)
+
+
+def _own(
+    listing: BlobListing, stamps: Sequence[str], *, is_exact: bool, is_of_date: bool = True, is_later: bool = False
+) -> Iterator[BlobChoice]:
+    """The states that we wrote for the last of `stamps`."""
+    date = stamps[-1]
+    state = blob_state(stamps, listing.names)
+    found: list[tuple[str, tuple[str, ...], tuple[Stored, ...]]] = []
+    if state is not None:
+        found.append((*state, ()))
+    for suffix, forms in (
+        (DIRECTORY_MANIFEST_SUFFIX, (Form.DIRECTORY,)),
+        (ARCHIVE_MANIFEST_SUFFIX, (Form.ARCHIVE, Form.DELTA)),
+    ):
+        if date + suffix in listing.names:
+            found += [(date + suffix, (), series) for series in _holding(listing.stored, date, forms)]
+    for complete, deltas, series in found:
+        yield BlobChoice(
+            date,
+            listing.folder / complete,
+            tuple(listing.folder / name for name in deltas),
+            series,
+            is_exact=is_exact,
+            is_of_date=is_of_date,
+            is_later=is_later,
+        )
+
+
+def _holding(stored: tuple[Stored, ...], date: str, forms: tuple[Form, ...]) -> Iterator[tuple[Stored, ...]]:
+    """What may hold the state that our manifest of `date` tells of.
+
+    A copy that lost its times has numbered ones of any time: then each of these may be it, the manifest decides.
+    """
+    candidates = [(one, series) for one, series in _newest_first(stored) if one.form in forms]
+    fitting = [series for one, series in candidates if one.timestamp == date]
+    yield from fitting or [series for one, series in candidates if one.number is not None]
+
+
+def _newest_first(stored: tuple[Stored, ...]) -> Iterator[tuple[Stored, tuple[Stored, ...]]]:
+    """Each directory and archive with what has to be unpacked for it, the newest first."""
+    for one in reversed(stored):
+        if one.form is not Form.SNAPSHOT_FILE:
+            series = series_up_to(stored, one)
+            if series:
+                yield one, series
+
+
+def _foreign(listing: BlobListing, all_timestamps: Sequence[str]) -> tuple[BlobChoice, ...]:
+    """What is there as another program would see it, the newest first; each belongs to the backup at or before it."""
+    found = []
+    for one, series in _newest_first(listing.stored):
+        owner = max((stamp for stamp in all_timestamps if stamp <= one.timestamp), default=one.timestamp)
+        found.append(BlobChoice(owner, None, stored=series, is_exact=False))
+    return tuple(found)
+
+
+def _other_date(choice: BlobChoice, *, is_later: bool) -> BlobChoice:
+    return BlobChoice(choice.timestamp, None, stored=choice.stored, is_exact=False, is_of_date=False, is_later=is_later)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from itertools import zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,19 @@ def hash_blocks(blocks: Iterable[bytes]) -> tuple[int, str]:
         sha256.update(block)
         size += len(block)
     return size, sha256.hexdigest()
+
+
+def hash_if_equal(fd: int, other: int) -> str | None:
+    """The sha256 of what the open file `fd` holds, where the open file `other` holds the same; else None.
+
+    Raises OSError.
+    """
+    sha256 = hashlib.sha256()
+    for block, same in zip_longest(blocks_of(fd), blocks_of(other)):
+        if block != same:
+            return None
+        sha256.update(block)
+    return sha256.hexdigest()
 
 
 def blocks_of(fd: int) -> Iterator[bytes]:

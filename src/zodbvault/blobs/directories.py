@@ -69,11 +69,15 @@ class DirectoryContainer:
             raise ZodbvaultError(f"the blob cannot be read: {reason_of(error)}", path=path) from error
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
-    def _opened(self, key: bytes) -> int:
+    def open(self, key: bytes) -> int | None:
+        """A file descriptor for reading the blob `key`; None when it is not here. Raises ZodbvaultError."""
         path = self.path_of(key)
-        fd = open_blob(path) if self._is_below_real_folders(path) else None
+        return open_blob(path) if self._is_below_real_folders(path) else None
+
+    def _opened(self, key: bytes) -> int:
+        fd = self.open(key)
         if fd is None:
-            raise DamagedBlob("is missing from the directory of blobs", path=path)
+            raise DamagedBlob("is missing from the directory of blobs", path=self.path_of(key))
         return fd
 
     def _is_below_real_folders(self, path: str) -> bool:

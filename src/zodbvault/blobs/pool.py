@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 from zodbvault.blobs.containers import DamagedBlob, read_one_by_one, sizes_one_by_one
-from zodbvault.blobs.copying import SharedBatch, copy_blob, hash_blob, remove_temporaries, temporary_name
+from zodbvault.blobs.copying import (
+    SharedBatch,
+    copy_blob,
+    hash_blob,
+    hash_if_equal,
+    remove_temporaries,
+    temporary_name,
+)
 from zodbvault.blobs.known import KnownBlobs, readable
 from zodbvault.blobs.layouts import (
     BUSHY,
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from zodbvault.blobs.containers import Blocks, Result
+    from zodbvault.blobs.directories import DirectoryContainer
     from zodbvault.blobs.manifest import ManifestSummary
     from zodbvault.blobs.source import SourceBlobs
     from zodbvault.io.durable import Ownership
@@ -184,6 +192,30 @@ class Pool:
         except OSError as error:
             raise self._not_copied(key, error) from error
 
+    def link_aside(self, key: bytes, fd: int, directory: DirectoryContainer) -> Entry | None:
+        """Give a blob of a directory that is equal to the open file `fd` the temporary name, instead of a copy.
+
+        None where the directory has another one, or no link can be made to it. A directory may share its files with
+        the live site (a first copy that was hard-linked): such a one is not taken. Raises ZodbvaultError.
+        """
+        other = directory.open(key)
+        if other is None:
+            return None
+        temporary = self._temporary(key)
+        try:
+            linked, live = os.fstat(other), os.fstat(fd)
+            if linked.st_size != live.st_size or (linked.st_dev, linked.st_ino) == (live.st_dev, live.st_ino):
+                return None
+            sha256 = hash_if_equal(fd, other)
+            if sha256 is None or not _is_linked(directory.path_of(key), temporary, linked):
+                return None
+            self._shared_batch.add_file(other)
+        except OSError as error:
+            raise self._not_copied(key, error) from error
+        finally:
+            os.close(other)
+        return Entry(key, linked.st_size, sha256)
+
     def place(self, entry: Entry, expected: Sequence[Entry] = ()) -> None:
         """Give what copy_aside() copied its name, as for copy_in(). By one thread, in the order of the keys."""
         path = self.path_of(entry.key)
@@ -251,12 +283,15 @@ def backup_complete(
     met: SortedKeys,
     last_tid: bytes | None,
     on_progress: Callable[[int], None] | None = None,
+    *,
+    directory: DirectoryContainer | None = None,
 ) -> BlobOutcome:
     """Bring every blob of the site into the pool and fill `part` with a complete manifest, finished, not published.
 
     previous: the newest state that is known, or None. other_manifests: all that are in the location. met: blobs that
     the data were seen to refer to. last_tid: of the backup; later blobs may belong to nothing (None: an empty
-    database, to which no blob belongs). on_progress: is told the bytes copied so far.
+    database, to which no blob belongs). on_progress: is told the bytes copied so far. directory: a directory of an
+    earlier time; blobs that are equal there are linked instead of copied.
 
     A blob that the data refer to stays in the manifest when the pool holds it, even where the site has lost it. What
     the pool lacks, or has in another size, is copied again. Raises BlobConflict, ZodbvaultError.
@@ -268,7 +303,7 @@ def backup_complete(
         ManifestWriter(part, source.layout, complete=True) as writer,
         closing(source.walk(pool.scratch)) as walk,
     ):
-        intake = _Intake(source, pool, known, on_progress)
+        intake = _Intake(source, pool, known, on_progress, directory)
         upto = b"" if last_tid is None else last_tid
         settled = (blob for blob in walk if blob[0][OID_SIZE:] <= upto)
         with closing(intake.taken(_joined(settled, iter(met)))) as taken:
@@ -424,6 +459,21 @@ def conflict(pool: Pool, found: Entry, expected: Sequence[Entry]) -> BlobConflic
     )
 
 
+def _is_linked(path: str, temporary: str, expected: os.stat_result) -> bool:
+    """Whether a second name could be given to just the file that was looked at."""
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    try:
+        os.link(path, temporary, follow_symlinks=False)
+    except OSError:
+        return False  # another file system, or one without links, or no more of them
+    status = os.lstat(temporary)
+    if (status.st_dev, status.st_ino) == (expected.st_dev, expected.st_ino):
+        return True
+    os.unlink(temporary)
+    return False
+
+
 def remove_empty_folders(path: str, root: str) -> None:
     """Remove the folders above `path` that are empty, up to `root`, which stays."""
     folder = os.path.dirname(path)
@@ -468,12 +518,18 @@ class _Intake:
     """Takes blobs into the pool, in the order of their keys."""
 
     def __init__(
-        self, source: SourceBlobs, pool: Pool, known: KnownBlobs, on_progress: Callable[[int], None] | None
+        self,
+        source: SourceBlobs,
+        pool: Pool,
+        known: KnownBlobs,
+        on_progress: Callable[[int], None] | None,
+        directory: DirectoryContainer | None = None,
     ) -> None:
         self._source = source
         self._pool = pool
         self._known = known
         self._on_progress = on_progress
+        self._directory = directory
         self.copied = 0
         self.copied_bytes = 0
 
@@ -536,7 +592,8 @@ class _Intake:
             return _Taken(key, is_met, _fitting(named, held))
         try:
             if _fitting(named, held) is None:
-                return _Taken(key, is_met, self._pool.copy_aside(key, fd), copy_of=named)
+                entry = None if self._directory is None else self._pool.link_aside(key, fd, self._directory)
+                return _Taken(key, is_met, entry or self._pool.copy_aside(key, fd), copy_of=named)
             return _Taken(key, is_met, self._compared(key, fd, held, named))
         finally:
             os.close(fd)

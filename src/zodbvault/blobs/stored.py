@@ -24,6 +24,8 @@ LATEST = "latest"
 """The symlink to the newest directory or archive with a timestamp."""
 
 PART_SUFFIX = ".part"
+PRUNED_SUFFIX = ".pruned"
+"""Before PART_SUFFIX, in the name of a directory that is being removed."""
 
 _MARK = r"(?P<mark>\d{4}(?:-\d\d){5}|\d{1,9})"
 _NAME = re.compile(rf"(?P<base>.+)\.{_MARK}(?P<suffix>|(?:\.delta)?\.tar(?:\.gz)?|\.snar)\Z", re.DOTALL | re.ASCII)
@@ -76,7 +78,7 @@ def parse_stored_name(name: str) -> tuple[str, str, Form] | None:
 
 
 def find_stored(location: Path) -> tuple[Stored, ...]:
-    """What a location holds, oldest first. A folder that does not exist holds nothing. Raises ZodbvaultError.
+    """What a location holds, by time, oldest first. A folder that does not exist holds nothing. Raises ZodbvaultError.
 
     Only real folders count as directories and only real files as archives.
     """
@@ -124,5 +126,5 @@ def series_up_to(stored: tuple[Stored, ...], newest: Stored) -> tuple[Stored, ..
 
 def is_part_of_stored(name: str) -> bool:
     """Whether a name is that of a directory, archive or snapshot file which is being made or removed."""
-    whole = name.removesuffix(PART_SUFFIX).removesuffix(".pruned")
+    whole = name.removesuffix(PART_SUFFIX).removesuffix(PRUNED_SUFFIX)
     return name.endswith(PART_SUFFIX) and parse_stored_name(whole) is not None

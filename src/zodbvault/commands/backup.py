@@ -225,4 +225,5 @@ def _prune(run: BackupRun, *, had_begun: bool) -> None:
     repository = read_repository(run.location, run.repository.blob_location)
     gone = prune_chains(repository, run.settings.keep, with_blobs=run.blobs.enabled)
     if gone or had_begun:
-        run.blobs.prune()
+        fulls = {chain.timestamp for chain in repository.chains} | {chain.timestamp for chain in repository.listed}
+        run.blobs.prune(min(fulls - set(gone), default=""))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
+    from zodbvault.blobs.directories import DirectoryContainer
     from zodbvault.blobs.manifest import Entry
     from zodbvault.blobs.pool import BlobOutcome, Pool
     from zodbvault.blobs.source import SourceBlobs
@@ -217,10 +218,20 @@ class BlobBackup:
         with self.met_blobs() as met, self._complete(stamp, repository, chain, met, last_tid) as result:
             yield result
 
-    def prune(self) -> None:
-        """Remove the blobs that no manifest in the location names any more, those put aside among them."""
-        if not self.enabled:
+    def prune(self, oldest: str) -> None:
+        """Remove the blobs that no manifest in the location names any more, those put aside among them.
+
+        oldest: timestamp of the oldest full that stays; directories and archives of an earlier time go too.
+        """
+        if self._folder is None:
             return
+        from zodbvault.blobs.letting_go import older_than, remove_leftovers, remove_stored
+        from zodbvault.blobs.stored import find_stored
+
+        remove_leftovers(self._location)
+        for one in older_than(find_stored(self._location), self._folder.folder.name, oldest):
+            remove_stored(one)
+            logger.info("Removed %s, which is older than the oldest backup.", one.path)
         from zodbvault.blobs.pool import prune_pool
 
         removed = prune_pool(self._manifests(), self._pool)
@@ -253,19 +264,45 @@ class BlobBackup:
         from zodbvault.blobs.pool import backup_complete
 
         newest = self._newest_state(repository)
+        directory = None
         if newest is None:
-            self._require_space_for_all()
+            directory = self._newest_directory()
+            self._require_space_for_all(directory)
         if chain is not None:
             self._add_blobs_of_chain(repository, chain, met)
         with self._part(stamp + COMPLETE_MANIFEST_SUFFIX) as part, contextlib.ExitStack() as stack:
             previous = stack.enter_context(contextlib.closing(newest())) if newest is not None else None
-            outcome = backup_complete(self._source, self._pool, part, previous, self._manifests(), met, last_tid)
+            others = self._manifests()
+            outcome = backup_complete(
+                self._source, self._pool, part, previous, others, met, last_tid, directory=directory
+            )
             summary = outcome.summary
             record = blob_record(outcome, total=summary.blobs, total_size=summary.bytes)
             yield self._result(part, record, outcome, depends_on_source=True)
 
-    def _require_space_for_all(self) -> None:
-        """Refuse the first copy of all blobs where it would fill the disk. Where a killed run left some, it goes on."""
+    def _newest_directory(self) -> DirectoryContainer | None:
+        """The newest directory of blobs that another program left here; nothing where it cannot be read.
+
+        What is in it need not be copied a second time: it only gets a second name.
+        """
+        from zodbvault.blobs.directories import DirectoryContainer
+        from zodbvault.blobs.stored import Form, find_stored
+
+        directories = [one.path for one in find_stored(self._location) if one.form is Form.DIRECTORY]
+        if not directories:
+            return None
+        logger.info("Blobs that are in %s too are hard-linked, not copied.", directories[-1])
+        try:
+            return DirectoryContainer(directories[-1], self._pool.scratch)
+        except ZodbvaultError as error:
+            logger.warning("%s. All blobs are copied.", error)
+            return None
+
+    def _require_space_for_all(self, directory: DirectoryContainer | None) -> None:
+        """Refuse the first copy of all blobs where it would fill the disk. Where a killed run left some, it goes on.
+
+        directory: what it has need not be copied.
+        """
         from zodbvault.blobs.source import BlobWalk
         from zodbvault.io.space import require_space
 
@@ -273,7 +310,7 @@ class BlobBackup:
             return
         walk = BlobWalk(str(self._source.root), self._source.layout, self._pool.scratch)
         with contextlib.closing(walk.blobs()) as blobs:
-            needed = sum(size for _, size in blobs)
+            needed = sum(size for key, size in blobs if directory is None or directory.size_of(key) != size)
         require_space(self._location, needed, "for the first copy of all blobs")
 
     def _add_blobs_of_chain(self, repository: Repository, chain: Chain, met: SortedKeys) -> None:

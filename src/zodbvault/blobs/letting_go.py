@@ -1,0 +1,75 @@
+"""Removing directories and archives of blobs whose data are gone.
+
+Which ones go is a plain decision on names and times. A directory loses its name in one instant, and only then what is
+in it: nobody ever takes what is left of it for a backup.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.stored import LATEST, PART_SUFFIX, PRUNED_SUFFIX, Form, Stored, is_part_of_stored
+from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import remove_durably, rename_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def older_than(stored: Sequence[Stored], base: str, timestamp: str) -> tuple[Stored, ...]:
+    """What belongs to data from before `timestamp`, of the blobstorage whose name is `base`; the newest first.
+
+    A series of archives goes as a whole: its deltas are of no use without the full one, which is the last to go.
+    """
+    own = sorted((one for one in stored if one.base == base), key=lambda one: (one.timestamp, one.form.value))
+    fulls = [one.timestamp for one in own if one.form is Form.ARCHIVE and one.number is None]
+    newest_of_series: dict[str, str] = {}
+    for one in own:
+        newest_of_series[_series_of(one, fulls)] = one.timestamp
+    return tuple(one for one in reversed(own) if newest_of_series[_series_of(one, fulls)] < timestamp)
+
+
+def _series_of(one: Stored, fulls: Sequence[str]) -> str:
+    """What an archive is part of: the timestamp of the full one that it stands on; a path for what stands alone."""
+    if one.form is Form.DIRECTORY or one.number is not None:
+        return str(one.path)
+    return max((full for full in fulls if full <= one.timestamp), default=one.timestamp)
+
+
+def remove_stored(one: Stored) -> None:
+    """Remove a directory or an archive. Raises ZodbvaultError."""
+    try:
+        if one.form is Form.DIRECTORY:
+            going = one.path.with_name(one.path.name + PRUNED_SUFFIX + PART_SUFFIX)
+            rename_durably(one.path, going)
+            shutil.rmtree(going)
+        else:
+            remove_durably(one.path)
+        _forget_latest(one.path)
+    except OSError as error:
+        raise ZodbvaultError(f"cannot be removed: {reason_of(error)}", path=one.path) from error
+
+
+def remove_leftovers(location: Path) -> None:
+    """Remove what a killed run was making or removing. Raises ZodbvaultError."""
+    try:
+        with os.scandir(location) as entries:
+            leftovers = [entry.name for entry in entries if is_part_of_stored(entry.name) and not entry.is_symlink()]
+        for name in leftovers:
+            path = location / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                remove_durably(path)
+    except OSError as error:
+        raise ZodbvaultError(f"left-over files cannot be removed: {reason_of(error)}", path=location) from error
+
+
+def _forget_latest(path: Path) -> None:
+    """Remove the symlink to the newest one where it leads to what was removed."""
+    latest = path.with_name(LATEST)
+    if latest.is_symlink() and os.readlink(latest) == path.name:
+        remove_durably(latest)

@@ -545,6 +545,7 @@ COMMANDS = {
     "snapshotbackup": "snapshot",
     "restore": "restore",
     "snapshotrestore": "snapshotrestore",
+    "altrestore": "altrestore",
     "backup-verify": "verify",
     "backup-list": "list",
 }

@@ -275,6 +275,20 @@ def _(site: Site) -> None:
     assert site.command("snapshotrestore", "-n").returncode == 0
 
 
+@effect_of("alternative_restore_source")
+def _(site: Site) -> None:
+    site.backup()
+    state = site.state()
+    for name in ("backups", "blobstoragebackups"):
+        os.rename(site.var / name, site.folder / f"other {name}")
+    site.commit_pages()
+    site.close()
+    assert site.command("altrestore", "-n").returncode == 2
+    site.options["alternative_restore_source"] = "Data 'other backups' 'other blobstoragebackups'"
+    assert site.command("altrestore", "-n").returncode == 0
+    assert (site.data, site.blobs) == (state.data, state.blobs)
+
+
 # What we do not do yet, or no longer, is never accepted and ignored.
 
 OTHER_VALUES = {
@@ -285,7 +299,6 @@ OTHER_VALUES = {
     "enable_zipbackup": "true",
     "ziplocation": "zips",
     "blobziplocation": "blobzips",
-    "alternative_restore_source": "Data /elsewhere",
     "use_rsync": "false",
     "rsync_options": "--no-l",
     "rsync_hard_links_on_first_copy": "true",

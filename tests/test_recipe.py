@@ -257,6 +257,14 @@ def test_what_is_unknown_or_gone_is_warned_about(load: Callable[..., Any], caplo
 # Names and text of scripts
 
 
+def test_another_sites_backups_get_a_script(load: Callable[..., Any], tmp_path: Path) -> None:
+    other = "alternative_restore_source = Data backups-of-live\n"
+    buildout = load(f"{BLOBLESS}{other}[plone]\nrecipe = zodbvault\nbackup_blobs = no\n{other}", parts="backup plone")
+    assert script_names(buildout["backup"].recipe.settings)["altrestore"] == "altrestore"
+    assert script_names(buildout["plone"].recipe.settings)["plone-altrestore"] == "altrestore"
+    assert buildout["plone"].recipe.settings.alternative_location == tmp_path / "backups-of-live"
+
+
 def test_script_names(load: Callable[..., Any]) -> None:
     text = BLOBLESS + "[plone]\nrecipe = zodbvault\nbackup_blobs = false\nenable_snapshotrestore = false\n"
     buildout = load(text, parts="backup plone")

@@ -17,8 +17,11 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.scripts import run
 from zodbvault.settings import Surroundings, parse_settings, settings_from_plain, settings_to_plain
 
+OTHER_SITE = {"alternative_restore_source": "Data /other /other-blobs"}
 PLAIN = settings_to_plain(
-    parse_settings({}, Surroundings("backup", "[backup]", Path("/s"), Path("/s/var"), "Data.fs", "blobs")).settings
+    parse_settings(
+        OTHER_SITE, Surroundings("backup", "[backup]", Path("/s"), Path("/s/var"), "Data.fs", "blobs")
+    ).settings
 )
 
 
@@ -53,7 +56,9 @@ def test_snapshot(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "INFO: snapshot made\n")
 
 
-@pytest.mark.parametrize(("command", "source"), [("restore", "location"), ("snapshotrestore", "snapshot")])
+@pytest.mark.parametrize(
+    ("command", "source"), [("restore", "location"), ("snapshotrestore", "snapshot"), ("altrestore", "alternative")]
+)
 def test_restore(command: str, source: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, PLAIN, []) == 0
     call = calls.only
@@ -234,6 +239,12 @@ def test_snapshots_are_not_restored_where_the_option_forbids_it(
 ) -> None:
     assert run("snapshotrestore", {**PLAIN, "enable_snapshotrestore": False}, ["-n"]) == 2
     assert "enable_snapshotrestore" in capsys.readouterr().err
+    assert calls.calls == []
+
+
+def test_no_other_site_is_restored_where_none_is_named(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("altrestore", {**PLAIN, "alternative_location": None}, ["-n"]) == 2
+    assert "alternative_restore_source" in capsys.readouterr().err
     assert calls.calls == []
 
 

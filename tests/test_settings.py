@@ -61,7 +61,8 @@ def test_each_name_and_alias_stands_in_the_table_once() -> None:
 
 def test_each_offered_option_is_an_attribute_of_the_settings() -> None:
     offered = {option.name for option in OPTIONS if option.status is Status.OFFERED}
-    assert set(Settings._fields) == (offered - {"locationprefix"}) | {"part"}
+    made_of_others = {"part", "alternative_location", "alternative_blob_location"}
+    assert set(Settings._fields) == (offered - {"locationprefix", "alternative_restore_source"}) | made_of_others
 
 
 def test_each_default_has_the_type_of_its_kind() -> None:
@@ -105,6 +106,8 @@ def test_the_defaults_of_a_part_called_backup() -> None:
         post_command="",
         debug=False,
         enable_snapshotrestore=True,
+        alternative_location=None,
+        alternative_blob_location=None,
     )
 
 
@@ -268,6 +271,46 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert len(mistakes) == 5
 
 
+# The backups of another site
+
+
+@pytest.mark.parametrize("name", ["alternative_restore_source", "alternative_restore_sources"])
+@pytest.mark.parametrize(
+    ("text", "location", "blobs"),
+    [
+        ("Data /a /b", "/a", "/b"),
+        ("1 a ../b", "/site/a", "/b"),
+        ("\n  # Data /x /y\n\n   Data 'with space' /b  \n", "/site/with space", "/b"),
+    ],
+)
+def test_another_sites_backups_are_named_in_one_line(name: str, text: str, location: str, blobs: str) -> None:
+    settings = settings_of(**{name: text})
+    assert (settings.alternative_location, settings.alternative_blob_location) == (Path(location), Path(blobs))
+
+
+def test_without_blobs_another_site_has_one_folder() -> None:
+    settings = settings_of(backup_blobs="false", alternative_restore_source="Data /a")
+    assert (settings.alternative_location, settings.alternative_blob_location) == (Path("/a"), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "what"),
+    [
+        ("Data /a", {}, "the folder of blobs is missing"),
+        ("Data /a /b", {"backup_blobs": "false"}, "this site has none"),
+        ("Other /a /b", {}, "'Other' is not known"),
+        ("Data", {}, "is not of the form"),
+        ("Data /a /b /c", {}, "is not of the form"),
+        ("Data 'a /b", {}, "is not of the form"),
+        ("Data /a /b\nData /c /d", {}, "only one line"),
+    ],
+)
+def test_a_line_that_names_no_other_site_is_a_mistake(text: str, options: dict[str, str], what: str) -> None:
+    (mistake,) = mistakes_of(alternative_restore_source=text, **options)
+    assert mistake.startswith("[backup] alternative_restore_source: ")
+    assert what in mistake
+
+
 # What collective.recipe.backup knows and we do not
 
 
@@ -279,8 +322,6 @@ DEFAULTS_OF_PLANNED = {
     "enable_zipbackup": ("false", "1"),
     "ziplocation": ("zipbackups", "elsewhere"),
     "blobziplocation": ("/site/var/blobstoragezips", "elsewhere"),
-    "alternative_restore_source": ("", "Data /a /b"),
-    "alternative_restore_sources": ("", "Data /a /b"),
     "use_rsync": ("True", "false"),
     "rsync_options": ("", "--no-l -k"),
     "rsync_hard_links_on_first_copy": ("false", "true"),

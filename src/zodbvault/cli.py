@@ -43,10 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from zodbvault.site_file import DEFAULT_FILE, read_site_file
 
         settings = read_site_file(options.config or DEFAULT_FILE, options.site)
-        command = "snapshotrestore" if options.command == "restore" and options.snapshot else options.command
-        return run_command(command, settings, arguments_from(options))
+        return run_command(_command(options), settings, arguments_from(options))
 
     return exit_code_of(load_and_run, log_level(quiet=options.quiet, debug=options.debug))
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command that was meant, by its name in DESCRIPTIONS."""
+    if options.command == "restore" and options.snapshot:
+        return "snapshotrestore"
+    if options.command == "restore" and options.alternative:
+        return "altrestore"
+    return str(options.command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
         _add_site(subparser, default=argparse.SUPPRESS)
         add_arguments(subparser, command)
         if command == "restore":
-            subparser.add_argument("--snapshot", action="store_true", help="restore a snapshot, not a backup")
+            sources = subparser.add_mutually_exclusive_group()
+            sources.add_argument("--snapshot", action="store_true", help="restore a snapshot, not a backup")
+            sources.add_argument(
+                "--alternative", action="store_true", help="restore from the other site of alternative_restore_source"
+            )
     return parser
 
 

@@ -109,13 +109,17 @@ def script_names(settings: Settings) -> dict[str, str]:
         "snapshot": f"{part}-snapshot",
         "restore": f"{part}-restore",
         "snapshotrestore": f"{part}-snapshotrestore",
+        "altrestore": f"{part}-altrestore",
         "verify": f"{part}-verify",
         "list": f"{part}-list",
     }
     if part == "backup":
-        names |= {"snapshot": "snapshotbackup", "restore": "restore", "snapshotrestore": "snapshotrestore"}
+        names |= {"snapshot": "snapshotbackup"}
+        names |= {command: command for command in ("restore", "snapshotrestore", "altrestore")}
     if not settings.enable_snapshotrestore:
         del names["snapshotrestore"]
+    if settings.alternative_location is None:
+        del names["altrestore"]
     return {script: command for command, script in names.items()}
 
 

@@ -130,6 +130,12 @@ def _snapshotrestore(settings: Settings, wanted: Arguments, clock: Clock) -> int
     return _restore_from("snapshot", settings, wanted, clock)
 
 
+def _altrestore(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    if settings.alternative_location is None:
+        raise ConfigurationError(["there is no other site to restore from: alternative_restore_source is not set"])
+    return _restore_from("alternative", settings, wanted, clock)
+
+
 def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.restore import restore
 
@@ -172,6 +178,7 @@ _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "snapshot": _snapshot,
     "restore": _restore,
     "snapshotrestore": _snapshotrestore,
+    "altrestore": _altrestore,
     "verify": _verify,
     "list": _list,
 }

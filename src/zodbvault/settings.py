@@ -321,11 +321,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "alternative_restore_source",
         Kind.TEXT,
-        "The backups of another site, to restore them here.",
+        "The backups of another site, which a further script restores here: ``Data``, the folder of its backups of"
+        " Data.fs and, where this site has blobs, that of its blobs, in one line; quotes around a path with spaces."
+        " zodbvault, repozo or collective.recipe.backup may have made them.",
         _replicated("2.17"),
         default="",
         aliases=("alternative_restore_sources",),
-        status=Status.PLANNED,
     ),
     Option(
         "use_rsync",
@@ -396,7 +397,8 @@ OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for n
 def plain_defaults() -> dict[str, PlainValue]:
     """The defaults of the options that do not depend on where a site is, as a generated script holds them."""
     places = (Kind.BACKUPS, Kind.PATH)
-    return {each.name: each.default for each in OPTIONS if each.name in Settings._fields and each.kind not in places}
+    values = {each.name: each.default for each in OPTIONS if each.name in Settings._fields and each.kind not in places}
+    return {**values, "alternative_location": None, "alternative_blob_location": None}
 
 
 @dataclass(frozen=True)
@@ -480,6 +482,7 @@ class _Reader:
         blob_storage = self._path("blob_storage", self._around.base, self._around.blob_storage)
         self._check_blobs(backup_blobs, only_blobs, blob_storage, folders)
         self._check_distinct(folders)
+        alternative = self._alternative(backup_blobs)
         return Settings(
             part=self._around.part,
             location=folders["location"],
@@ -502,6 +505,8 @@ class _Reader:
             post_command=self._text("post_command"),
             debug=self._boolean("debug"),
             enable_snapshotrestore=self._boolean("enable_snapshotrestore"),
+            alternative_location=alternative[0],
+            alternative_blob_location=alternative[1],
         )
 
     def _take(self, name: str, value: object) -> None:
@@ -609,6 +614,34 @@ class _Reader:
         for variable in re.findall(r"\$(\w+|\{[^}]*\})", text, re.ASCII):
             if variable.strip("{}") not in os.environ:
                 self._warn(name, f"{text!r}: no such variable as ${variable} is in the environment; it stays as it is")
+
+    def _alternative(self, backup_blobs: bool) -> tuple[Path | None, Path | None]:
+        """Where the backups of another site are: of its Data.fs, and of its blobs."""
+        import shlex
+
+        name = "alternative_restore_source"
+        lines = [line.strip() for line in self._text(name).splitlines()]
+        lines = [line for line in lines if line and not line.startswith("#")]
+        if not lines:
+            return None, None
+        try:
+            words = shlex.split(lines[0])
+        except ValueError:
+            words = []
+        if len(lines) > 1:
+            self._mistake(name, "only one line is possible, because only one FileStorage is restored")
+        elif len(words) not in (2, 3):
+            form = "'Data FOLDER-OF-BACKUPS FOLDER-OF-BLOBS'" if backup_blobs else "'Data FOLDER-OF-BACKUPS'"
+            self._mistake(name, f"{lines[0]!r} is not of the form {form}")
+        elif words[0] not in ("Data", "1"):
+            self._mistake(name, f"{words[0]!r} is not known; the line begins with Data (or 1)")
+        elif backup_blobs != (len(words) == 3):
+            what = "the folder of blobs is missing" if backup_blobs else "a folder of blobs, but this site has none"
+            self._mistake(name, f"{lines[0]!r}: {what}")
+        else:
+            paths = [expand_path(word, self._around.base) for word in words[1:]]
+            return paths[0], paths[1] if backup_blobs else None
+        return None, None
 
     def _datafs(self, only_blobs: bool) -> Path:
         datafs = self._path("datafs", self._around.base, self._around.datafs)

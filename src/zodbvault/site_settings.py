@@ -32,6 +32,7 @@ class Settings(NamedTuple):
 
     blob_storage and the two blob locations are None where blobs are not backed up. part: name of the buildout part or
     of the site. keep_blob_days and full_after_days: days. pre_command and post_command: shell text, may be empty.
+    alternative_location, alternative_blob_location: the backups of another site, None where none are named.
     """
 
     part: str
@@ -55,6 +56,8 @@ class Settings(NamedTuple):
     post_command: str
     debug: bool
     enable_snapshotrestore: bool
+    alternative_location: Path | None
+    alternative_blob_location: Path | None
 
     def folders(self) -> tuple[Path, ...]:
         """The folders that backups and snapshots of this site go into, those that are used."""
@@ -64,7 +67,16 @@ class Settings(NamedTuple):
 
 
 _PATHS = frozenset(
-    {"location", "snapshotlocation", "datafs", "blob_storage", "blobbackuplocation", "blobsnapshotlocation"}
+    {
+        "location",
+        "snapshotlocation",
+        "datafs",
+        "blob_storage",
+        "blobbackuplocation",
+        "blobsnapshotlocation",
+        "alternative_location",
+        "alternative_blob_location",
+    }
 )
 
 

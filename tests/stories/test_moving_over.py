@@ -117,3 +117,27 @@ def test_old_directories_and_archives_go_with_their_data_and_the_pool_stays_whol
         path.unlink()
     site.restore()
     assert (site.data, site.blobs) == (state.data, state.blobs)
+
+
+def test_another_sites_old_backups_are_restored_here_and_nothing_is_changed_there(site: Site, tmp_path: Path) -> None:
+    live = Site(tmp_path / "live", seed=2)
+    live.begin_with_a_blob()
+    live.commit_blobs(4)
+    stamp, state = live.backed_up()
+    directory = old_directory(live, stamp)
+    for manifest in live.blob_location.glob("*.gz"):
+        manifest.unlink()
+    shutil.rmtree(live.blob_location / "blobs")
+    live.close()
+    before = sorted(path for path in live.folder.rglob("*") if path.name != ".zodbvault.lock")
+    site.options["alternative_restore_source"] = f"Data '{live.location}' '{live.blob_location}'"
+    site.options["post_command"] = f"env | grep ZODBVAULT_RUN_ | sort > {tmp_path}/told"
+    site.restore(source="alternative")
+    assert (site.data, site.blobs) == (state.data, state.blobs)
+    assert directory.is_dir()
+    assert sorted(path for path in live.folder.rglob("*") if path.name != ".zodbvault.lock") == before
+    assert (tmp_path / "told").read_text().splitlines() == [
+        "ZODBVAULT_RUN_COMMAND=altrestore",
+        f"ZODBVAULT_RUN_LOCATION={live.location}",
+        f"ZODBVAULT_RUN_TIMESTAMP={stamp}",
+    ]

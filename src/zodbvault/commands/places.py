@@ -46,6 +46,15 @@ def snapshot_places(settings: Settings) -> Places:
     return Places(settings.snapshotlocation, settings.blobsnapshotlocation)
 
 
+def alternative_places(settings: Settings) -> Places:
+    """The folders of the other site that `bin/altrestore` restores from. Only for settings that name them."""
+    assert settings.alternative_location is not None
+    if settings.only_blobs:
+        assert settings.alternative_blob_location is not None
+        return Places(settings.alternative_blob_location, settings.alternative_blob_location)
+    return Places(settings.alternative_location, settings.alternative_blob_location)
+
+
 def make_folders(places: Places) -> None:
     """Make the folders of a repository where they are missing, and see that files can be made in them."""
     for folder in places.folders():

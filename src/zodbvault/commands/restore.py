@@ -17,7 +17,14 @@ from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands.choosing import Choice, NothingThere, choose
 from zodbvault.commands.index_file import copied_index
 from zodbvault.commands.only_blobs import choose_states
-from zodbvault.commands.places import Places, locked, snapshot_places, source_ownership, usual_places
+from zodbvault.commands.places import (
+    Places,
+    alternative_places,
+    locked,
+    snapshot_places,
+    source_ownership,
+    usual_places,
+)
 from zodbvault.commands.restore_blobs import BlobRestore
 from zodbvault.commands.summary import RestoreReport, plural, size_text
 from zodbvault.commands.users_command import run_users_command
@@ -44,6 +51,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 RESTORING_SUFFIX = ".restoring"
+
+# What a user's command is told that runs, and where the backups are.
+_SOURCES = {
+    "location": ("restore", usual_places),
+    "snapshot": ("snapshotrestore", snapshot_places),
+    "alternative": ("altrestore", alternative_places),
+}
 
 
 class DamagedBackup(ZodbvaultError):
@@ -83,16 +97,17 @@ def restore(
 ) -> RestoreReport:
     """Restore a site to the newest backup, or to the newest one at or before `when`.
 
-    source: "location" or "snapshot". ask: puts a question and gives the answer; None asks nothing. checksum: compare
-    the content of blobs that are there, not only their sizes. Raises ZodbvaultError with the live data as they were,
-    or, from the swap on, with a state that the same command finishes.
+    source: "location", "snapshot" or "alternative". ask: puts a question and gives the answer; None asks nothing.
+    checksum: compare the content of blobs that are there, not only their sizes. Raises ZodbvaultError with the live
+    data as they were, or, from the swap on, with a state that the same command finishes.
     """
     date = None if when is None else parse_when(when)
-    places = snapshot_places(settings) if source == "snapshot" else usual_places(settings)
+    command, places_of = _SOURCES[source]
+    places = places_of(settings)
     said = None if _comes_with_pre_command(settings, places) else _choose_and_say(settings, places, date)
     _ask(settings, said, ask)
     environment = {
-        "ZODBVAULT_RUN_COMMAND": "restore",
+        "ZODBVAULT_RUN_COMMAND": command,
         "ZODBVAULT_RUN_LOCATION": str(places.location),
         "ZODBVAULT_RUN_TIMESTAMP": said or "",
     }

@@ -27,11 +27,10 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.io.space import require_space
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from zodbvault.blobs.containers import Container
-    from zodbvault.blobs.layouts import Layout
     from zodbvault.blobs.manifest import Entry
     from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.filestorage.checking import CheckedRange
@@ -92,11 +91,7 @@ class BlobRestore:
             return
         self._last_tid = last_tid
         self._take_first_that_can_be_read()
-        assert self._plan is not None
-        assert self._target is not None
-        with_data = " and the new Data.fs" if also_needed else ""
-        what_for = f"for {plural(self._plan.blobs, 'blob')} that the site lacks{with_data}"
-        require_space(self._target.folder, self._plan.bytes + also_needed, what_for)
+        self._require_space(also_needed)
 
     def judge(self, checked: CheckedRange, referenced: Iterable[bytes], *, accept_missing: bool) -> None:
         """Decide whether data and blobs fit together. Nothing of the site has been changed yet.
@@ -150,6 +145,7 @@ class BlobRestore:
             return missing
         for number in range(begun + 1, len(self._choices)):
             if self._tried(number) is None and self._plan.count_missing(referenced) == 0:
+                self._require_space()
                 logger.info("The blobs are taken from %s, which has all.", self._choices[number].place)
                 return 0
         self._take(begun)
@@ -171,21 +167,33 @@ class BlobRestore:
         assert self._blob_storage is not None
         assert self._location is not None
         choice = self._choice
-        stored = () if choice is None else choice.stored
-        self._container = self._opened.enter_context(opened_container(self._location, stored, self._scratch))
-        self._target = self._opened.enter_context(open_target(self._blob_storage, self._layout()))
-        with contextlib.closing(self._entries()) as entries:
+        if choice is not None and choice.complete is None:
+            state = self._opened.enter_context(opened_state(choice.stored, self._scratch))
+            self._container, layout, all_entries = state, state.layout, state.blobs()
+        else:
+            stored = () if choice is None else choice.stored
+            self._container = self._opened.enter_context(opened_container(self._location, stored, self._scratch))
+            layout = BUSHY if choice is None or choice.complete is None else manifest_layout(choice.complete)
+            all_entries = _nothing() if choice is None else entries_of(choice, self._scratch)
+        self._target = self._opened.enter_context(open_target(self._blob_storage, layout))
+        with contextlib.closing(all_entries):
+            entries = self._of_the_data(all_entries)
             plan = plan_restore(entries, self._container, self._target, self._scratch, checksum=self._checksum)
         self._plan = self._opened.enter_context(contextlib.closing(plan))
 
-    def _layout(self) -> Layout:
-        """The layout that the backed-up blobstorage had."""
-        if self._choice is None:
-            return BUSHY
-        if self._choice.complete is not None:
-            return manifest_layout(self._choice.complete)
-        with opened_state(self._choice.stored, self._scratch) as state:
-            return state.layout
+    def _of_the_data(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The entries of a state; of one that is later than the data without its later blobs."""
+        if not self._is_later_than_data:
+            return iter(entries)
+        return (entry for entry in entries if entry.key[OID_SIZE:] <= (self._last_tid or b""))
+
+    def _require_space(self, also_needed: int = 0) -> None:
+        """Refuse to add blobs where the disk has no room. also_needed: bytes that are written there before them."""
+        assert self._plan is not None
+        assert self._target is not None
+        with_data = " and the new Data.fs" if also_needed else ""
+        what_for = f"for {plural(self._plan.blobs, 'blob')} that the site lacks{with_data}"
+        require_space(self._target.folder, self._plan.bytes + also_needed, what_for)
 
     def add(self) -> None:
         """Add the blobs that the site lacks; durable on return."""
@@ -225,15 +233,6 @@ class BlobRestore:
     def _is_later_than_data(self) -> bool:
         return self._choice is not None and self._choice.is_later
 
-    def _entries(self) -> Generator[Entry, None, None]:
-        """The entries of the state, in the order of their keys; a state that is later without its later blobs."""
-        if self._choice is None:
-            return
-        with contextlib.closing(entries_of(self._choice, self._scratch)) as entries:
-            for entry in entries:
-                if not self._choice.is_later or entry.key[OID_SIZE:] <= (self._last_tid or b""):
-                    yield entry
-
 
 def entries_of(choice: BlobChoice, scratch: Path) -> Generator[Entry, None, None]:
     """The entries of a state, in the order of their keys; of another program's state without sha256.
@@ -245,3 +244,7 @@ def entries_of(choice: BlobChoice, scratch: Path) -> Generator[Entry, None, None
         return
     with opened_state(choice.stored, scratch) as state, contextlib.closing(state.blobs()) as blobs:
         yield from blobs
+
+
+def _nothing() -> Generator[Entry, None, None]:
+    yield from ()

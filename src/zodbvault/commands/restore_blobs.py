@@ -42,8 +42,7 @@ class BlobRestore:
     """The blobs of one state and the blobstorage that gets them; does nothing for a site without blobs.
 
     choices: the states that may serve, the best one first; where one turns out not to be whole the next one is taken.
-    missing: blobs that the site had lost already when the backup was made, as paths in bushy layout. is_shared: another
-    database has blobs in this blobstorage too, so none is removed.
+    missing: blobs that the site had lost already when the backup was made, as paths in bushy layout.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class BlobRestore:
         scratch: Path,
         *,
         checksum: bool,
-        is_shared: bool = False,
     ) -> None:
         self._blob_storage = blob_storage if location is not None else None
         self._location = location
@@ -63,7 +61,6 @@ class BlobRestore:
         self._missing = missing
         self._scratch = scratch
         self._checksum = checksum
-        self._is_shared = is_shared
         self._number = 0
         self._last_tid: bytes | None = None
         # What is open for the state in use; state and site are compared once, and what came of it is worked off later.
@@ -209,7 +206,7 @@ class BlobRestore:
         choice = self._choice
         # What is not ours tells the state of its date, once it is seen to have all that the data refer to.
         is_known = choice is not None and (choice.is_exact or (choice.is_of_date and self._is_whole))
-        if not is_known or self._is_shared:
+        if not is_known:
             finish_replacements(self._target)
             return
         missing = [key for path in self._missing if (key := key_of_bushy(path)) is not None]

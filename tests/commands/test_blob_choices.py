@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from zodbvault.blobs.stored import Form, Stored, stored_name
+from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_blob_states, choose_states_alone
+
+BLOBS = Path("/blobs")
+FIRST, SECOND, THIRD, FOURTH = WHOLE = [f"2026-11-{day:02d}-18-05-00" for day in (20, 21, 22, 23)]
+
+
+def directory(mark: str | int, timestamp: str = "") -> Stored:
+    return _stored(mark, Form.DIRECTORY, timestamp)
+
+
+def archive(mark: str | int, timestamp: str = "") -> Stored:
+    return _stored(mark, Form.ARCHIVE, timestamp)
+
+
+def delta(timestamp: str) -> Stored:
+    return _stored(timestamp, Form.DELTA, timestamp)
+
+
+def _stored(mark: str | int, form: Form, timestamp: str) -> Stored:
+    number = mark if isinstance(mark, int) else None
+    return Stored(BLOBS / stored_name("blobstorage", mark, form), "blobstorage", form, number, timestamp or str(mark))
+
+
+def listing(*names: str, stored: tuple[Stored, ...] = ()) -> BlobListing:
+    return BlobListing(BLOBS, frozenset(names), tuple(sorted(stored, key=lambda one: one.timestamp)))
+
+
+def chosen(found: BlobListing, wanted: int, everything: list[str] = WHOLE) -> list[BlobChoice]:
+    return list(choose_blob_states(found, WHOLE, wanted, everything))
+
+
+def places(choices: list[BlobChoice]) -> list[str]:
+    return [choice.place for choice in choices]
+
+
+def test_our_own_state_comes_first_and_then_what_another_program_made_for_the_date() -> None:
+    found = listing(f"{SECOND}.blobs.gz", stored=(directory(SECOND), archive(SECOND), directory(FIRST)))
+    ours, *theirs = chosen(found, 2)
+    assert (ours.complete, ours.stored, ours.is_exact) == (BLOBS / f"{SECOND}.blobs.gz", (), True)
+    assert {choice.stored[0].path.name for choice in theirs if choice.is_of_date} == {
+        f"blobstorage.{SECOND}",
+        f"blobstorage.{SECOND}.tar",
+    }
+    assert not any(choice.is_exact or choice.complete for choice in theirs)
+    assert theirs[-1].stored == (directory(FIRST),)
+    assert not theirs[-1].is_of_date
+
+
+def test_between_two_backups_of_a_chain_a_later_state_will_do_before_an_earlier_one() -> None:
+    found = listing(f"{FIRST}.blobs.gz", f"{THIRD}.blobs.gz", f"{FOURTH}.blobs.gz", stored=(directory(FOURTH),))
+    choices = chosen(found, 2)
+    assert [(one.timestamp, one.is_later, one.is_exact) for one in choices] == [
+        (THIRD, True, True),
+        (FOURTH, True, False),
+        (FIRST, False, False),
+    ]
+
+
+def test_a_later_state_of_another_chain_is_never_taken() -> None:
+    found = listing(stored=(directory("2026-12-01-18-05-00"),))
+    assert chosen(found, 4, [*WHOLE, "2026-12-01-18-05-00"]) == []
+
+
+def test_what_is_numbered_belongs_to_the_backup_before_it() -> None:
+    second, fourth = directory(1, "2026-11-21-18-05-09"), directory(0, "2026-11-23-18-05-04")
+    found = listing(stored=(second, fourth))
+    assert chosen(found, 2)[0] == BlobChoice(SECOND, None, stored=(second,), is_exact=False)
+    assert chosen(found, 4)[0] == BlobChoice(FOURTH, None, stored=(fourth,), is_exact=False)
+    assert [one.is_of_date for one in chosen(found, 3)] == [False, False]
+
+
+def test_a_delta_brings_the_archives_before_it() -> None:
+    found = listing(stored=(archive(FIRST), delta(SECOND), delta(THIRD), archive(FOURTH)))
+    assert chosen(found, 3)[0].stored == (archive(FIRST), delta(SECOND), delta(THIRD))
+    assert chosen(found, 1)[0].stored == (archive(FIRST),)
+    assert chosen(found, 4)[0].stored == (archive(FOURTH),)
+
+
+def test_a_delta_without_its_full_archive_is_no_state() -> None:
+    assert chosen(listing(stored=(delta(SECOND),)), 2) == []
+
+
+def test_our_manifest_finds_the_directory_of_its_date() -> None:
+    found = listing(f"{SECOND}.directoryblobs.gz", stored=(directory(1, SECOND), directory(0, THIRD)))
+    first = chosen(found, 2)[0]
+    assert (first.complete, first.stored) == (BLOBS / f"{SECOND}.directoryblobs.gz", (directory(1, SECOND),))
+    assert first.is_exact
+
+
+def test_where_the_times_were_lost_each_numbered_one_may_be_it() -> None:
+    copied = "2027-01-01-00-00-00"
+    found = listing(f"{SECOND}.directoryblobs.gz", stored=(directory(1, copied), directory(0, copied)))
+    exact = [choice for choice in chosen(found, 2) if choice.is_exact]
+    assert sorted(places(exact)) == ["blobstorage.0", "blobstorage.1"]
+
+
+def test_without_data_the_newest_state_counts_whoever_made_it() -> None:
+    found = listing(f"{SECOND}.blobs.gz", stored=(directory(FIRST), directory(THIRD)))
+    assert places(list(choose_states_alone(found, [SECOND], None))) == [f"blobstorage.{THIRD}", "the pool"]
+    assert places(list(choose_states_alone(found, [SECOND], SECOND))) == ["the pool"]
+    assert places(list(choose_states_alone(found, [SECOND], FIRST))) == [f"blobstorage.{FIRST}"]
+    assert choose_states_alone(found, [SECOND], "2026-11-01") == ()

@@ -97,20 +97,25 @@ def read_one_by_one(
     """`Container.read` where each blob is a file: open_blob(key) gives a descriptor, or raises ZodbvaultError."""
 
     def taken(piece: list[Entry]) -> list[tuple[Entry, Result]]:
-        results = []
-        for entry in piece:
-            with closing(_blocks(entry.key, open_blob)) as blocks:
-                results.append((entry, take(entry, blocks)))
-        return results
+        return [(entry, _taken(entry, open_blob, take)) for entry in piece]
 
     with closing(worked_ahead(taken, pieces_of(entries, _READ_AT_ONCE))) as pieces:
         for piece in pieces:
             yield from piece
 
 
-def _blocks(key: bytes, open_blob: Callable[[bytes], int]) -> Generator[bytes, None, None]:
-    fd = open_blob(key)
+def _taken(entry: Entry, open_blob: Callable[[bytes], int], take: Callable[[Entry, Blocks], Result]) -> Result:
+    """What `take` makes of one blob, also of one that cannot be opened: its blocks raise the error then."""
     try:
-        yield from blocks_of(fd)
+        fd = open_blob(entry.key)
+    except ZodbvaultError as error:
+        return take(entry, _failing(error))
+    try:
+        return take(entry, blocks_of(fd))
     finally:
         os.close(fd)
+
+
+def _failing(error: ZodbvaultError) -> Generator[bytes, None, None]:
+    yield from ()
+    raise error

@@ -32,6 +32,7 @@ from zodbvault.commands.list import list_backups
 from zodbvault.commands.restore import restore
 from zodbvault.commands.snapshot import snapshot
 from zodbvault.commands.verify import verify
+from zodbvault.commands.zipbackup import zipbackup
 from zodbvault.io.clock import PretendClock
 from zodbvault.settings import Settings, Surroundings, parse_settings, settings_to_plain
 
@@ -398,6 +399,11 @@ class Site:
         self.tick()
         return snapshot(self.settings, clock=self.clock)
 
+    def zipbackup(self) -> BackupReport:
+        """bin/zipbackup."""
+        self.tick()
+        return zipbackup(self.settings, clock=self.clock)
+
     def restore(
         self,
         when: str | None = None,
@@ -543,8 +549,10 @@ def make_settings(options: dict[str, Any], base: Path) -> Settings:
 COMMANDS = {
     "backup": "backup",
     "snapshotbackup": "snapshot",
+    "zipbackup": "zipbackup",
     "restore": "restore",
     "snapshotrestore": "snapshotrestore",
+    "ziprestore": "ziprestore",
     "altrestore": "altrestore",
     "backup-verify": "verify",
     "backup-list": "list",

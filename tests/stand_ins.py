@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 REPORTS = {
     "backup": SimpleNamespace(summary="backed up"),
     "snapshot": SimpleNamespace(summary="snapshot made"),
+    "zipbackup": SimpleNamespace(summary="zip backup made"),
     "restore": SimpleNamespace(summary="restored"),
     "verify": SimpleNamespace(lines=("all is well",), good=True),
     "list_backups": ("one", "two"),

@@ -79,6 +79,24 @@ def test_one_of_several_sites(folder: Path) -> None:
     assert mistakes_of(folder, text, "d") == ("has no site d; there is: a, b c",)
 
 
+def test_two_sites_that_get_in_each_others_way(folder: Path) -> None:
+    text = "[site.a]\ndatafs = 'a.fs'\nblob_storage = 'blobs'\n{0}[site.b]\ndatafs = 'b.fs'\nblob_storage = '{1}'\n{0}"
+    (mistake,) = mistakes_of(folder, text.format("", "./blobs/"), "a")
+    assert "[site.a] and [site.b] back up different Data.fs with one blob_storage" in mistake
+    read_site_file(written(folder, text.format("shared_blob_storage = true\n", "blobs")), "a")
+    read_site_file(written(folder, text.format("", "other")), "a")
+    (mistake,) = mistakes_of(folder, text.format("location = 'x'\n", "other"), "b")
+    assert f"[site.b] and [site.a] back up different sites into one folder, {folder}/x" in mistake
+    # A site that cannot be used is no reason not to back up this one.
+    read_site_file(written(folder, text.format("", "blobs") + "keep = -1\n"), "a")
+
+
+def test_what_has_no_effect_is_a_mistake_and_what_has_is_none(folder: Path) -> None:
+    assert read_site_file(written(folder, ONE_SITE + "blob_timestamps = false\n"), None).blob_layout == "directories"
+    (mistake,) = mistakes_of(folder, ONE_SITE + "compress_blob = true\n")
+    assert "[site.plone] compress_blob: true has no effect" in mistake
+
+
 def test_datafs_and_blob_storage_have_no_default(folder: Path) -> None:
     mistakes = mistakes_of(folder, "[site.x]\n")
     assert len(mistakes) == 2
@@ -127,8 +145,8 @@ def test_a_file_that_is_not_there(folder: Path) -> None:
 
 
 def test_each_command_gets_the_site(folder: Path, calls: Calls) -> None:
-    config = str(written(folder, ONE_SITE))
-    for command in ("backup", "snapshot", "restore", "verify", "list"):
+    config = str(written(folder, ONE_SITE + "enable_zipbackup = true\n"))
+    for command in ("backup", "snapshot", "zipbackup", "restore", "verify", "list"):
         for arguments in ([command, "--config", config], ["--config", config, command, "--site", "plone"]):
             calls.calls.clear()
             assert main([*arguments, "-n"]) == 0
@@ -152,6 +170,16 @@ def test_restore_of_a_snapshot(folder: Path, calls: Calls) -> None:
     config = str(written(folder, ONE_SITE))
     assert main(["restore", "--config", config, "-n", "--snapshot", "2026-11-23"]) == 0
     assert (calls.only.source, calls.only.when, calls.only.ask) == ("snapshot", "2026-11-23", None)
+
+
+def test_restore_of_a_zip_backup(folder: Path, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(written(folder, ONE_SITE))
+    for arguments in (["zipbackup"], ["restore", "--zip"]):
+        assert main([*arguments, "--config", config, "-n"]) == 2
+        assert "enable_zipbackup is false" in capsys.readouterr().err
+    written(folder, ONE_SITE + "enable_zipbackup = true\n")
+    assert main(["restore", "--config", config, "-n", "--zip"]) == 0
+    assert (calls.only.source, calls.only.when) == ("zip", None)
 
 
 def test_a_wrong_file_is_one_line_and_exit_code_2(

@@ -15,6 +15,7 @@ import pytest
 
 from tests.site import SOURCE, Site, generate_script
 from zodbvault.settings import Surroundings, parse_settings
+from zodbvault.several_sites import conflict_of
 from zodbvault.site_file import read_site_file
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -92,6 +93,21 @@ def test_the_smallest_part_is_one() -> None:
     parsed = parse_settings(part, around)
     assert parsed.settings.datafs == Path("/site/var/filestorage/Data.fs")
     assert not parsed.warnings
+
+
+def test_several_databases_are_parts_that_get_on_with_each_other() -> None:
+    (block,) = blocks("Several Data.fs")
+    parser = configparser.ConfigParser()
+    parser.read_string(block)
+    sites = []
+    for name in parser.sections():
+        part = dict(parser[name])
+        assert part.pop("recipe") == "zodbvault"
+        around = Surroundings(part=name, section=f"[{name}]", base=Path("/site"), var=Path("/site/var"))
+        sites.append(parse_settings(part, around, strict=True).settings)
+    one, two = sites
+    assert (one.location, two.location) == (Path("/site/var/plones"), Path("/site/var/catalogs"))
+    assert conflict_of(one, two, ("plone", "catalog")) is None
 
 
 def test_the_scripts_of_the_table_are_those_of_the_recipe() -> None:

@@ -69,6 +69,22 @@ def _(site: Site) -> None:
     assert not (site.var / "blobstoragesnapshots").exists()
 
 
+@effect_of("ziplocation")
+def _(site: Site) -> None:
+    site.options["ziplocation"] = str(site.folder / "here")
+    site.zipbackup()
+    assert len(site.timestamps(site.folder / "here")) == 1
+    assert not (site.var / "zipbackups").exists()
+
+
+@effect_of("blobziplocation")
+def _(site: Site) -> None:
+    site.options["blobziplocation"] = str(site.folder / "here")
+    site.zipbackup()
+    assert os.listdir(site.folder / "here")
+    assert not (site.var / "blobstoragezips").exists()
+
+
 @effect_of("locationprefix")
 def _(site: Site) -> None:
     plain = site.plain_options()
@@ -141,6 +157,20 @@ def _(site: Site) -> None:
     site.options["blob_layout"] = "heap"
     with pytest.raises(ConfigurationError, match="pool"):
         site.backup()
+
+
+@effect_of("shared_blob_storage")
+def _(site: Site) -> None:
+    site.backup()
+    site.close()
+    for shared in ("true", "false"):
+        assert site.blob_storage is not None
+        theirs = site.blob_storage / "0x00/0x00/0x00/0x00/0x00/0x00/0x77/0x77/0x0377777777777777.blob"
+        theirs.parent.mkdir(parents=True, exist_ok=True)
+        theirs.write_bytes(b"of another database")
+        site.options["shared_blob_storage"] = shared
+        site.restore()
+        assert theirs.exists() == (shared == "true")
 
 
 @effect_of("full")
@@ -275,6 +305,20 @@ def _(site: Site) -> None:
     assert site.command("snapshotrestore", "-n").returncode == 0
 
 
+@effect_of("enable_zipbackup")
+def _(site: Site) -> None:
+    state = site.state()
+    site.close()
+    for script in ("zipbackup", "ziprestore"):
+        assert site.command(script, "-n").returncode == 2
+    site.options["enable_zipbackup"] = "true"
+    assert site.command("zipbackup").returncode == 0
+    site.commit_blobs()
+    site.close()
+    assert site.command("ziprestore", "-n").returncode == 0
+    assert (site.data, site.blobs) == (state.data, state.blobs)
+
+
 @effect_of("alternative_restore_source")
 def _(site: Site) -> None:
     site.backup()
@@ -289,29 +333,64 @@ def _(site: Site) -> None:
     assert (site.data, site.blobs) == (state.data, state.blobs)
 
 
-# What we do not do yet, or no longer, is never accepted and ignored.
-
-OTHER_VALUES = {
-    "archive_blob": "true",
-    "compress_blob": "true",
-    "incremental_blobs": "true",
-    "blob_timestamps": "false",
-    "enable_zipbackup": "true",
-    "ziplocation": "zips",
-    "blobziplocation": "blobzips",
-    "use_rsync": "false",
-    "rsync_options": "--no-l",
-    "rsync_hard_links_on_first_copy": "true",
-}
+def layout_of(site: Site, **options: str) -> str:
+    return Site(site.folder, options=options).settings.blob_layout
 
 
-@pytest.mark.parametrize(
-    "option", [option for option in OPTIONS if option.status is Status.PLANNED], ids=lambda o: o.name
-)
-def test_an_option_that_is_not_offered_yet_is_refused(site: Site, option: object) -> None:
-    name = option.name  # type: ignore[attr-defined]
-    with pytest.raises(ConfigurationError, match=name):
-        Site(site.folder, options={name: OTHER_VALUES[name]}).settings  # noqa: B018
+@effect_of("archive_blob")
+def _(site: Site) -> None:
+    assert layout_of(site, archive_blob="false") == "pool"
+    assert layout_of(site, archive_blob="true") == "archives"
+
+
+@effect_of("compress_blob")
+def _(site: Site) -> None:
+    for word in ("true", "false"):
+        site.options = {"blob_layout": "archives", "compress_blob": word}
+        assert site.settings.compress_blob == (word == "true")
+
+
+@effect_of("incremental_blobs")
+def _(site: Site) -> None:
+    for word in ("true", "false"):
+        site.options = {"blob_layout": "archives", "incremental_blobs": word}
+        assert site.settings.incremental_blobs == (word == "true")
+
+
+@effect_of("blob_timestamps")
+def _(site: Site) -> None:
+    assert layout_of(site, blob_timestamps="true") == "pool"
+    assert layout_of(site, blob_timestamps="false") == "directories"
+    for word in ("true", "false"):
+        site.options = {"blob_layout": "archives", "blob_timestamps": word}
+        assert site.settings.blob_timestamps == (word == "true")
+
+
+@effect_of("use_rsync")
+def _(site: Site) -> None:
+    assert layout_of(site, use_rsync="true") == "pool"
+    assert layout_of(site, use_rsync="false") == "directories"
+    for word in ("true", "false"):
+        site.options = {"blob_layout": "directories", "use_rsync": word}
+        assert site.settings.use_rsync == (word == "true")
+
+
+@effect_of("rsync_hard_links_on_first_copy")
+def _(site: Site) -> None:
+    assert layout_of(site, rsync_hard_links_on_first_copy="false") == "pool"
+    assert layout_of(site, rsync_hard_links_on_first_copy="true") == "directories"
+
+
+@effect_of("rsync_options")
+def _(site: Site) -> None:
+    """It has none, and says so."""
+    around = Surroundings(part="backup", section="[backup]", base=site.folder, var=site.var)
+    parsed = parse_settings({**site.plain_options(), "rsync_options": "-z"}, around)
+    assert parsed.settings == site.settings
+    assert parsed.warnings == ("[backup] rsync_options: no rsync is started, and these have no effect: -z",)
+
+
+# What we no longer do is never accepted and ignored.
 
 
 @pytest.mark.parametrize(
@@ -332,4 +411,3 @@ def test_the_option_has_an_effect(site: Site, name: str) -> None:
 def test_no_option_is_without_such_a_test() -> None:
     offered = {option.name for option in OPTIONS if option.status is Status.OFFERED}
     assert set(EFFECTS) == offered
-    assert set(OTHER_VALUES) == {option.name for option in OPTIONS if option.status is Status.PLANNED}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zc.buildout.buildout as zc_buildout
 
+from tests.site import Site as Database
 from zodbvault.recipe import Recipe, script_names, settings_source
 from zodbvault.settings import settings_from_plain, settings_to_plain
 
@@ -51,7 +52,8 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def loaded(text: str, parts: str = "backup", name: str = "buildout.cfg") -> Any:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f"[buildout]\nparts = {parts}\noffline = true\n{textwrap.dedent(text)}", encoding="utf-8")
+        parts_line = f"parts = {parts}\n" if parts else ""
+        path.write_text(f"[buildout]\n{parts_line}offline = true\n{textwrap.dedent(text)}", encoding="utf-8")
         return zc_buildout.Buildout(str(path), [("buildout", "bin-directory", str(tmp_path / "bin"))], False)
 
     yield loaded
@@ -92,6 +94,15 @@ def test_the_options_are_derived_in_the_constructor(load: Callable[..., Any], tm
         "post_command": "",
         "debug": "false",
         "enable_snapshotrestore": "true",
+        "compress_blob": "false",
+        "incremental_blobs": "false",
+        "blob_timestamps": "true",
+        "use_rsync": "true",
+        "rsync_hard_links_on_first_copy": "false",
+        "shared_blob_storage": "false",
+        "enable_zipbackup": "false",
+        "ziplocation": f"{var}/zipbackups",
+        "blobziplocation": f"{var}/blobstoragezips",
     }
     assert {name: options[name] for name in expected} == expected
 
@@ -218,6 +229,20 @@ def test_the_own_options_win_over_a_zope_part(load: Callable[..., Any], tmp_path
     assert (settings.datafs, settings.blob_storage) == (tmp_path / "mine.fs", tmp_path / "mine")
 
 
+def test_parts_that_are_added_and_extended_are_found(load: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "base.cfg").write_text(
+        "[buildout]\nparts = zeoserver\n[zeoserver]\nrecipe = Plone.Recipe.ZeoServer\nzeo-var = data\n"
+    )
+    (tmp_path / "more.cfg").write_text(
+        "[buildout]\nextends = base.cfg\nparts += backup\n[backup]\nrecipe = zodbvault\nlocationprefix = safe\n"
+        "[zeoserver]\nblob-storage = db/blobs/\n"
+    )
+    settings = load("extends = more.cfg\nparts += other\n[other]\nrecipe = other\n", parts="")["backup"].recipe.settings
+    assert settings.blob_storage == tmp_path / "db/blobs"
+    assert settings.datafs == tmp_path / "data/filestorage/Data.fs"
+    assert settings.location == tmp_path / "safe/backups"
+
+
 def test_a_part_that_is_not_built_does_not_count(load: Callable[..., Any], tmp_path: Path) -> None:
     text = BLOBLESS + "[instance]\nrecipe = plone.recipe.zope2instance\nfile-storage = db/main.fs\n"
     assert load(text)["backup"].recipe.settings.datafs == tmp_path / "var/filestorage/Data.fs"
@@ -233,7 +258,7 @@ def test_without_any_blob_storage_buildout_fails(load: Callable[..., Any]) -> No
 
 
 def test_all_mistakes_are_reported_at_once(load: Callable[..., Any]) -> None:
-    text = BLOBLESS + "keep = many\nlocation = x\nsnapshotlocation = x\nuse_rsync = false\nonly_blobs = true\n"
+    text = BLOBLESS + "keep = many\nlocation = x\nsnapshotlocation = x\nrsync_options = '\nonly_blobs = true\n"
     mistakes = mistakes_of(load, text)
     assert len(mistakes) == 4
     assert all(mistake.startswith("[backup] ") for mistake in mistakes)
@@ -245,6 +270,39 @@ def test_two_sites_may_not_share_a_folder(load: Callable[..., Any]) -> None:
         with pytest.raises(zc_buildout.zc.buildout.UserError, match=r"different sites into one folder, .*/var/backups"):
             load(text.format("other.fs"), parts="backup other")[part]
     assert load(text.format("var/filestorage/Data.fs"), parts="backup other")["backup"].recipe.settings
+
+
+def test_two_databases_with_one_blob_storage(load: Callable[..., Any]) -> None:
+    text = """
+    [backup]
+    recipe = zodbvault
+    datafs = one.fs
+    blob_storage = blobs
+    {0}
+    [other]
+    recipe = zodbvault
+    datafs = two.fs
+    blob-storage = blobs/
+    {0}
+    """
+    for part in ("backup", "other"):
+        with pytest.raises(zc_buildout.zc.buildout.UserError, match="set shared_blob_storage = true in both"):
+            load(text.format(""), parts="backup other")[part]
+        settings = load(text.format("shared_blob_storage = yes"), parts="backup other")[part].recipe.settings
+        assert settings.shared_blob_storage is True
+    assert load(text.format(""), parts="backup")["backup"].recipe.settings.shared_blob_storage is False
+
+
+def test_a_note_says_once_which_blob_layout_is_used_and_why(
+    load: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "[backup]\nrecipe = zodbvault\nblob_storage = b\narchive_blob = true\nuse_rsync = false\n"
+    with caplog.at_level(logging.INFO, logger="zodbvault"):
+        load(text)["backup"].recipe.install  # noqa: B018 - the constructor is what logs
+    assert [(record.levelname, record.message) for record in caplog.records if record.name == "zodbvault"] == [
+        ("WARNING", "[backup] use_rsync: false has no effect, because blobs are kept in the layout archives"),
+        ("INFO", "[backup] blob_layout: archives is used, because archive_blob = true is set"),
+    ]
 
 
 def test_what_is_unknown_or_gone_is_warned_about(load: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
@@ -283,6 +341,18 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "plone-verify": "verify",
         "plone-list": "list",
     }
+
+
+def test_zip_backups_get_their_scripts(load: Callable[..., Any]) -> None:
+    text = "recipe = zodbvault\nblob_storage = b\ndatafs = d\nenable_zipbackup = On\n"
+    buildout = load(f"[backup]\n{text}[plone]\n{text}", parts="backup plone")
+    zips = {"zipbackup", "ziprestore"}
+    for part, expected in (
+        ("backup", {"zipbackup": "zipbackup", "ziprestore": "ziprestore"}),
+        ("plone", {"plone-zip": "zipbackup", "plone-ziprestore": "ziprestore"}),
+    ):
+        names = script_names(buildout[part].recipe.settings)
+        assert {script: command for script, command in names.items() if command in zips} == expected
 
 
 def test_the_settings_of_a_script_are_the_settings(load: Callable[..., Any]) -> None:
@@ -413,12 +483,49 @@ def test_a_changed_option_of_a_zope_part_is_noticed(site: Site, tmp_path: Path) 
 
 def test_a_mistake_ends_buildout_with_a_readable_error(site: Site) -> None:
     with pytest.raises(AssertionError) as caught:
-        site.buildout(BLOBLESS + "keep = many\nuse_rsync = false\n")
+        site.buildout(BLOBLESS + "keep = many\nenable_zipbackup = true\n")
     output = str(caught.value)
     assert "Error: [backup] " in output
     assert "[backup] keep: 'many' is not a whole number" in output
-    assert "[backup] use_rsync: zodbvault does not offer this yet" in output
+    assert "[backup] enable_zipbackup: true contradicts backup_blobs = false" in output
     assert "Traceback" not in output
+
+
+def test_buildout_says_which_blob_layout_is_used(site: Site) -> None:
+    output = site.buildout("[backup]\nrecipe = zodbvault\nblob_storage = b\ndatafs = d\n")
+    assert output.count("[backup] blob_layout: pool is used, because no option asks for another layout") == 1
+
+
+def test_each_part_backs_up_and_restores_its_own_database(site: Site, tmp_path: Path) -> None:
+    parts = ("plone", "catalog")
+    text = "".join(
+        f"[{part}]\nrecipe = zodbvault\nenable_zipbackup = true\n"
+        f"datafs = {part}/var/filestorage/Data.fs\nblob_storage = {part}/var/blobstorage\n"
+        for part in parts
+    )
+    site.buildout(text, parts=" ".join(parts))
+    assert {"plone", "plone-restore", "catalog-zip", "catalog-ziprestore"} <= site.scripts()
+    plone, catalog = (Database(tmp_path / part) for part in parts)
+    backed_up = {}
+    for database in (plone, catalog):
+        database.commit_pages(3)
+        database.commit_blobs(4)
+        database.close()
+        backed_up[database] = database.state()
+        for script in (database.folder.name, f"{database.folder.name}-zip"):
+            run_python([str(tmp_path / "bin" / script), "-q"], Path("/"))
+    for database in (plone, catalog):
+        database.commit_blobs(4)
+        database.close()
+    later = catalog.state()
+    run_python([str(tmp_path / "bin/plone-restore"), "-n", "-q"], Path("/"))
+    assert (plone.data, plone.blobs) == (backed_up[plone].data, backed_up[plone].blobs)
+    assert (catalog.data, catalog.blobs) == (later.data, later.blobs)
+    run_python([str(tmp_path / "bin/catalog-ziprestore"), "-n", "-q"], Path("/"))
+    assert (catalog.data, catalog.blobs) == (backed_up[catalog].data, backed_up[catalog].blobs)
+    for database in (plone, catalog):
+        assert database.read_everything() > 0
+        database.close()
 
 
 def test_scripts_work_from_any_folder_and_import_no_buildout(site: Site, tmp_path: Path) -> None:

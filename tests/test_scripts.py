@@ -17,10 +17,10 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.scripts import run
 from zodbvault.settings import Surroundings, parse_settings, settings_from_plain, settings_to_plain
 
-OTHER_SITE = {"alternative_restore_source": "Data /other /other-blobs"}
+ALL_COMMANDS = {"alternative_restore_source": "Data /other /other-blobs", "enable_zipbackup": "true"}
 PLAIN = settings_to_plain(
     parse_settings(
-        OTHER_SITE, Surroundings("backup", "[backup]", Path("/s"), Path("/s/var"), "Data.fs", "blobs")
+        ALL_COMMANDS, Surroundings("backup", "[backup]", Path("/s"), Path("/s/var"), "Data.fs", "blobs")
     ).settings
 )
 
@@ -56,8 +56,20 @@ def test_snapshot(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "INFO: snapshot made\n")
 
 
+def test_zipbackup(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("zipbackup", PLAIN, []) == 0
+    assert calls.only.name == "zipbackup"
+    assert capsys.readouterr() == ("", "INFO: zip backup made\n")
+
+
 @pytest.mark.parametrize(
-    ("command", "source"), [("restore", "location"), ("snapshotrestore", "snapshot"), ("altrestore", "alternative")]
+    ("command", "source"),
+    [
+        ("restore", "location"),
+        ("snapshotrestore", "snapshot"),
+        ("ziprestore", "zip"),
+        ("altrestore", "alternative"),
+    ],
 )
 def test_restore(command: str, source: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, PLAIN, []) == 0
@@ -96,7 +108,7 @@ def test_the_question_is_put_on_standard_error(
     ]
 
 
-@pytest.mark.parametrize("command", ["restore", "snapshotrestore", "verify", "list"])
+@pytest.mark.parametrize("command", ["restore", "snapshotrestore", "ziprestore", "verify", "list"])
 def test_a_date_may_be_an_argument_or_an_option(command: str, calls: Calls) -> None:
     for arguments in (["2026-11-23-18-05-00"], ["--date", "2026-11-23-18-05-00"], ["-n", "--date=2026-11-23-18-05-00"]):
         calls.calls.clear()
@@ -150,6 +162,7 @@ def test_arguments_that_are_wrong(calls: Calls) -> None:
     refused("backup", "2026-11-23")
     refused("backup", "--ful")
     refused("snapshot", "--full")
+    refused("zipbackup", "--full")
     refused("restore", "--full")
     refused("list", "--deep")
     refused("backup", "-q", "--debug")
@@ -240,6 +253,27 @@ def test_snapshots_are_not_restored_where_the_option_forbids_it(
     assert run("snapshotrestore", {**PLAIN, "enable_snapshotrestore": False}, ["-n"]) == 2
     assert "enable_snapshotrestore" in capsys.readouterr().err
     assert calls.calls == []
+
+
+def test_zip_backups_are_neither_made_nor_restored_where_the_option_is_not_set(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("zipbackup", "ziprestore"):
+        assert run(command, {**PLAIN, "enable_zipbackup": False}, ["-n"]) == 2
+        assert "enable_zipbackup" in capsys.readouterr().err
+    assert calls.calls == []
+
+
+def test_a_script_of_an_older_version_still_runs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    came_since = ("blob", "rsync", "zip", "shared")
+    known = {"blob_storage", "blobbackuplocation", "blobsnapshotlocation", "backup_blobs", "only_blobs", "blob_layout"}
+    known |= {"keep_blob_days", "alternative_blob_location"}
+    old = {name: value for name, value in PLAIN.items() if name in known or not any(new in name for new in came_since)}
+    assert "ziplocation" not in old
+    assert run("backup", old, ["-q"]) == 0
+    assert calls.only.settings == settings_from_plain({**PLAIN, "enable_zipbackup": False})
+    assert run("zipbackup", old, ["-q"]) == 2
+    assert "enable_zipbackup" in capsys.readouterr().err
 
 
 def test_no_other_site_is_restored_where_none_is_named(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from zodbvault.settings import (
     Surroundings,
     nearest_option,
     parse_settings,
+    plain_defaults,
     settings_from_plain,
     settings_to_plain,
 )
@@ -62,7 +63,8 @@ def test_each_name_and_alias_stands_in_the_table_once() -> None:
 def test_each_offered_option_is_an_attribute_of_the_settings() -> None:
     offered = {option.name for option in OPTIONS if option.status is Status.OFFERED}
     made_of_others = {"part", "alternative_location", "alternative_blob_location"}
-    assert set(Settings._fields) == (offered - {"locationprefix", "alternative_restore_source"}) | made_of_others
+    not_kept = {"locationprefix", "alternative_restore_source", "archive_blob", "rsync_options"}
+    assert set(Settings._fields) == (offered - not_kept) | made_of_others
 
 
 def test_each_default_has_the_type_of_its_kind() -> None:
@@ -108,17 +110,37 @@ def test_the_defaults_of_a_part_called_backup() -> None:
         enable_snapshotrestore=True,
         alternative_location=None,
         alternative_blob_location=None,
+        compress_blob=False,
+        incremental_blobs=False,
+        blob_timestamps=True,
+        use_rsync=True,
+        rsync_hard_links_on_first_copy=False,
+        shared_blob_storage=False,
+        enable_zipbackup=False,
+        ziplocation=BASE / "var/zipbackups",
+        blobziplocation=BASE / "var/blobstoragezips",
     )
 
 
 def test_the_default_folders_of_another_part_carry_its_name() -> None:
-    settings = settings_of("plone")
+    settings = settings_of("plone", enable_zipbackup="true")
     assert [folder.relative_to(BASE / "var").as_posix() for folder in settings.folders()] == [
         "plones",
         "plone-snapshots",
+        "plone-zips",
         "plone-blobstorages",
         "plone-blobstoragesnapshots",
+        "plone-blobstoragezips",
     ]
+
+
+def test_the_folders_of_zip_backups_count_where_there_are_some() -> None:
+    zips = {BASE / "var/zipbackups", BASE / "var/blobstoragezips"}
+    assert zips.isdisjoint(settings_of().folders())
+    assert zips <= set(settings_of(enable_zipbackup="true").folders())
+    assert settings_of(enable_zipbackup="true", only_blobs="true").folders() == tuple(
+        BASE / "var" / name for name in ("blobstoragebackups", "blobstoragesnapshots", "blobstoragezips")
+    )
 
 
 def test_an_empty_value_is_an_option_that_is_not_set() -> None:
@@ -131,6 +153,34 @@ def test_plain_data_give_the_same_settings_again() -> None:
         plain = settings_to_plain(settings)
         assert all(value is None or type(value) in (str, int, bool) for value in plain.values())
         assert settings_from_plain(plain) == settings
+
+
+NEW_FIELDS = {
+    "compress_blob",
+    "incremental_blobs",
+    "blob_timestamps",
+    "use_rsync",
+    "rsync_hard_links_on_first_copy",
+    "shared_blob_storage",
+    "enable_zipbackup",
+    "ziplocation",
+    "blobziplocation",
+}
+
+
+@pytest.mark.parametrize("part", ["backup", "plone"])
+@pytest.mark.parametrize("backup_blobs", ["true", "false"])
+def test_a_script_from_before_the_zip_backups_has_their_defaults(part: str, backup_blobs: str) -> None:
+    settings = settings_of(part, backup_blobs=backup_blobs, keep="7")
+    old = {name: value for name, value in settings_to_plain(settings).items() if name not in NEW_FIELDS}
+    assert settings_from_plain(old, plain_defaults) == settings
+
+
+def test_a_script_without_a_place_that_it_always_had_is_refused() -> None:
+    plain = settings_to_plain(settings_of())
+    for place in ("location", "datafs"):
+        with pytest.raises(ConfigurationError, match=place):
+            settings_from_plain({name: value for name, value in plain.items() if name != place}, plain_defaults)
 
 
 # Paths
@@ -212,9 +262,64 @@ def test_text_is_kept_as_it_is() -> None:
     assert settings_of(pre_command=text, post_command=text).pre_command == text
 
 
-def test_only_the_pool_is_known() -> None:
+# The layout of blobs: tests/test_blob_options.py has the decisions
+
+
+def test_the_layout_of_the_settings_is_the_one_that_the_options_choose() -> None:
     assert settings_of(blob_layout="Pool").blob_layout == "pool"
-    assert mistakes_of(blob_layout="archives") == ("[backup] blob_layout: 'archives' is not one of: pool",)
+    assert settings_of(archive_blob="true", compress_blob="true").blob_layout == "archives"
+    assert settings_of(use_rsync="false").blob_layout == "directories"
+    assert parse(blob_layout="pool", use_rsync="false").settings.blob_layout == "pool"
+    expected = "[backup] blob_layout: 'heap' is not one of: pool, directories, archives"
+    assert mistakes_of(blob_layout="heap") == (expected,)
+
+
+def test_exactly_one_note_says_which_layout_is_used_and_why() -> None:
+    assert parse().notes == ("[backup] blob_layout: pool is used, because no option asks for another layout",)
+    assert parse(archive_blob="1", blob_timestamps="0", use_rsync="0").notes == (
+        "[backup] blob_layout: archives is used, because archive_blob = true is set",
+    )
+    assert parse(blob_layout="directories").notes == (
+        "[backup] blob_layout: directories is used, because blob_layout = directories is set",
+    )
+    assert parse(backup_blobs="false").notes == ()
+
+
+def test_an_option_without_effect_is_warned_about() -> None:
+    parsed = parse(blob_layout="pool", use_rsync="false")
+    assert parsed.warnings == ("[backup] use_rsync: false has no effect, because blobs are kept in the layout pool",)
+    # Where no blobs are backed up there is no layout, and nothing to say about it.
+    assert parse(backup_blobs="false", use_rsync="false", rsync_options="-z").warnings == ()
+
+
+def test_hard_links_to_the_site_are_not_for_plain_copies() -> None:
+    assert settings_of(rsync_hard_links_on_first_copy="true").rsync_hard_links_on_first_copy is True
+    parsed = parse(rsync_hard_links_on_first_copy="true", use_rsync="false")
+    assert parsed.settings.rsync_hard_links_on_first_copy is False
+    (warning,) = parsed.warnings
+    assert warning.startswith("[backup] rsync_hard_links_on_first_copy: ")
+
+
+def test_options_for_rsync_that_do_nothing_are_named_in_one_warning() -> None:
+    assert settings_of(rsync_options="-aq --delete") == settings_of()
+    parsed = parse(rsync_options="-az --bwlimit=500 --chmod 'D750'")
+    assert parsed.settings == settings_of()
+    (warning,) = parsed.warnings
+    assert warning == (
+        "[backup] rsync_options: no rsync is started, and these have no effect: -z; --bwlimit=500 (nice and io_priority"
+        " let a backup stand back); --chmod D750 (permissions follow those of the source)"
+    )
+    (mistake,) = mistakes_of(rsync_options="--exclude 'x")
+    assert mistake.startswith("[backup] rsync_options: ")
+
+
+def test_what_works_and_is_not_the_best_is_no_mistake_in_strict_use() -> None:
+    parsed = parse(strict=True, blob_timestamps=False)
+    assert (parsed.settings.blob_timestamps, len(parsed.warnings)) == (False, 1)
+    for pointless in ({"compress_blob": True}, {"rsync_options": "-z"}, {"blob_layout": "pool", "use_rsync": False}):
+        parse(**pointless)
+        with pytest.raises(ConfigurationError):
+            parse(strict=True, **pointless)
 
 
 # Options that contradict each other
@@ -242,6 +347,24 @@ def test_no_blobs_and_only_blobs() -> None:
     assert mistake.startswith("[backup] only_blobs: ")
 
 
+def test_no_blobs_and_zip_backups() -> None:
+    (mistake,) = mistakes_of(backup_blobs="false", enable_zipbackup="true")
+    assert mistake.startswith("[backup] enable_zipbackup: true contradicts backup_blobs = false")
+
+
+@pytest.mark.parametrize("layout", ["pool", "directories"])
+def test_archives_and_another_layout(layout: str) -> None:
+    (mistake,) = mistakes_of(archive_blob="true", blob_layout=layout)
+    assert mistake == f"[backup] archive_blob: true contradicts blob_layout = {layout}; keep one of them"
+    assert settings_of(archive_blob="true", blob_layout="archives").blob_layout == "archives"
+
+
+def test_incremental_archives_and_numbers() -> None:
+    (mistake,) = mistakes_of(archive_blob="true", incremental_blobs="true", blob_timestamps="false")
+    assert mistake.startswith("[backup] incremental_blobs: true contradicts blob_timestamps = false")
+    assert settings_of(archive_blob="true", incremental_blobs="true").incremental_blobs is True
+
+
 def test_only_blobs_needs_no_data_fs() -> None:
     with pytest.raises(ConfigurationError, match="datafs: is not set"):
         parse_settings({}, around(datafs=None))
@@ -252,22 +375,29 @@ def test_only_blobs_needs_no_data_fs() -> None:
 def test_two_locations_that_are_one() -> None:
     (mistake,) = mistakes_of(location="same", blobbackuplocation="/site/var/../var/same")
     assert mistake == (
-        "[backup] location and blobbackuplocation: these must be distinct locations, and both are /site/var/same"
+        "[backup] location and blobbackuplocation: These must be distinct locations, and each of them is /site/var/same"
     )
+
+
+def test_the_places_of_zip_backups_are_distinct_too_even_unused() -> None:
+    assert mistakes_of(ziplocation="backups") == (
+        "[backup] location and ziplocation: These must be distinct locations, and each of them is /site/var/backups",
+    )
+    assert "These must be distinct locations" in mistakes_of(blobziplocation="zipbackups")[0]
 
 
 def test_backups_in_the_blob_storage_or_around_it() -> None:
     assert "lies in the blob_storage" in mistakes_of(location="blobstorage/backups")[0]
     assert "lies in the blob_storage" in mistakes_of(blobbackuplocation="blobstorage")[0]
+    assert "ziplocation: " in mistakes_of(ziplocation="blobstorage/zips")[0]
+    assert "blobziplocation: " in mistakes_of(blobziplocation="blobstorage/0x00")[0]
     # Our pool is the folder `blobs` in the location.
     assert "keeps blobs where" in mistakes_of(blobbackuplocation="/safe", blob_storage="/safe/blobs")[0]
     assert settings_of(blobbackuplocation="/safe", blob_storage="/safe/blobs2")
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
-    mistakes = mistakes_of(
-        keep="x", keep_blob_days="y", blob_layout="z", archive_blob="true", location="snapshotbackups"
-    )
+    mistakes = mistakes_of(keep="x", keep_blob_days="y", blob_layout="z", rsync_options="'", location="snapshotbackups")
     assert len(mistakes) == 5
 
 
@@ -311,34 +441,7 @@ def test_a_line_that_names_no_other_site_is_a_mistake(text: str, options: dict[s
     assert what in mistake
 
 
-# What collective.recipe.backup knows and we do not
-
-
-DEFAULTS_OF_PLANNED = {
-    "archive_blob": ("False", "true"),
-    "compress_blob": ("no", "true"),
-    "incremental_blobs": ("false", "on"),
-    "blob_timestamps": ("true", "false"),
-    "enable_zipbackup": ("false", "1"),
-    "ziplocation": ("zipbackups", "elsewhere"),
-    "blobziplocation": ("/site/var/blobstoragezips", "elsewhere"),
-    "use_rsync": ("True", "false"),
-    "rsync_options": ("", "--no-l -k"),
-    "rsync_hard_links_on_first_copy": ("false", "true"),
-}
-
-
-def test_every_planned_option_is_tried() -> None:
-    planned = [option for option in OPTIONS if option.status is Status.PLANNED]
-    assert {name for option in planned for name in (option.name, *option.aliases)} == set(DEFAULTS_OF_PLANNED)
-
-
-@pytest.mark.parametrize("name", DEFAULTS_OF_PLANNED)
-def test_an_option_that_is_not_offered_yet_may_only_have_its_default(name: str) -> None:
-    harmless, refused = DEFAULTS_OF_PLANNED[name]
-    assert settings_of(**{name: harmless}) == settings_of()
-    (mistake,) = mistakes_of(**{name: refused})
-    assert mistake.startswith(f"[backup] {OPTION_BY_NAME[name].name}: zodbvault does not offer this yet")
+# What is gone, and what nobody knows
 
 
 @pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.status is Status.RETIRED])

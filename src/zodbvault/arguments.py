@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 DESCRIPTIONS: Mapping[str, str] = {
     "backup": "Back up what is new in the database since the last backup, or all of it when that is needed.",
     "snapshot": "Make a full backup in a place of its own, for the moment before a risky change.",
+    "zipbackup": "Make a full backup in two files, one of them an archive of all blobs; only the newest is kept.",
     "restore": "Replace the database and its blobs by the newest backup, or the newest one at or before a date.",
     "snapshotrestore": "Replace the database and its blobs by the newest snapshot, or the newest at or before a date.",
+    "ziprestore": "Replace the database and its blobs by the zip backup.",
     "altrestore": "Replace the database and its blobs by a backup of another site, the newest or that for a date.",
     "verify": "Check that the files of all backups, or of what a date needs, are as they were written.",
     "list": "Say which backups there are: date, kind, size, blobs.",
@@ -28,8 +30,8 @@ Dates are UTC: YYYY-MM-DD, or more of YYYY-MM-DD-HH-MM-SS; a date alone means it
 Exit codes: 0 good, 1 failed, 2 wrong usage or configuration, 75 another run is at work.
 """
 
-WITH_DATE = frozenset({"restore", "snapshotrestore", "altrestore", "verify", "list"})
-_RESTORES = frozenset({"restore", "snapshotrestore", "altrestore"})
+_RESTORES = frozenset({"restore", "snapshotrestore", "ziprestore", "altrestore"})
+WITH_DATE = _RESTORES | {"verify", "list"}
 _ALL = frozenset(DESCRIPTIONS)
 
 

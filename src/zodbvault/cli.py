@@ -32,7 +32,7 @@ not say otherwise: var/plones, var/plone-blobstorages, var/plone-snapshots and v
 called plone.
 """
 
-_COMMANDS = ("backup", "snapshot", "restore", "verify", "list")
+_COMMANDS = ("backup", "snapshot", "zipbackup", "restore", "verify", "list")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +52,8 @@ def _command(options: argparse.Namespace) -> str:
     """The command that was meant, by its name in DESCRIPTIONS."""
     if options.command == "restore" and options.snapshot:
         return "snapshotrestore"
+    if options.command == "restore" and options.zip:
+        return "ziprestore"
     if options.command == "restore" and options.alternative:
         return "altrestore"
     return str(options.command)
@@ -83,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         if command == "restore":
             sources = subparser.add_mutually_exclusive_group()
             sources.add_argument("--snapshot", action="store_true", help="restore a snapshot, not a backup")
+            sources.add_argument("--zip", action="store_true", help="restore the zip backup")
             sources.add_argument(
                 "--alternative", action="store_true", help="restore from the other site of alternative_restore_source"
             )

@@ -18,6 +18,7 @@ import zc.recipe.egg
 
 from zodbvault.errors import reason_of
 from zodbvault.settings import ConfigurationError, Surroundings, expand_path, parse_settings, settings_to_plain
+from zodbvault.several_sites import conflict_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
@@ -73,8 +74,10 @@ class Recipe:
             raise zc.buildout.UserError("\n".join(error.mistakes)) from error
         for warning in parsed.warnings:
             logger.warning("%s", warning)
+        for note in parsed.notes:
+            logger.info("%s", note)
         self.settings = parsed.settings
-        _refuse_shared_folders(self.settings, buildout)
+        _refuse_conflicts(self.settings, buildout)
         for key, value in settings_to_plain(self.settings).items():
             if key != "part" and value is not None:
                 options[key] = str(value).lower() if isinstance(value, bool) else str(value)
@@ -107,17 +110,21 @@ def script_names(settings: Settings) -> dict[str, str]:
     names = {
         "backup": part,
         "snapshot": f"{part}-snapshot",
+        "zipbackup": f"{part}-zip",
         "restore": f"{part}-restore",
         "snapshotrestore": f"{part}-snapshotrestore",
+        "ziprestore": f"{part}-ziprestore",
         "altrestore": f"{part}-altrestore",
         "verify": f"{part}-verify",
         "list": f"{part}-list",
     }
     if part == "backup":
-        names |= {"snapshot": "snapshotbackup"}
-        names |= {command: command for command in ("restore", "snapshotrestore", "altrestore")}
+        names |= {"snapshot": "snapshotbackup", "zipbackup": "zipbackup"}
+        names |= {command: command for command in ("restore", "snapshotrestore", "ziprestore", "altrestore")}
     if not settings.enable_snapshotrestore:
         del names["snapshotrestore"]
+    if not settings.enable_zipbackup:
+        del names["zipbackup"], names["ziprestore"]
     if settings.alternative_location is None:
         del names["altrestore"]
     return {script: command for command, script in names.items()}
@@ -168,27 +175,18 @@ def _first(parts: list[Mapping[str, str]], option: str) -> str | None:
     return next((value for part in parts if (value := part.get(option))), None)
 
 
-def _refuse_shared_folders(settings: Settings, buildout: Buildout) -> None:
-    """Raise UserError when another part backs up another site into a folder of ours: each would prune the other's.
+def _refuse_conflicts(settings: Settings, buildout: Buildout) -> None:
+    """Raise UserError when another part backs up another site in a way that harms ours, or ours its.
 
-    Two parts for one site may share folders, as one that only makes full backups does. Of two parts the one that is
-    derived last sees the other.
+    Of two parts the one that is derived last sees the other.
     """
     for name in buildout["buildout"]["parts"].split():
         recipe = getattr(buildout[name], "recipe", None)
-        other = recipe.settings if isinstance(recipe, Recipe) else None
-        if other is None or _is_one_site(settings, other):
+        if not isinstance(recipe, Recipe):
             continue
-        for folder in settings.folders():
-            if folder in other.folders():
-                raise zc.buildout.UserError(
-                    f"[{settings.part}] and [{other.part}] back up different sites into one folder, {folder}"
-                )
-
-
-def _is_one_site(settings: Settings, other: Settings) -> bool:
-    blobs = {one.blob_storage for one in (settings, other) if one.blob_storage is not None}
-    return settings.datafs == other.datafs and len(blobs) < 2
+        conflict = conflict_of(settings, recipe.settings, (f"[{settings.part}]", f"[{recipe.settings.part}]"))
+        if conflict is not None:
+            raise zc.buildout.UserError(conflict)
 
 
 def _compile_own_modules() -> None:

@@ -18,6 +18,11 @@ Options
 The same options stand in a buildout part and in a table ``[site.NAME]`` of a toml file. An empty value is the same as
 none. In a buildout, {true_words} are true in any case, and everything else is false.
 
+Options that contradict each other are a mistake, and buildout ends with a message that names both. An option that
+nobody knows, one that is gone, and one that has no effect beside the others is warned about by buildout; in a toml file
+it is a mistake too, for there is nothing old to be kept. Only what works and is not the best choice
+(``blob_timestamps = false``) is no mistake there.
+
 Defaults that are folders are relative to ``locationprefix``. They are named after the part: the first name is that of
 a part called ``backup``, the second that of any other part, here ``P``. In a toml file the site's name takes the place
 of the part's. ``~`` and ``$VARIABLE`` are replaced in every path. A relative location starts from ``locationprefix``,
@@ -26,14 +31,6 @@ any other relative path from the buildout folder (the parent of ``bin``) or from
 The *var folder* is the first ``zeo-var``, else ``var``, of the parts that use plone.recipe.zeoserver,
 plone.recipe.zope2instance or plone.recipe.zope2zeoserver (the *zope parts*); else ``var`` in the buildout folder, or
 beside the toml file.
-"""
-
-_PLANNED = """\
-Not offered yet
----------------
-
-collective.recipe.backup has these options too. They may be set to their default; with anything else buildout fails,
-for an option that is accepted and ignored would be worse.
 """
 
 _RETIRED = """\
@@ -50,8 +47,6 @@ def options_reference() -> str:
     parts = [
         _INTRODUCTION.format(true_words=f"{', '.join(words)} and {last}"),
         *_rows(Status.OFFERED),
-        _PLANNED,
-        *_rows(Status.PLANNED),
         _RETIRED,
         *_rows(Status.RETIRED),
     ]

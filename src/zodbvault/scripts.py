@@ -44,10 +44,10 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
     return exit_code_of(perform, log_level(quiet=wanted.quiet, debug=wanted.debug))
 
 
-def _defaults() -> Mapping[str, PlainValue]:
+def _defaults(plain: Mapping[str, PlainValue]) -> Mapping[str, PlainValue]:
     from zodbvault.settings import plain_defaults
 
-    return plain_defaults()
+    return plain_defaults(plain)
 
 
 def run_command(command: str, settings: Settings, wanted: Arguments) -> int:
@@ -120,6 +120,21 @@ def _snapshot(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     return 0
 
 
+def _zipbackup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    _require_zipbackup(settings)
+    from zodbvault.commands.zipbackup import zipbackup
+
+    gc.enable()
+    report = zipbackup(settings, clock=clock)
+    logger.info("%s", report.summary)
+    return 0
+
+
+def _require_zipbackup(settings: Settings) -> None:
+    if not settings.enable_zipbackup:
+        raise ConfigurationError(["there are no zip backups here: enable_zipbackup is false"])
+
+
 def _restore(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     return _restore_from("location", settings, wanted, clock)
 
@@ -128,6 +143,11 @@ def _snapshotrestore(settings: Settings, wanted: Arguments, clock: Clock) -> int
     if not settings.enable_snapshotrestore:
         raise ConfigurationError(["snapshots are not to be restored here: enable_snapshotrestore is false"])
     return _restore_from("snapshot", settings, wanted, clock)
+
+
+def _ziprestore(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    _require_zipbackup(settings)
+    return _restore_from("zip", settings, wanted, clock)
 
 
 def _altrestore(settings: Settings, wanted: Arguments, clock: Clock) -> int:
@@ -176,8 +196,10 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "backup": _backup,
     "snapshot": _snapshot,
+    "zipbackup": _zipbackup,
     "restore": _restore,
     "snapshotrestore": _snapshotrestore,
+    "ziprestore": _ziprestore,
     "altrestore": _altrestore,
     "verify": _verify,
     "list": _list,

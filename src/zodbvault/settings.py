@@ -12,6 +12,17 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zodbvault.blob_options import (
+    LAYOUTS,
+    POOL,
+    BlobOptions,
+    Remark,
+    advice,
+    choose_layout,
+    contradictions,
+    rsync_options_without_effect,
+    without_effect,
+)
 from zodbvault.site_settings import (
     ConfigurationError,
     PlainValue,
@@ -68,8 +79,6 @@ class Status(Enum):
     """Whether we do what an option asks for."""
 
     OFFERED = "offered"
-    PLANNED = "planned"
-    """Only the default is accepted: what we cannot do yet must not be ignored."""
     RETIRED = "retired"
     """Gone from collective.recipe.backup; `help` says what takes its place."""
 
@@ -100,6 +109,8 @@ def _replicated(version: str) -> str:
 
 
 _OURS = "zodbvault 1.0"
+
+_PLACES = (Kind.BACKUPS, Kind.PATH)
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -135,9 +146,25 @@ OPTIONS: tuple[Option, ...] = (
         other_default="{part}-blobstoragesnapshots",
     ),
     Option(
+        "ziplocation",
+        Kind.BACKUPS,
+        "Where the zip backups of Data.fs go (``enable_zipbackup``).",
+        _replicated("2.20"),
+        default="zipbackups",
+        other_default="{part}-zips",
+    ),
+    Option(
+        "blobziplocation",
+        Kind.BACKUPS,
+        "Where the blobs of the zip backups go.",
+        _replicated("2.20"),
+        default="blobstoragezips",
+        other_default="{part}-blobstoragezips",
+    ),
+    Option(
         "locationprefix",
         Kind.PATH,
-        "The folder that the four locations are in, and that a relative location starts from.",
+        "The folder that the six locations are in, and that a relative location starts from.",
         _replicated("3.1"),
         default_text="the var folder",
     ),
@@ -173,12 +200,93 @@ OPTIONS: tuple[Option, ...] = (
         default=False,
     ),
     Option(
+        "shared_blob_storage",
+        Kind.BOOLEAN,
+        "The blobstorage holds the blobs of several Data.fs, each of which has a part or site of its own. All of these"
+        " set this to true; parts and sites that share a blobstorage without it are refused. A restore then adds and"
+        " mends blobs and removes none, for one that its backup does not know may belong to another database; and a"
+        " full backup copies only the blobs that its own Data.fs refers to.",
+        _OURS,
+        default=False,
+    ),
+    Option(
         "blob_layout",
         Kind.CHOICE,
-        "How backed-up blobs are kept. ``pool``: every blob once, and a list of blobs per backup.",
+        "How backed-up blobs are kept. ``pool``: every blob once, and a list of blobs per backup; it takes the least"
+        " time and room. The other two are those of collective.recipe.backup, which can restore them: ``directories``,"
+        " one per backup with all its blobs, hard-linked to the one before; ``archives``, a tar file per backup. Which"
+        " one is used, and why, is logged when buildout runs. The layout may change at any time: the next backup is in"
+        " the new one, and every older date still restores.",
         _OURS,
-        default="pool",
-        choices=("pool",),
+        default=POOL,
+        default_text="``archives`` when ``archive_blob`` is true; else ``directories`` when ``blob_timestamps`` or"
+        " ``use_rsync`` is false or ``rsync_hard_links_on_first_copy`` is true; else ``pool``",
+        choices=LAYOUTS,
+    ),
+    Option(
+        "archive_blob",
+        Kind.BOOLEAN,
+        "Blobs in a tar file per backup, as with ``blob_layout = archives``. Contradicts any other ``blob_layout``.",
+        _replicated("4.0"),
+        default=False,
+    ),
+    Option(
+        "compress_blob",
+        Kind.BOOLEAN,
+        "Compress the archives of blobs (``.tar.gz``). Many blobs, such as pictures, are compressed already, and hardly"
+        " get smaller. Without effect, and warned about, in another layout.",
+        _replicated("4.0"),
+        default=False,
+    ),
+    Option(
+        "incremental_blobs",
+        Kind.BOOLEAN,
+        "The archive of a full backup has all blobs, those of the incremental ones on it have what has changed, in the"
+        " form of GNU tar's ``--listed-incremental``. Snapshots and zip backups always have all blobs. Contradicts"
+        " ``blob_timestamps = false``. Without effect, and warned about, in another layout; the pool copies only new"
+        " blobs anyway.",
+        _replicated("4.0"),
+        default=False,
+    ),
+    Option(
+        "blob_timestamps",
+        Kind.BOOLEAN,
+        "Directories and archives of blobs have the timestamp of their backup in their name. False: they have a number,"
+        " 0 is the newest, and every backup renames them all; collective.recipe.backup dates them by their time of"
+        " modification, which a copy may lose. Timestamps are safer, and a buildout that sets this to false is told so."
+        " Without effect, and warned about, with the pool.",
+        _replicated("4.0"),
+        default=True,
+    ),
+    Option(
+        "use_rsync",
+        Kind.BOOLEAN,
+        "No rsync is ever started: zodbvault copies blobs itself. False: each backup in the layout ``directories`` is a"
+        " copy of all blobs, without hard links to the one before, and takes as much room as the blobstorage. Without"
+        " effect, and warned about, in another layout.",
+        _replicated("2.0"),
+        default=True,
+    ),
+    Option(
+        "rsync_hard_links_on_first_copy",
+        Kind.BOOLEAN,
+        "The first backup in the layout ``directories`` hard-links the blobs of the live site instead of copying them,"
+        " where both are in one file system: no time, no room. The danger: such a blob is one file with two names. As"
+        " long as the site has it, until a newer one takes its place, a damaged block of the disk, or a program that"
+        " writes into the file, damages site and backup alike. Keep a copy of such backups on another disk. Without"
+        " effect, and warned about, in another layout and with ``use_rsync = false``.",
+        _replicated("5.0"),
+        default=False,
+    ),
+    Option(
+        "rsync_options",
+        Kind.TEXT,
+        "Does nothing, because no rsync is started; it may stay in a buildout of old. A warning names each option that"
+        " asks for something that does not happen; those for what a copy does anyway, such as ``-a``, are passed over."
+        " In place of ``--bwlimit`` let ``nice`` and ``io_priority`` hold a backup back; permissions follow those of"
+        " the source, whatever ``--chmod`` says.",
+        _replicated("2.18"),
+        default="",
     ),
     Option(
         "full",
@@ -261,62 +369,14 @@ OPTIONS: tuple[Option, ...] = (
         default=True,
     ),
     Option(
-        "archive_blob",
-        Kind.BOOLEAN,
-        "Blobs in one tar file per backup. The pool needs less room and less time.",
-        _replicated("4.0"),
-        default=False,
-        status=Status.PLANNED,
-    ),
-    Option(
-        "compress_blob",
-        Kind.BOOLEAN,
-        "Compressed tar files of blobs.",
-        _replicated("4.0"),
-        default=False,
-        status=Status.PLANNED,
-    ),
-    Option(
-        "incremental_blobs",
-        Kind.BOOLEAN,
-        "Tar files that hold only new blobs. A backup into the pool copies only new blobs anyway.",
-        _replicated("4.0"),
-        default=False,
-        status=Status.PLANNED,
-    ),
-    Option(
-        "blob_timestamps",
-        Kind.BOOLEAN,
-        "False: numbered blob backups instead of ones with a timestamp.",
-        _replicated("4.0"),
-        default=True,
-        status=Status.PLANNED,
-    ),
-    Option(
         "enable_zipbackup",
         Kind.BOOLEAN,
-        "A further pair of scripts, for one backup in two files.",
+        "Offer zip backups: a full backup in two files, for carrying a site away, of which only the newest is kept. The"
+        " script ``zipbackup`` makes it and ``ziprestore`` restores it (``P-zip``, ``P-ziprestore``; ``zodbvault"
+        " zipbackup``, ``zodbvault restore --zip``). Its blobs are in one archive, whatever ``blob_layout`` says."
+        " Contradicts ``backup_blobs = false``.",
         _replicated("2.20"),
         default=False,
-        status=Status.PLANNED,
-    ),
-    Option(
-        "ziplocation",
-        Kind.BACKUPS,
-        "Where the zip backups of Data.fs go.",
-        _replicated("2.20"),
-        default="zipbackups",
-        other_default="{part}-zips",
-        status=Status.PLANNED,
-    ),
-    Option(
-        "blobziplocation",
-        Kind.BACKUPS,
-        "Where the blobs of the zip backups go.",
-        _replicated("2.20"),
-        default="blobstoragezips",
-        other_default="{part}-blobstoragezips",
-        status=Status.PLANNED,
     ),
     Option(
         "alternative_restore_source",
@@ -327,30 +387,6 @@ OPTIONS: tuple[Option, ...] = (
         _replicated("2.17"),
         default="",
         aliases=("alternative_restore_sources",),
-    ),
-    Option(
-        "use_rsync",
-        Kind.BOOLEAN,
-        "zodbvault copies blobs itself and starts no rsync; leave this out.",
-        _replicated("2.0"),
-        default=True,
-        status=Status.PLANNED,
-    ),
-    Option(
-        "rsync_options",
-        Kind.TEXT,
-        "zodbvault copies blobs itself and starts no rsync; leave this out.",
-        _replicated("2.18"),
-        default="",
-        status=Status.PLANNED,
-    ),
-    Option(
-        "rsync_hard_links_on_first_copy",
-        Kind.BOOLEAN,
-        "A first copy of blobs that shares its bytes with the live site.",
-        _replicated("5.0"),
-        default=False,
-        status=Status.PLANNED,
     ),
     Option(
         "gzip",
@@ -384,7 +420,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "gzip_blob",
         Kind.TEXT,
-        "Blobs are kept as files in a pool (``blob_layout``). Remove this option.",
+        "``archive_blob`` and ``compress_blob`` make compressed archives of blobs; ``blob_layout`` says what else there"
+        " is. Remove this option.",
         _replicated("2.14"),
         status=Status.RETIRED,
     ),
@@ -394,11 +431,24 @@ OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for n
 """Every name and every alias."""
 
 
-def plain_defaults() -> dict[str, PlainValue]:
-    """The defaults of the options that do not depend on where a site is, as a generated script holds them."""
-    places = (Kind.BACKUPS, Kind.PATH)
-    values = {each.name: each.default for each in OPTIONS if each.name in Settings._fields and each.kind not in places}
+def plain_defaults(plain: Mapping[str, PlainValue]) -> dict[str, PlainValue]:
+    """What a generated script of an older version, which holds `plain`, lacks of the options that came since.
+
+    The places of zip backups, which came later than the others, are beside those.
+    """
+    values = {each.name: each.default for each in OPTIONS if each.name in Settings._fields and each.kind not in _PLACES}
+    for name, beside in (("ziplocation", "location"), ("blobziplocation", "blobbackuplocation")):
+        folder, part = plain.get(beside), str(plain.get("part"))
+        if isinstance(folder, str):
+            values[name] = str(Path(folder).parent / default_folder_name(OPTION_BY_NAME[name], part))
+        elif beside in plain:
+            values[name] = None
     return {**values, "alternative_location": None, "alternative_blob_location": None}
+
+
+def default_folder_name(option: Option, part: str) -> str:
+    """The name of a folder of backups, by the name of the part or site."""
+    return str(option.default) if part == "backup" else option.other_default.format(part=part)
 
 
 @dataclass(frozen=True)
@@ -423,24 +473,29 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Parsed:
-    """The settings of a site, and what its administrator should know of the options, a line each."""
+    """The settings of a site, and what its administrator should know of the options, a line each.
+
+    notes: what was decided for them, and is no reason to change anything.
+    """
 
     settings: Settings
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def parse_settings(values: Mapping[str, object], around: Surroundings, *, strict: bool = False) -> Parsed:
     """Check the options of a site and make its settings of them.
 
     values: as they were written: text, or the booleans and whole numbers of toml. An empty text is an option that is
-    not set. strict: what is worth a warning is a mistake. Raises ConfigurationError with all mistakes at once.
+    not set. strict: what is worth a warning is a mistake, an option without effect too; not so what has its effect and
+    is only not the best choice. Raises ConfigurationError with all mistakes at once.
     """
     reader = _Reader(values, around)
     settings = reader.settings()
     mistakes = reader.mistakes + reader.warnings if strict else reader.mistakes
     if mistakes:
         raise ConfigurationError(mistakes)
-    return Parsed(settings, tuple(reader.warnings))
+    return Parsed(settings, (*reader.warnings, *reader.advice), tuple(reader.notes))
 
 
 def nearest_option(name: str) -> str | None:
@@ -458,6 +513,8 @@ class _Reader:
     def __init__(self, values: Mapping[str, object], around: Surroundings) -> None:
         self.mistakes: list[str] = []
         self.warnings: list[str] = []
+        self.advice: list[str] = []
+        self.notes: list[str] = []
         self._around = around
         self._values: dict[str, object] = {}
         for name, value in values.items():
@@ -469,19 +526,20 @@ class _Reader:
     def settings(self) -> Settings:
         """The settings; not to be used when there are mistakes."""
         for option in OPTIONS:
-            if option.status is Status.PLANNED:
-                self._refuse(option)
-            elif option.status is Status.RETIRED and option.name in self._values:
+            if option.status is Status.RETIRED and option.name in self._values:
                 self._warn(option.name, option.help)
         backup_blobs = self._boolean("backup_blobs")
         only_blobs = self._boolean("only_blobs")
-        folders = {
-            name: self._backups(name)
-            for name in ("location", "snapshotlocation", "blobbackuplocation", "blobsnapshotlocation")
-        }
+        enable_zipbackup = self._boolean("enable_zipbackup")
+        folders = {option.name: self._backups(option) for option in OPTIONS if option.kind is Kind.BACKUPS}
         blob_storage = self._path("blob_storage", self._around.base, self._around.blob_storage)
-        self._check_blobs(backup_blobs, only_blobs, blob_storage, folders)
+        if backup_blobs:
+            self._check_blob_places(blob_storage, folders)
+        else:
+            self._refuse_without_blobs(only_blobs=only_blobs, enable_zipbackup=enable_zipbackup)
         self._check_distinct(folders)
+        blobs = self._blob_options()
+        layout = self._layout(blobs, backup_blobs)
         alternative = self._alternative(backup_blobs)
         return Settings(
             part=self._around.part,
@@ -493,7 +551,7 @@ class _Reader:
             blobsnapshotlocation=folders["blobsnapshotlocation"] if backup_blobs else None,
             backup_blobs=backup_blobs,
             only_blobs=only_blobs,
-            blob_layout=self._choice("blob_layout"),
+            blob_layout=layout,
             full=self._boolean("full"),
             full_after_days=self._number("full_after_days"),
             full_after_incrementals=self._number("full_after_incrementals"),
@@ -507,6 +565,15 @@ class _Reader:
             enable_snapshotrestore=self._boolean("enable_snapshotrestore"),
             alternative_location=alternative[0],
             alternative_blob_location=alternative[1],
+            compress_blob=blobs.compress_blob,
+            incremental_blobs=blobs.incremental_blobs,
+            blob_timestamps=blobs.blob_timestamps,
+            use_rsync=blobs.use_rsync,
+            rsync_hard_links_on_first_copy=blobs.rsync_hard_links_on_first_copy and blobs.use_rsync,
+            shared_blob_storage=self._boolean("shared_blob_storage"),
+            enable_zipbackup=enable_zipbackup,
+            ziplocation=folders["ziplocation"],
+            blobziplocation=folders["blobziplocation"] if backup_blobs else None,
         )
 
     def _take(self, name: str, value: object) -> None:
@@ -528,23 +595,14 @@ class _Reader:
         self._values[option.name] = value
 
     def _mistake(self, name: str, text: str) -> None:
-        self.mistakes.append(f"{self._around.section} {name}: {text}")
+        self.mistakes.append(self._line(name, text))
 
     def _warn(self, name: str, text: str) -> None:
-        self.warnings.append(f"{self._around.section} {name}: {text.replace('``', '').rstrip('.')}")
+        self.warnings.append(self._line(name, text.replace("``", "").rstrip(".")))
 
-    def _refuse(self, option: Option) -> None:
-        """Accept only the default of an option that is not offered yet."""
-        if option.name not in self._values:
-            return
-        if option.kind is Kind.BACKUPS:
-            is_default = self._backups(option.name) == self._default_folder(option)
-        elif option.kind is Kind.BOOLEAN:
-            is_default = self._boolean(option.name) == option.default
-        else:
-            is_default = self._text(option.name).strip() == option.default
-        if not is_default:
-            self._mistake(option.name, f"zodbvault does not offer this yet. {option.help.rstrip('.')}")
+    def _line(self, name: str, text: str) -> str:
+        """What is to be said of an option."""
+        return f"{self._around.section} {name}: {text}"
 
     def _boolean(self, name: str) -> bool:
         """True for the known words; as in the recipe that we replicate everything else is false."""
@@ -583,15 +641,10 @@ class _Reader:
         self._mistake(name, f"{value!r} is not text")
         return ""
 
-    def _backups(self, name: str) -> Path:
-        default = self._default_folder(OPTION_BY_NAME[name])
-        return self._path(name, self._relative_locations) or default
-
-    def _default_folder(self, option: Option) -> Path:
-        """Where backups of this kind go when nothing is said."""
-        part = self._around.part
-        name = str(option.default) if part == "backup" else option.other_default.format(part=part)
-        return self._prefix / name
+    def _backups(self, option: Option) -> Path:
+        """Where backups of a kind go."""
+        default = self._prefix / default_folder_name(option, self._around.part)
+        return self._path(option.name, self._relative_locations) or default
 
     def _path(self, name: str, folder: Path, default: str | None = None) -> Path | None:
         """An absolute path, without a symlink being followed; None where nothing is set."""
@@ -651,16 +704,53 @@ class _Reader:
             self._mistake("datafs", "is not set; it names the FileStorage to back up")
         return self._around.var / "filestorage" / "Data.fs"
 
-    def _check_blobs(
-        self, backup_blobs: bool, only_blobs: bool, blob_storage: Path | None, folders: Mapping[str, Path]
-    ) -> None:
-        section = self._around.section
-        if only_blobs and not backup_blobs:
+    def _blob_options(self) -> BlobOptions:
+        """The options that have to do with the layout of blob backups."""
+        layout = self._choice("blob_layout") if "blob_layout" in self._values else None
+        return BlobOptions(
+            layout if layout in LAYOUTS else None,
+            *(self._boolean(name) for name in BlobOptions._fields[1:]),
+        )
+
+    def _layout(self, options: BlobOptions, backup_blobs: bool) -> str:
+        """The layout of blob backups; says what there is to say of it, where blobs are backed up at all."""
+        choice = choose_layout(options)
+        for remark in contradictions(options):
+            self._mistake(*remark)
+        pointless = self._pointless_rsync_options()
+        if backup_blobs:
+            for remark in (*without_effect(options, choice.layout), *pointless):
+                self._warn(*remark)
+            self.advice += (self._line(*remark) for remark in advice(options, choice.layout))
+            self.notes.append(self._line("blob_layout", f"{choice.layout} is used, because {choice.reason}"))
+        return choice.layout
+
+    def _pointless_rsync_options(self) -> tuple[Remark, ...]:
+        """What is to be said of options for an rsync that is not started."""
+        name = "rsync_options"
+        text = self._text(name)
+        try:
+            options = rsync_options_without_effect(text)
+        except ValueError:
+            self._mistake(name, f"{text!r} cannot be split into words: a quote is not closed")
+            return ()
+        said = f"no rsync is started, and these have no effect: {'; '.join(options)}"
+        return (Remark(name, said),) if options else ()
+
+    def _refuse_without_blobs(self, *, only_blobs: bool, enable_zipbackup: bool) -> None:
+        """Refuse what makes no sense for a site whose blobs are not backed up."""
+        if only_blobs:
             self._mistake("only_blobs", "true contradicts backup_blobs = false: nothing would be backed up")
-        if not backup_blobs:
-            return
+        if enable_zipbackup:
+            self._mistake(
+                "enable_zipbackup", "true contradicts backup_blobs = false: a zip backup is made for its blobs"
+            )
+
+    def _check_blob_places(self, blob_storage: Path | None, folders: Mapping[str, Path]) -> None:
+        """There is a blobstorage, and no backup goes into it."""
         if blob_storage is None:
             if "blob_storage" not in self._values:
+                section = self._around.section
                 text = f"No blob_storage found. Set it, or set backup_blobs = false in the {section} section"
                 self._mistake("blob_storage", text)
             return
@@ -676,7 +766,8 @@ class _Reader:
             names_by_folder.setdefault(folder, []).append(name)
         for folder, names in names_by_folder.items():
             if len(names) > 1:
-                self._mistake(" and ".join(names), f"these must be distinct locations, and both are {folder}")
+                text = f"These must be distinct locations, and each of them is {folder}"
+                self._mistake(" and ".join(names), text)
 
 
 def expand_path(text: str, folder: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.errors import reason_of
 from zodbvault.settings import ConfigurationError, Surroundings, parse_settings
+from zodbvault.several_sites import conflict_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,17 +28,35 @@ def read_site_file(path: Path, site: str | None) -> Settings:
     """The settings of one site in the file. site: its name; None where there is only one.
 
     Raises ConfigurationError for a file that cannot be read, and with all mistakes of that site: an unknown option is
-    one of them, and so is a value that buildout would only warn about.
+    one of them, and so is a value that buildout would only warn about. Another site of the file that gets in its way is
+    one too.
     """
     path = Path(os.path.abspath(path))
     sites = _sites(_read_toml(path), path)
     name = _choose(sites, site, path)
+    settings = _settings(sites, name, path)
+    conflicts = [conflict for other in sites if other != name and (conflict := _conflict(sites, settings, other, path))]
+    if conflicts:
+        raise ConfigurationError(conflicts, path=path)
+    return settings
+
+
+def _settings(sites: Mapping[str, Mapping[str, object]], name: str, path: Path) -> Settings:
     folder = path.parent
     around = Surroundings(name, f"[site.{name}]", folder, folder / "var", locations_base=folder)
     try:
         return parse_settings(sites[name], around, strict=True).settings
     except ConfigurationError as error:
         raise ConfigurationError(error.mistakes, path=path) from error
+
+
+def _conflict(sites: Mapping[str, Mapping[str, object]], settings: Settings, other: str, path: Path) -> str | None:
+    """Why a site cannot stand beside another of the file; None where it can, and where that other cannot be used."""
+    try:
+        others = _settings(sites, other, path)
+    except ConfigurationError:
+        return None
+    return conflict_of(settings, others, (f"[site.{settings.part}]", f"[site.{other}]"))
 
 
 def _read_toml(path: Path) -> Mapping[str, object]:

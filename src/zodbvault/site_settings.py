@@ -30,9 +30,10 @@ class ConfigurationError(ZodbvaultError):
 class Settings(NamedTuple):
     """One site, ready for a command. Paths are absolute.
 
-    blob_storage and the two blob locations are None where blobs are not backed up. part: name of the buildout part or
+    blob_storage and the three blob locations are None where blobs are not backed up. part: name of the buildout part or
     of the site. keep_blob_days and full_after_days: days. pre_command and post_command: shell text, may be empty.
     alternative_location, alternative_blob_location: the backups of another site, None where none are named.
+    blob_layout: `pool`, `directories` or `archives`; the options about blobs that it has no use for may be set or not.
     """
 
     part: str
@@ -58,12 +59,23 @@ class Settings(NamedTuple):
     enable_snapshotrestore: bool
     alternative_location: Path | None
     alternative_blob_location: Path | None
+    compress_blob: bool
+    incremental_blobs: bool
+    blob_timestamps: bool
+    use_rsync: bool
+    rsync_hard_links_on_first_copy: bool
+    shared_blob_storage: bool
+    enable_zipbackup: bool
+    ziplocation: Path
+    blobziplocation: Path | None
 
     def folders(self) -> tuple[Path, ...]:
-        """The folders that backups and snapshots of this site go into, those that are used."""
-        data = () if self.only_blobs else (self.location, self.snapshotlocation)
-        blobs = (self.blobbackuplocation, self.blobsnapshotlocation)
-        return (*data, *(folder for folder in blobs if folder is not None))
+        """The folders that the backups of this site go into, snapshots and zip backups too: those that are used."""
+        data = (self.location, self.snapshotlocation, self.ziplocation)
+        blobs = (self.blobbackuplocation, self.blobsnapshotlocation, self.blobziplocation)
+        kinds = 3 if self.enable_zipbackup else 2
+        used = (*(() if self.only_blobs else data[:kinds]), *blobs[:kinds])
+        return tuple(folder for folder in used if folder is not None)
 
 
 _PATHS = frozenset(
@@ -76,6 +88,8 @@ _PATHS = frozenset(
         "blobsnapshotlocation",
         "alternative_location",
         "alternative_blob_location",
+        "ziplocation",
+        "blobziplocation",
     }
 )
 
@@ -89,16 +103,18 @@ def settings_to_plain(settings: Settings) -> dict[str, PlainValue]:
 
 
 def settings_from_plain(
-    plain: Mapping[str, PlainValue], defaults: Callable[[], Mapping[str, PlainValue]] = dict
+    plain: Mapping[str, PlainValue],
+    defaults: Callable[[Mapping[str, PlainValue]], Mapping[str, PlainValue]] = dict,
 ) -> Settings:
     """The settings that `settings_to_plain` was given. They were checked when they were made; this is quick.
 
     A script that an older version made lacks the options that came since; those have their defaults, as in a new one.
-    defaults: gives these, and is called only where some are lacking; it is not known here, as it comes with the table.
+    defaults: gives these for `plain`, and is called only where some are lacking; it comes with the table of options,
+    which is not known here.
     Raises ConfigurationError for an option of a newer version, and for a place that is missing.
     """
     if plain.keys() != set(Settings._fields):
-        plain = {**defaults(), **plain}
+        plain = {**defaults(plain), **plain}
         different = sorted(plain.keys() ^ set(Settings._fields))
         if different:
             raise ConfigurationError(

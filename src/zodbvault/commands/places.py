@@ -46,6 +46,20 @@ def snapshot_places(settings: Settings) -> Places:
     return Places(settings.snapshotlocation, settings.blobsnapshotlocation)
 
 
+def zip_places(settings: Settings) -> Places:
+    """The folders of `bin/zipbackup`."""
+    if settings.only_blobs:
+        assert settings.blobziplocation is not None
+        return Places(settings.blobziplocation, settings.blobziplocation)
+    return Places(settings.ziplocation, settings.blobziplocation)
+
+
+def places_of_site(settings: Settings) -> tuple[Places, ...]:
+    """The folders of all repositories that the site's own backups go into."""
+    zips = (zip_places(settings),) if settings.enable_zipbackup else ()
+    return (usual_places(settings), snapshot_places(settings), *zips)
+
+
 def alternative_places(settings: Settings) -> Places:
     """The folders of the other site that `bin/altrestore` restores from. Only for settings that name them."""
     assert settings.alternative_location is not None

@@ -21,9 +21,11 @@ from zodbvault.commands.places import (
     Places,
     alternative_places,
     locked,
+    places_of_site,
     snapshot_places,
     source_ownership,
     usual_places,
+    zip_places,
 )
 from zodbvault.commands.restore_blobs import BlobRestore
 from zodbvault.commands.summary import RestoreReport, plural, size_text
@@ -56,6 +58,7 @@ RESTORING_SUFFIX = ".restoring"
 _SOURCES = {
     "location": ("restore", usual_places),
     "snapshot": ("snapshotrestore", snapshot_places),
+    "zip": ("ziprestore", zip_places),
     "alternative": ("altrestore", alternative_places),
 }
 
@@ -97,9 +100,9 @@ def restore(
 ) -> RestoreReport:
     """Restore a site to the newest backup, or to the newest one at or before `when`.
 
-    source: "location", "snapshot" or "alternative". ask: puts a question and gives the answer; None asks nothing.
-    checksum: compare the content of blobs that are there, not only their sizes. Raises ZodbvaultError with the live
-    data as they were, or, from the swap on, with a state that the same command finishes.
+    source: "location", "snapshot", "zip" or "alternative". ask: puts a question and gives the answer; None asks
+    nothing. checksum: compare the content of blobs that are there, not only their sizes. Raises ZodbvaultError with the
+    live data as they were, or, from the swap on, with a state that the same command finishes.
     """
     date = None if when is None else parse_when(when)
     command, places_of = _SOURCES[source]
@@ -114,7 +117,7 @@ def restore(
     run_users_command("pre_command", settings.pre_command, environment)
     with explained("not restored"):
         if settings.only_blobs:
-            with locked((usual_places(settings), snapshot_places(settings), places), clock.now(), writable_only=True):
+            with locked((*places_of_site(settings), places), clock.now(), writable_only=True):
                 stamp = said or _choose_and_say(settings, places, date)
                 report = _restore_blobs_alone(settings, places, stamp, checksum=checksum)
         else:
@@ -190,7 +193,15 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: str, *, check
     _require_what_was_said(said, state.timestamp, places)
     assert settings.blob_storage is not None
     scratch = settings.blob_storage.resolve().parent
-    with BlobRestore(settings.blob_storage, places.location, states, (), scratch, checksum=checksum) as blobs:
+    with BlobRestore(
+        settings.blob_storage,
+        places.location,
+        states,
+        (),
+        scratch,
+        checksum=checksum,
+        is_shared=settings.shared_blob_storage,
+    ) as blobs:
         blobs.check_before_writing(None, is_known=True)
         blobs.add()
         blobs.remove(())
@@ -220,7 +231,6 @@ def _everything_locked(settings: Settings, places: Places, clock: Clock) -> Iter
         make_folder(resolved.parent)
     except OSError as error:
         raise ZodbvaultError(f"the folder cannot be made: {reason_of(error)}", path=resolved.parent) from error
-    sites = (usual_places(settings), snapshot_places(settings), places)
     with contextlib.ExitStack() as stack:
         for name in dict.fromkeys((settings.datafs, resolved)):
             lock = Path(f"{name}.lock")
@@ -232,7 +242,7 @@ def _everything_locked(settings: Settings, places: Places, clock: Clock) -> Iter
                     path=name,
                     hint="Stop Zope and the ZEO server, then restore again. Nothing was changed.",
                 ) from error
-        stack.enter_context(locked(sites, clock.now(), writable_only=True))
+        stack.enter_context(locked((*places_of_site(settings), places), clock.now(), writable_only=True))
         yield target
 
 
@@ -266,6 +276,7 @@ def _restore(
                 missing,
                 scratch,
                 checksum=checksum,
+                is_shared=settings.shared_blob_storage,
             )
         )
         last_tid = bytes.fromhex(record.last_tid) if record is not None and record.last_tid is not None else None

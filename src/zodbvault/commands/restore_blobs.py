@@ -42,7 +42,8 @@ class BlobRestore:
     """The blobs of one state and the blobstorage that gets them; does nothing for a site without blobs.
 
     choices: the states that may serve, the best one first; where one turns out not to be whole the next one is taken.
-    missing: blobs that the site had lost already when the backup was made, as paths in bushy layout.
+    missing: blobs that the site had lost already when the backup was made, as paths in bushy layout. is_shared: whether
+    the blobstorage has blobs of other databases too, which no backup of this one knows.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class BlobRestore:
         scratch: Path,
         *,
         checksum: bool,
+        is_shared: bool,
     ) -> None:
         self._blob_storage = blob_storage if location is not None else None
         self._location = location
@@ -61,6 +63,7 @@ class BlobRestore:
         self._missing = missing
         self._scratch = scratch
         self._checksum = checksum
+        self._is_shared = is_shared
         self._number = 0
         self._last_tid: bytes | None = None
         # What is open for the state in use; state and site are compared once, and what came of it is worked off later.
@@ -200,13 +203,13 @@ class BlobRestore:
             self._added = add_blobs(self._plan, self._container, self._target)
 
     def remove(self, referenced: Iterable[bytes]) -> None:
-        """Remove the blobs that the restored state does not have; none where that state is not known."""
+        """Remove the blobs that the restored state does not have; none where nobody knows that of each blob."""
         if self._target is None:
             return
         choice = self._choice
         # What is not ours tells the state of its date, once it is seen to have all that the data refer to.
         is_known = choice is not None and (choice.is_exact or (choice.is_of_date and self._is_whole))
-        if not is_known:
+        if not is_known or self._is_shared:
             finish_replacements(self._target)
             return
         missing = [key for path in self._missing if (key := key_of_bushy(path)) is not None]

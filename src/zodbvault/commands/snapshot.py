@@ -14,5 +14,6 @@ if TYPE_CHECKING:
 
 
 def snapshot(settings: Settings, *, clock: Clock) -> BackupReport:
-    """Back up one site into its snapshot location, always as a full."""
+    """Back up one site into its snapshot location, always as a full, with all blobs."""
+    settings = settings._replace(incremental_blobs=False)
     return run_backup(settings, snapshot_places(settings), "snapshot", full_wanted=True, clock=clock)

@@ -229,6 +229,21 @@ def test_the_own_options_win_over_a_zope_part(load: Callable[..., Any], tmp_path
     assert (settings.datafs, settings.blob_storage) == (tmp_path / "mine.fs", tmp_path / "mine")
 
 
+def test_a_relative_var_is_where_the_zope_part_has_it(load: Callable[..., Any], tmp_path: Path) -> None:
+    """Its recipe and collective.recipe.backup start from the folder that buildout works in, not from that above bin."""
+    text = """
+    [backup]
+    recipe = zodbvault
+    [instance]
+    recipe = plone.recipe.zope2instance
+    var = data
+    """
+    settings = load(text, parts="backup instance", name="conf/prod.cfg")["backup"].recipe.settings
+    assert settings.location == tmp_path / "conf/data/backups"
+    assert settings.datafs == tmp_path / "conf/data/filestorage/Data.fs"
+    assert settings.blob_storage == tmp_path / "conf/data/blobstorage"
+
+
 def test_parts_that_are_added_and_extended_are_found(load: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "base.cfg").write_text(
         "[buildout]\nparts = zeoserver\n[zeoserver]\nrecipe = Plone.Recipe.ZeoServer\nzeo-var = data\n"

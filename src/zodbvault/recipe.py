@@ -145,11 +145,12 @@ def _belongs_to_buildout(key: str) -> bool:
 def _surroundings(buildout: Buildout, part: str, base: Path) -> Surroundings:
     """What the parts of Zope and ZEO say about the site.
 
-    base: the parent of the folder of scripts. It is not the folder of the configuration, which may lie below it.
+    base: the parent of the folder of scripts. It is not the folder of the configuration, which may lie below it; that
+    is where the recipes of Zope and ZEO, and collective.recipe.backup, find a relative `var`.
     """
     zope_parts = list(_zope_parts(buildout))
     var = _first(zope_parts, "zeo-var") or _first(zope_parts, "var")
-    var_folder = expand_path(var or "var", base)
+    var_folder = expand_path(var, Path(buildout["buildout"]["directory"])) if var else base / "var"
     blob_storage = _first(zope_parts, "blob-storage")
     if blob_storage is None and zope_parts:
         blob_storage = str(var_folder / "blobstorage")

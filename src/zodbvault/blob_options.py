@@ -8,12 +8,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.repository.records import ARCHIVES, DIRECTORIES, POOL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-POOL = "pool"
-DIRECTORIES = "directories"
-ARCHIVES = "archives"
 
 LAYOUTS = (POOL, DIRECTORIES, ARCHIVES)
 

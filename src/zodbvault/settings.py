@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blob_options import (
     LAYOUTS,
-    POOL,
     BlobOptions,
     Remark,
     advice,
@@ -23,6 +22,7 @@ from zodbvault.blob_options import (
     rsync_options_without_effect,
     without_effect,
 )
+from zodbvault.repository.records import POOL
 from zodbvault.site_settings import (
     ConfigurationError,
     PlainValue,

@@ -44,7 +44,7 @@ def publish(made: Made, timestamp: str) -> None:
             record,
             new,
             chains[-1] if chains else None,
-            manifest=manifest,
+            publish_blobs=manifest.publish,
             index=index,
             data=data,
             ownership=OWNERSHIP,

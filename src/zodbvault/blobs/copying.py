@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from contextlib import suppress
 from itertools import zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -61,17 +62,24 @@ class SharedBatch:
             self._batch.add_file(fd)
 
 
-def copy_blob(fd: int, temporary: str, ownership: Ownership | None, batch: SharedBatch) -> tuple[int, str]:
+def copy_blob(
+    fd: int, temporary: str, ownership: Ownership | None, batch: SharedBatch, *, with_time: bool = False
+) -> tuple[int, str]:
     """Copy all that the open file `fd` holds into the new file `temporary`; its size in bytes and its sha256.
 
-    ownership: None for that of `fd`. The rest is as for copy_blocks().
+    ownership: None for that of `fd`. with_time: the copy gets the modification time of `fd`. The rest is as for
+    copy_blocks().
     """
-    return copy_blocks(blocks_of(fd), temporary, ownership_of(fd) if ownership is None else ownership, batch)
+    owner = ownership_of(fd) if ownership is None else ownership
+    return copy_blocks(blocks_of(fd), temporary, owner, batch, modified=os.fstat(fd).st_mtime_ns if with_time else None)
 
 
-def copy_blocks(blocks: Iterable[bytes], temporary: str, ownership: Ownership, batch: SharedBatch) -> tuple[int, str]:
+def copy_blocks(
+    blocks: Iterable[bytes], temporary: str, ownership: Ownership, batch: SharedBatch, *, modified: int | None = None
+) -> tuple[int, str]:
     """Write `blocks` into the new file `temporary`; its size in bytes and its sha256.
 
+    modified: the time that it is given, in nanoseconds since 1970; None for the time of writing.
     The file is in the batch to be synced. A left-over of that name goes first; on an error nothing is left. Raises
     OSError, which names `temporary` when that was the one that failed, and whatever `blocks` raises.
     """
@@ -89,6 +97,8 @@ def copy_blocks(blocks: Iterable[bytes], temporary: str, ownership: Ownership, b
                 sha256.update(block)
                 size += file.write(block)
             ownership.apply(out)
+            if modified is not None:
+                os.utime(out, ns=(modified, modified))
             batch.add_file(out)
     except BaseException:
         os.unlink(temporary)
@@ -122,6 +132,21 @@ def hash_if_equal(fd: int, other: int) -> str | None:
             return None
         sha256.update(block)
     return sha256.hexdigest()
+
+
+def is_linked(path: str, temporary: str, expected: os.stat_result) -> bool:
+    """Whether a second name could be given to just the file that was looked at."""
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    try:
+        os.link(path, temporary, follow_symlinks=False)
+    except OSError:
+        return False  # another file system, or one without links, or no more of them
+    status = os.lstat(temporary)
+    if (status.st_dev, status.st_ino) == (expected.st_dev, expected.st_ino):
+        return True
+    os.unlink(temporary)
+    return False
 
 
 def blocks_of(fd: int) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from zodbvault.blobs.manifest import PACKED_SIZE, DamagedManifest, pack_entry, r
 from zodbvault.blobs.spill import SortedRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -92,6 +92,23 @@ class KnownBlobs:
             for entry in readable(entries):
                 if not entry.removed:
                     self._others.add(pack_entry(entry))
+
+
+def with_known(
+    blobs: Iterable[tuple[bytes, int]], known: Callable[[], Generator[Entry, None, None]] | None
+) -> Generator[tuple[bytes, int, Entry | None], None, None]:
+    """Each blob, given as key and size, with the entry by which it is known in that size, or None.
+
+    known: gives entries in the order of their keys, as the blobs come; None where nothing is known.
+    """
+    if known is None:
+        for key, size in blobs:
+            yield key, size, None
+        return
+    with closing(known()) as entries:
+        in_order = InOrder(entries)
+        for key, size in blobs:
+            yield key, size, next((one for one in in_order.at(key) if one.size == size), None)
 
 
 def readable(entries: Iterable[Entry]) -> Iterator[Entry]:

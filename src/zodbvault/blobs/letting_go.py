@@ -6,17 +6,31 @@ in it: nobody ever takes what is left of it for a backup.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from typing import TYPE_CHECKING
 
-from zodbvault.blobs.stored import LATEST, PART_SUFFIX, PRUNED_SUFFIX, Form, Stored, is_part_of_stored
+from zodbvault.blobs.stored import (
+    LATEST,
+    ORPHAN_SUFFIX,
+    PART_SUFFIX,
+    PRUNED_SUFFIX,
+    REPLACED_SUFFIX,
+    Form,
+    Stored,
+    find_stored,
+    is_part_of_stored,
+    parse_stored_name,
+)
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import remove_durably, rename_durably
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+logger = logging.getLogger("zodbvault")
 
 
 def older_than(stored: Sequence[Stored], base: str, timestamp: str) -> tuple[Stored, ...]:
@@ -39,6 +53,28 @@ def _series_of(one: Stored, fulls: Sequence[str]) -> str:
     return max((full for full in fulls if full <= one.timestamp), default=one.timestamp)
 
 
+def remove_older(location: Path, base: str, timestamp: str) -> None:
+    """Remove the directories and archives of a blobstorage (its name: base) from before `timestamp`.
+
+    Those that a sweep put aside then are among them. Raises ZodbvaultError.
+    """
+    for one in older_than(find_stored(location), base, timestamp):
+        remove_stored(one)
+        logger.info("Removed %s, which is older than the oldest backup.", one.path)
+    for path, form in _put_aside_before(location, base, timestamp):
+        remove_stored(Stored(path, base, form, None, timestamp))
+
+
+def _put_aside_before(location: Path, base: str, timestamp: str) -> list[tuple[Path, Form]]:
+    """The directories and archives with a timestamp before `timestamp` that a sweep has renamed."""
+    found = []
+    for name in os.listdir(location):
+        parsed = parse_stored_name(name.removesuffix(ORPHAN_SUFFIX)) if name.endswith(ORPHAN_SUFFIX) else None
+        if parsed is not None and parsed[0] == base and "-" in parsed[1] and parsed[1] < timestamp:
+            found.append((location / name, parsed[2]))
+    return found
+
+
 def remove_stored(one: Stored) -> None:
     """Remove a directory or an archive. Raises ZodbvaultError."""
     try:
@@ -57,10 +93,14 @@ def remove_leftovers(location: Path) -> None:
     """Remove what a killed run was making or removing. Raises ZodbvaultError."""
     try:
         with os.scandir(location) as entries:
-            leftovers = [entry.name for entry in entries if is_part_of_stored(entry.name) and not entry.is_symlink()]
+            leftovers = [entry.name for entry in entries if is_part_of_stored(entry.name)]
         for name in leftovers:
             path = location / name
-            if path.is_dir():
+            whole = path.with_name(name.removesuffix(REPLACED_SUFFIX + PART_SUFFIX))
+            if whole != path and not os.path.lexists(whole):
+                # The one that was to take its place never did.
+                rename_durably(path, whole)
+            elif path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 remove_durably(path)

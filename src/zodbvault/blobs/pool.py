@@ -12,7 +12,6 @@ import logging
 import os
 import stat
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
@@ -22,6 +21,7 @@ from zodbvault.blobs.copying import (
     copy_blob,
     hash_blob,
     hash_if_equal,
+    is_linked,
     remove_temporaries,
     temporary_name,
 )
@@ -29,15 +29,16 @@ from zodbvault.blobs.known import KnownBlobs, readable
 from zodbvault.blobs.layouts import (
     BUSHY,
     LAYOUT_MARKER,
-    OID_SIZE,
     POOL_FOLDER,
     TEMPORARY_FOLDER,
     bushy_path,
     read_marker,
 )
 from zodbvault.blobs.manifest import PACKED_SIZE, DamagedManifest, Entry, ManifestWriter, pack_entry, read_manifest
+from zodbvault.blobs.outcome import BlobOutcome
 from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
+from zodbvault.blobs.wanted import SETTLED_AFTER, compared, wanted_blobs
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, ownership_of
 
@@ -50,41 +51,14 @@ if TYPE_CHECKING:
 
     from zodbvault.blobs.containers import Blocks, Result
     from zodbvault.blobs.directories import DirectoryContainer
-    from zodbvault.blobs.manifest import ManifestSummary
     from zodbvault.blobs.source import SourceBlobs
     from zodbvault.io.durable import Ownership
 
 logger = logging.getLogger(__name__)
 
-# Without a Data.fs nothing says that a blob's file is finished, but for its having been left alone so long.
-SETTLED_AFTER = 5.0
-
 
 class BlobConflict(ZodbvaultError):
     """Under the name of a blob in the backups the site has another content."""
-
-
-@dataclass(frozen=True)
-class BlobOutcome:
-    """What a backup of blobs has done.
-
-    summary: of the manifest that was written. copied, copied_bytes: into the pool. missing: keys of the blobs that the
-    data refer to and nobody has. needed: how many the data refer to. removed: blobs of the state before that are gone
-    (only_blobs). waiting: files that are too young, or changed while they were copied (only_blobs).
-    """
-
-    summary: ManifestSummary
-    copied: int
-    copied_bytes: int
-    missing: tuple[bytes, ...] = ()
-    needed: int = 0
-    removed: int = 0
-    waiting: int = 0
-
-    @property
-    def misses_most(self) -> bool:
-        """Whether so many blobs are missing that the blobstorage cannot be the right one."""
-        return len(self.missing) > 10 and 2 * len(self.missing) > self.needed
 
 
 class Pool:
@@ -207,7 +181,7 @@ class Pool:
             if linked.st_size != live.st_size or (linked.st_dev, linked.st_ino) == (live.st_dev, live.st_ino):
                 return None
             sha256 = hash_if_equal(fd, other)
-            if sha256 is None or not _is_linked(directory.path_of(key), temporary, linked):
+            if sha256 is None or not is_linked(directory.path_of(key), temporary, linked):
                 return None
             self._shared_batch.add_file(other)
         except OSError as error:
@@ -285,13 +259,15 @@ def backup_complete(
     on_progress: Callable[[int], None] | None = None,
     *,
     directory: DirectoryContainer | None = None,
+    only_met: bool = False,
 ) -> BlobOutcome:
     """Bring every blob of the site into the pool and fill `part` with a complete manifest, finished, not published.
 
     previous: the newest state that is known, or None. other_manifests: all that are in the location. met: blobs that
     the data were seen to refer to. last_tid: of the backup; later blobs may belong to nothing (None: an empty
     database, to which no blob belongs). on_progress: is told the bytes copied so far. directory: a directory of an
-    earlier time; blobs that are equal there are linked instead of copied.
+    earlier time; blobs that are equal there are linked instead of copied. only_met: only the blobs that the data refer
+    to are the site's.
 
     A blob that the data refer to stays in the manifest when the pool holds it, even where the site has lost it. What
     the pool lacks, or has in another size, is copied again. Raises BlobConflict, ZodbvaultError.
@@ -301,12 +277,10 @@ def backup_complete(
     with (
         KnownBlobs(pool.own_entries(), previous, lambda: other_manifests, pool.scratch) as known,
         ManifestWriter(part, source.layout, complete=True) as writer,
-        closing(source.walk(pool.scratch)) as walk,
+        closing(wanted_blobs(source, pool.scratch, met, last_tid, only_met=only_met)) as wanted,
     ):
         intake = _Intake(source, pool, known, on_progress, directory)
-        upto = b"" if last_tid is None else last_tid
-        settled = (blob for blob in walk if blob[0][OID_SIZE:] <= upto)
-        with closing(intake.taken(_joined(settled, iter(met)))) as taken:
+        with closing(intake.taken(wanted)) as taken:
             for key, entry, is_met in taken:
                 needed += is_met
                 if entry is not None:
@@ -378,7 +352,7 @@ def backup_only_blobs(
         intake = _Intake(source, pool, known, on_progress)
         # A complete manifest does not need the state before; a delta does.
         state = readable(previous or ()) if complete else iter(previous or ())
-        for key, size, before in _compared(walk, state):
+        for key, size, before in compared(walk, state):
             if size is None:
                 removed += 1
                 if not complete:
@@ -457,21 +431,6 @@ def conflict(pool: Pool, found: Entry, expected: Sequence[Entry]) -> BlobConflic
         hint="Nothing was overwritten. If the site's file is damaged, put the backup's in its place; if the database "
         "was restored and the clock set back, back up into a new blobbackuplocation and location",
     )
-
-
-def _is_linked(path: str, temporary: str, expected: os.stat_result) -> bool:
-    """Whether a second name could be given to just the file that was looked at."""
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
-    try:
-        os.link(path, temporary, follow_symlinks=False)
-    except OSError:
-        return False  # another file system, or one without links, or no more of them
-    status = os.lstat(temporary)
-    if (status.st_dev, status.st_ino) == (expected.st_dev, expected.st_ino):
-        return True
-    os.unlink(temporary)
-    return False
 
 
 def remove_empty_folders(path: str, root: str) -> None:
@@ -650,41 +609,6 @@ class _Intake:
 def _fitting(entries: tuple[Entry, ...], size: int | None) -> Entry | None:
     """The first of `entries` that has this size in bytes."""
     return next((entry for entry in entries if entry.size == size), None)
-
-
-def _joined(blobs: Iterator[tuple[bytes, int]], met: Iterator[bytes]) -> Iterator[tuple[bytes, int | None, bool]]:
-    """Each key that one of two lists has: its size where `blobs` has it, and whether it is among the met ones."""
-    wanted = next(met, None)
-    for key, size in blobs:
-        while wanted is not None and wanted < key:
-            yield wanted, None, True
-            wanted = next(met, None)
-        is_met = wanted == key
-        yield key, size, is_met
-        if is_met:
-            wanted = next(met, None)
-    while wanted is not None:
-        yield wanted, None, True
-        wanted = next(met, None)
-
-
-def _compared(
-    walk: Iterator[tuple[bytes, int]], previous: Iterator[Entry]
-) -> Iterator[tuple[bytes, int | None, Entry | None]]:
-    """Each key of a walk or of a state: the size (None: gone), and the entry of that state (None: new)."""
-    before = next(previous, None)
-    for key, size in walk:
-        while before is not None and before.key < key:
-            yield before.key, None, before
-            before = next(previous, None)
-        if before is not None and before.key == key:
-            yield key, size, before
-            before = next(previous, None)
-        else:
-            yield key, size, None
-    while before is not None:
-        yield before.key, None, before
-        before = next(previous, None)
 
 
 def without(blobs: Iterator[tuple[bytes, int]], keys: Iterator[bytes]) -> Iterator[tuple[bytes, int]]:

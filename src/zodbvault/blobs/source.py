@@ -25,6 +25,7 @@ from zodbvault.blobs.layouts import (
     byte_of_bushy_folder,
     lawn_path,
     oid_of_lawn_folder,
+    path_for,
     tid_of_file,
 )
 from zodbvault.blobs.spill import SortedRecords
@@ -75,6 +76,10 @@ class SourceBlobs(BlobFolder):
                 walker.strange_example,
             )
 
+    def path_of(self, key: bytes) -> str:
+        """Where the blob `key` stands, if it is at its place."""
+        return f"{self.root}/{path_for(self.layout, key)}"
+
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`, or None when it is gone.
 
@@ -88,6 +93,10 @@ class SourceBlobs(BlobFolder):
                 if fd is not None:
                     return fd
         return None
+
+    def open_marker(self) -> int | None:
+        """A file descriptor for reading the layout marker, or None where there is none. Raises ZodbvaultError."""
+        return open_blob(f"{self.root}/{LAYOUT_MARKER}")
 
 
 class _Listing(NamedTuple):

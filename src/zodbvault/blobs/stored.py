@@ -24,8 +24,12 @@ LATEST = "latest"
 """The symlink to the newest directory or archive with a timestamp."""
 
 PART_SUFFIX = ".part"
+ORPHAN_SUFFIX = ".orphan"
+"""Behind the name of what belonged to no backup and was put aside."""
 PRUNED_SUFFIX = ".pruned"
 """Before PART_SUFFIX, in the name of a directory that is being removed."""
+REPLACED_SUFFIX = ".replaced"
+"""Before PART_SUFFIX, in the name of a directory whose place another one takes."""
 
 _MARK = r"(?P<mark>\d{4}(?:-\d\d){5}|\d{1,9})"
 _NAME = re.compile(rf"(?P<base>.+)\.{_MARK}(?P<suffix>|(?:\.delta)?\.tar(?:\.gz)?|\.snar)\Z", re.DOTALL | re.ASCII)
@@ -126,5 +130,7 @@ def series_up_to(stored: tuple[Stored, ...], newest: Stored) -> tuple[Stored, ..
 
 def is_part_of_stored(name: str) -> bool:
     """Whether a name is that of a directory, archive or snapshot file which is being made or removed."""
-    whole = name.removesuffix(PART_SUFFIX).removesuffix(PRUNED_SUFFIX)
-    return name.endswith(PART_SUFFIX) and parse_stored_name(whole) is not None
+    whole = name
+    for suffix in (PART_SUFFIX, PRUNED_SUFFIX, REPLACED_SUFFIX, ORPHAN_SUFFIX):
+        whole = whole.removesuffix(suffix)
+    return name.endswith(PART_SUFFIX) and (whole == LATEST or parse_stored_name(whole) is not None)

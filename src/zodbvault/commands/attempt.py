@@ -72,11 +72,12 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
                     record,
                     _line(record),
                     chain,
-                    manifest=blobs.manifest,
+                    publish_blobs=blobs.publish,
                     index=index,
                     data=data,
                     ownership=run.ownership,
                 )
+            blobs.settle()
     for offset in copied.went_back:
         logger.warning("The tid goes back at offset %d of Data.fs; it was backed up as it is.", offset)
     _warn_if_older(run, record)

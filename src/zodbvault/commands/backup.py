@@ -84,10 +84,14 @@ def back_up(settings: Settings, places: Places, *, full_wanted: bool, clock: Clo
     ):
         repository = read_repository(places.location, places.blobs)
         ensure_identity(repository, ownership)
+        blobs.sweep(repository)
         swept = sweep(repository, blobs.are_there, ownership)
-        blobs.sweep()
+        blobs.put_orphans_aside(swept.repository)
         run = BackupRun(settings, swept.repository, blobs, ownership, clock, started)
         report = _attempts(run, full_wanted=full_wanted)
+        stamp = report.timestamp or (run.chain.newest.timestamp if run.chain is not None else None)
+        if stamp is not None:
+            blobs.settle(stamp)
         _prune(run, had_begun=bool(swept.pruned))
     return report
 

@@ -47,12 +47,13 @@ def complete_newest(
             return None
         blobs.judge_missing()
         assert blobs.record is not None
-        assert blobs.manifest is not None
-        # One that is complete already, for another layout of the source, is replaced by this one.
-        replaced = record.blobs.stored_size if record.blobs is not None and record.blobs.complete else 0
+        # One of that name, which it has for another layout of the source, is replaced by this one.
+        before = record.blobs
+        replaced = before.stored_size if before is not None and before.manifest == blobs.record.manifest else 0
         size = record.chain_manifest_size - replaced + blobs.record.stored_size
-        blobs.manifest.publish()
+        blobs.publish()
         publish_record(run.location, record._replace(blobs=blobs.record, chain_manifest_size=size), run.ownership)
+        blobs.settle()
     return BackupReport(
         f"No changes in Data.fs since {line.timestamp}; the blobs of that backup are complete now "
         f"({plural(blobs.record.total, 'blob')}).",

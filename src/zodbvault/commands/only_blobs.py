@@ -13,16 +13,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.check import verify_blobs
-from zodbvault.blobs.manifest import merge_state
+from zodbvault.blobs.letting_go import remove_leftovers, remove_older
 from zodbvault.blobs.opening import opened_container
-from zodbvault.blobs.pool import Pool, backup_only_blobs, prune_pool
+from zodbvault.blobs.pool import backup_only_blobs
+from zodbvault.blobs.rotation import newest_link_target, point_latest
 from zodbvault.blobs.source import SourceBlobs
-from zodbvault.blobs.state import blob_state
-from zodbvault.blobs.stored import find_stored
+from zodbvault.blobs.stored import find_stored, timestamp_at
+from zodbvault.blobs.wanted import list_settled
 from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
-from zodbvault.commands.blob_state import blob_record, manifests_in
+from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.choosing import NothingThere, recorded_blob_states
+from zodbvault.commands.container_state import ContainerBackup
+from zodbvault.commands.container_sweep import remove_made_with
+from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
+from zodbvault.commands.pool_state import PoolBackup, manifests_in
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
@@ -30,27 +35,28 @@ from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably, rename_durably, write_durably
 from zodbvault.repository.identity import new_id, read_id
 from zodbvault.repository.names import (
+    ARCHIVE_MANIFEST_SUFFIX,
     CHECKS_SUFFIX,
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
+    DIRECTORY_MANIFEST_SUFFIX,
     ID_NAME,
-    POOL_MANIFEST_SUFFIXES,
+    MANIFEST_SUFFIXES,
     RECORD_SUFFIX,
     is_our_part,
     split_name,
 )
 from zodbvault.repository.publish import publish_record
-from zodbvault.repository.records import BLOBS, Record
+from zodbvault.repository.records import ARCHIVES, BLOBS, DIRECTORIES, POOL, Record
 from zodbvault.repository.store import Repository, list_files, read_repository
 from zodbvault.repository.timestamps import seconds_of
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from zodbvault.blobs.manifest import Entry
-    from zodbvault.blobs.pool import BlobOutcome
     from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.io.clock import Clock
     from zodbvault.io.durable import Ownership
@@ -65,10 +71,11 @@ PRUNED_RECORD_SUFFIX = RECORD_SUFFIX + ".pruned"
 
 @dataclass(frozen=True)
 class State:
-    """One state: its timestamp, and whether its manifest is a complete one."""
+    """One state: its timestamp, its layout, and whether it stands on none before it."""
 
     timestamp: str
     is_complete: bool
+    layout: str = POOL
 
 
 def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool, clock: Clock) -> BackupReport:
@@ -80,28 +87,37 @@ def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool
     with (
         explained("the backup cannot be written", hint="Earlier backups are untouched."),
         locked((places,), started),
-        Pool(places.location) as pool,
     ):
         source = SourceBlobs(settings.blob_storage)
-        pool.prepare()
-        pool.sweep()
-        repository = _swept(places, _records_elsewhere(settings, places))
+        repository = _swept(places, source.folder.name, _records_elsewhere(settings, places))
         if read_id(places.location) is None:
             write_durably(places.location / ID_NAME, new_id(), ownership)
-        states = recorded_states(repository)
-        is_full = full_wanted or complete_is_due(states, int(started), settings.keep_blob_days)
-        report = _back_up(repository, source, pool, ownership, clock, states, is_full=is_full)
-        _prune(places, pool, settings, int(started), is_full=full_wanted)
+        with PoolBackup(places.location, ownership, source) as pool:
+            run = _Run(settings, repository, source, pool, ownership, clock, started)
+            report = run.back_up(is_full=full_wanted)
+            _prune(run, is_full=full_wanted)
     return report
 
 
 def recorded_states(repository: Repository) -> tuple[State, ...]:
     """The states that the location has, oldest first: those with a record and a manifest."""
     return tuple(
-        State(stamp, stamp + COMPLETE_MANIFEST_SUFFIX in repository.names)
-        for stamp in recorded_blob_states(repository.names)
-        if stamp + COMPLETE_MANIFEST_SUFFIX in repository.names or stamp + DELTA_MANIFEST_SUFFIX in repository.names
+        state for stamp in recorded_blob_states(repository.names) if (state := _state_of(stamp, repository)) is not None
     )
+
+
+def _state_of(stamp: str, repository: Repository) -> State | None:
+    """The state with this timestamp; None where it has no manifest."""
+    if stamp + DELTA_MANIFEST_SUFFIX in repository.names:
+        return State(stamp, is_complete=False)
+    if stamp + COMPLETE_MANIFEST_SUFFIX in repository.names:
+        return State(stamp, is_complete=True)
+    if stamp + DIRECTORY_MANIFEST_SUFFIX in repository.names:
+        return State(stamp, is_complete=True, layout=DIRECTORIES)
+    if stamp + ARCHIVE_MANIFEST_SUFFIX in repository.names:
+        is_delta = any(name.endswith((f".{stamp}.delta.tar", f".{stamp}.delta.tar.gz")) for name in repository.names)
+        return State(stamp, is_complete=not is_delta, layout=ARCHIVES)
+    return None
 
 
 def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:
@@ -115,13 +131,14 @@ def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice,
     return choices
 
 
-def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int) -> bool:
-    """Whether the next manifest is to be a complete one: there is none, or it is older than half of keep_blob_days.
+def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int, layout: str) -> bool:
+    """Whether the next state is to stand on none before it.
 
-    So that old states can go: one goes only when no younger one builds on it.
+    So it is where the newest one has another layout than `layout`, or where the newest one that stands alone is older
+    than half of keep_blob_days: an old state goes only when no younger one builds on it.
     """
-    newest = max((state.timestamp for state in states if state.is_complete), default=None)
-    if newest is None:
+    newest = max((state.timestamp for state in states if state.is_complete and state.layout == layout), default=None)
+    if newest is None or states[-1].layout != layout:
         return True
     return keep_blob_days > 0 and now - seconds_of(newest) > keep_blob_days * DAY / 2
 
@@ -155,82 +172,152 @@ def _records_elsewhere(settings: Settings, places: Places) -> frozenset[str] | N
     return list_files(location) if read_id(location) in (None, read_id(places.location)) else None
 
 
-def _swept(places: Places, elsewhere: frozenset[str] | None) -> Repository:
+def _swept(places: Places, base: str, elsewhere: frozenset[str] | None) -> Repository:
     """The repository without what a killed run left: part files, and manifests that never got their record.
 
-    elsewhere: see _records_elsewhere. The manifests of these backups stand here too, and their records there; where
-    these are not known no manifest is touched.
+    base: name of the blobstorage. elsewhere: see _records_elsewhere. The manifests of these backups stand here too, and
+    their records there; where these are not known no manifest is touched.
     """
     repository = read_repository(places.location, places.location)
     for name in repository.names:
         parts = split_name(name)
         if parts is not None and parts[1] == PRUNED_RECORD_SUFFIX:
-            _remove_state(places.location, parts[0])
+            _remove_state(places.location, base, parts[0])
     leftovers = [places.location / name for name in repository.names if is_our_part(name)]
     newest = max(recorded_blob_states(repository.names), default=None)
     for name in repository.names:
         parts = split_name(name)
-        if elsewhere is None or newest is None or parts is None or parts[1] not in POOL_MANIFEST_SUFFIXES:
+        if elsewhere is None or newest is None or parts is None or parts[1] not in MANIFEST_SUFFIXES:
             continue
         # One that is older than a record of ours was left by nobody: it may be a backup's whose location is not there.
         if parts[0] > newest and parts[0] + RECORD_SUFFIX not in elsewhere:
+            remove_made_with((parts,), places.location, base)
             leftovers.append(places.location / name)
-    if leftovers:
-        remove_durably(*leftovers)
-        repository = read_repository(places.location, places.location)
-    return repository
+    remove_leftovers(places.location)
+    remove_durably(*leftovers)
+    return read_repository(places.location, places.location)
 
 
-def _back_up(
-    repository: Repository,
-    source: SourceBlobs,
-    pool: Pool,
-    ownership: Ownership,
-    clock: Clock,
-    states: Sequence[State],
-    *,
-    is_full: bool,
-) -> BackupReport:
-    """Bring the blobs into the pool and publish the state; nothing is published where nothing changed."""
-    started = clock.now()
-    stamp = new_timestamp(repository, clock)
-    logger.info("Please wait while backing up blobs from %s to %s", source.folder, repository.location)
-    suffix = COMPLETE_MANIFEST_SUFFIX if is_full else DELTA_MANIFEST_SUFFIX
-    with contextlib.ExitStack() as stack:
-        previous = None
-        if states:
-            previous = stack.enter_context(contextlib.closing(_newest_state(repository, states, pool)))
-        part = stack.enter_context(PartFile(repository.location / (stamp + suffix), ownership))
-        outcome = backup_only_blobs(
-            source, pool, part, previous, manifests_in(repository.location), is_full, clock.now()
-        )
+class _Run:
+    """One backup of blobs alone. started: seconds since 1970."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        repository: Repository,
+        source: SourceBlobs,
+        pool: PoolBackup,
+        ownership: Ownership,
+        clock: Clock,
+        started: float,
+    ) -> None:
+        self.settings = settings
+        self.repository = repository
+        self.source = source
+        self.pool = pool
+        self.started = started
+        self._ownership = ownership
+        self._clock = clock
+        self._states = recorded_states(repository)
+
+    @property
+    def location(self) -> Path:
+        """The folder of states, records and blobs."""
+        return self.repository.location
+
+    def back_up(self, *, is_full: bool) -> BackupReport:
+        """Back up the blobs and publish the state; nothing is published where nothing changed.
+
+        is_full: whether a state is asked for that stands on none before it.
+        """
+        stamp = new_timestamp(self.repository, self._clock)
+        logger.info("Please wait while backing up blobs from %s to %s", self.source.folder, self.location)
+        layout = self.settings.blob_layout
+        is_due = complete_is_due(self._states, int(self.started), self.settings.keep_blob_days, layout)
+        with contextlib.ExitStack() as stack:
+            make = self._pool_state if layout == POOL else self._container_state
+            state = stack.enter_context(make(stamp, is_full=is_full or is_due, is_asked_for=is_full))
+            if state is None:
+                report = BackupReport(f"No blobs changed since {self._states[-1].timestamp}, nothing to do.", None)
+            else:
+                report = self._publish(stamp, state)
+        if layout != POOL:
+            self._point_latest(report.timestamp or self._states[-1].timestamp)
+        return report
+
+    def _publish(self, stamp: str, state: NewState) -> BackupReport:
+        outcome = state.outcome
         if outcome.waiting:
             logger.info("%s: too young, or being written; the next run takes them.", plural(outcome.waiting, "file"))
-        if not is_full and not outcome.summary.blobs and not outcome.removed:
-            return BackupReport(f"No blobs changed since {states[-1].timestamp}, nothing to do.", None)
-        part.publish()
-        publish_record(repository.location, _record(repository, source, outcome, stamp, started, clock), ownership)
-    return BackupReport(
-        f"Backup of blobs {stamp}: {plural(outcome.copied, 'new blob')} ({size_text(outcome.copied_bytes)}), "
-        f"{outcome.removed:,} removed, {outcome.summary.total_blobs or 0:,} in all, {clock.now() - started:.1f} s.",
-        stamp,
-    )
+        state.publish()
+        record = _record(self.repository, self.source, state, stamp, self.started, self._clock)
+        publish_record(self.location, record, self._ownership)
+        state.settle()
+        return BackupReport(
+            f"Backup of blobs {stamp}: {plural(outcome.copied, 'new blob')} ({size_text(outcome.copied_bytes)}), "
+            f"{outcome.removed:,} removed, {outcome.summary.total_blobs or 0:,} in all, "
+            f"{self._clock.now() - self.started:.1f} s.",
+            stamp,
+        )
 
+    @contextlib.contextmanager
+    def _pool_state(self, stamp: str, *, is_full: bool, is_asked_for: bool) -> Iterator[NewState | None]:
+        """The state in the pool; None where nothing changed."""
+        del is_asked_for  # a complete manifest costs little, so one that is due is written in any case
+        pool = self.pool.pool
+        suffix = COMPLETE_MANIFEST_SUFFIX if is_full else DELTA_MANIFEST_SUFFIX
+        with (
+            contextlib.closing(self._newest_entries(pool.scratch)) as previous,
+            PartFile(self.location / (stamp + suffix), self._ownership) as part,
+        ):
+            others = manifests_in(self.location)
+            outcome = backup_only_blobs(self.source, pool, part, previous, others, is_full, self._clock.now())
+            if not is_full and not outcome.summary.blobs and not outcome.removed:
+                yield None
+                return
+            yield NewState(part, blob_record(outcome), outcome, part.publish, nothing_to_settle)
 
-def _newest_state(repository: Repository, states: Sequence[State], pool: Pool) -> Generator[Entry, None, None]:
-    """The entries of the newest state in the pool; none where its manifests are not all there."""
-    found = blob_state([state.timestamp for state in states], repository.names)
-    if found is not None:
-        complete, deltas = found
-        paths = [repository.location / name for name in deltas]
-        yield from merge_state(repository.location / complete, paths, pool.scratch)
+    @contextlib.contextmanager
+    def _container_state(self, stamp: str, *, is_full: bool, is_asked_for: bool) -> Iterator[NewState | None]:
+        """The state as a directory or an archive; None where nothing changed."""
+        with contextlib.closing(self._newest_entries(self.location)) as previous:
+            state = list_settled(self.source, self.location, previous, self._clock.now())
+        if state.removed and not state.number:
+            raise ZodbvaultError(
+                "the blob storage is empty, but the newest backup has blobs",
+                path=self.source.folder,
+                hint="Is the disk mounted, and is blob_storage right?",
+            )
+        is_other_layout = not self._states or self._states[-1].layout != self.settings.blob_layout
+        if not (is_asked_for or is_other_layout or state.changed or state.removed):
+            state.close()
+            yield None
+            return
+        containers = ContainerBackup(self.settings, self.location, self._ownership, self.source)
+        since = None if is_full else ""
+        with containers.new_state(stamp, self.repository, lambda _: state, (), since=since, series_stamp=None) as new:
+            yield new
+
+    def _newest_entries(self, scratch: Path) -> Generator[Entry, None, None]:
+        """The entries of our newest state, in whichever layout; none where its manifests are not all there."""
+        listing = BlobListing(self.location, self.repository.names, find_stored(self.location))
+        choices = choose_states_alone(listing, [state.timestamp for state in self._states], None)
+        own = next((choice for choice in choices if choice.complete is not None), None)
+        if own is not None:
+            yield from entries_of(own, scratch)
+
+    def _point_latest(self, timestamp: str) -> None:
+        """Let the link to the newest one lead to that of this timestamp."""
+        name = newest_link_target(self.location, self.source.folder.name, timestamp)
+        is_wanted = self.settings.blob_timestamps and not self.settings.incremental_blobs
+        point_latest(self.location, name if is_wanted else None)
 
 
 def _record(
-    repository: Repository, source: SourceBlobs, outcome: BlobOutcome, stamp: str, started: float, clock: Clock
+    repository: Repository, source: SourceBlobs, state: NewState, stamp: str, started: float, clock: Clock
 ) -> Record:
     """The record of a state: nothing in it of any Data.fs."""
-    summary = outcome.summary
+    summary = state.outcome.summary
     status = os.stat(source.root)
     previous = max(recorded_blob_states(repository.names), default=None)
     before = repository.record(previous) if previous is not None and not summary.complete else None
@@ -259,31 +346,42 @@ def _record(
         chain_backups=1 if before is None else before.chain_backups + 1,
         chain_stored_size=0,
         chain_manifest_size=summary.stored_size + (0 if before is None else before.chain_manifest_size),
-        blobs=blob_record(outcome, total=summary.total_blobs or 0, total_size=summary.bytes if summary.complete else 0),
+        blobs=state.record,
     )
 
 
-def _prune(places: Places, pool: Pool, settings: Settings, now: int, *, is_full: bool) -> None:
+def _prune(run: _Run, *, is_full: bool) -> None:
     """Remove the states that are old enough, the newest of a group first, and then the blobs that only they named.
 
-    `keep` counts fulls, so it counts in a run that made one.
+    `keep` counts fulls, so it counts in a run that made one. What another program left goes by its age alone, once
+    there is a state of ours.
     """
-    repository = read_repository(places.location, places.location)
+    location, settings, now = run.location, run.settings, int(run.started)
+    base = run.source.folder.name
+    repository = read_repository(location, location)
     keep = settings.keep if is_full else 0
-    gone = states_to_go(recorded_states(repository), now, keep_blob_days=settings.keep_blob_days, keep=keep)
+    states = recorded_states(repository)
+    gone = states_to_go(states, now, keep_blob_days=settings.keep_blob_days, keep=keep)
     for stamp in gone:
         # The one instant in which a state goes; what a kill leaves then is found by that name.
-        rename_durably(places.location / (stamp + RECORD_SUFFIX), places.location / (stamp + PRUNED_RECORD_SUFFIX))
-        _remove_state(places.location, stamp)
+        rename_durably(location / (stamp + RECORD_SUFFIX), location / (stamp + PRUNED_RECORD_SUFFIX))
+        _remove_state(location, base, stamp)
+    stay = [state.timestamp for state in states if state.timestamp not in gone]
+    if settings.keep_blob_days and stay:
+        oldest = timestamp_at(now - settings.keep_blob_days * DAY)
+        remove_older(location, base, min(oldest, stay[0]))
     if gone:
         logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
-        prune_pool(manifests_in(places.location), pool)
+        run.pool.prune()
 
 
-def _remove_state(location: Path, stamp: str) -> None:
+def _remove_state(location: Path, base: str, stamp: str) -> None:
     """Remove what belongs to a state whose record was renamed, that record last."""
-    names = (stamp + suffix for suffix in (*POOL_MANIFEST_SUFFIXES, CHECKS_SUFFIX))
-    remove_durably(*(location / name for name in names))
+    names = list_files(location)
+    manifests = [(stamp, suffix) for suffix in MANIFEST_SUFFIXES if stamp + suffix in names]
+    remove_made_with(manifests, location, base)
+    suffixes = (*MANIFEST_SUFFIXES, CHECKS_SUFFIX)
+    remove_durably(*(location / (stamp + suffix) for suffix in suffixes))
     remove_durably(location / (stamp + PRUNED_RECORD_SUFFIX))
 
 

@@ -13,6 +13,7 @@ from zodbvault.repository.names import DAT_SUFFIX, RECORD_SUFFIX
 from zodbvault.repository.records import Record, format_record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from zodbvault.repository.chains import Chain
@@ -29,17 +30,17 @@ def publish_backup(  # the order is the point, so all of it stands here
     line: Line,
     chain: Chain | None,
     *,
-    manifest: PartFile | None,
+    publish_blobs: Callable[[], None],
     index: PartFile | None,
     data: PartFile,
     ownership: Ownership,
 ) -> None:
     """Make a finished backup visible, each file durable before the next appears.
 
-    chain: the chain that the backup continues, None for a full. The blobs themselves are durable already.
+    chain: the chain that the backup continues, None for a full. publish_blobs: gives the manifest of its blobs its
+    name, and the directory or archive that they are in; all of that is durable already.
     """
-    if manifest is not None:
-        manifest.publish()
+    publish_blobs()
     publish_record(location, record, ownership)
     if index is not None:
         index.publish()

@@ -19,6 +19,11 @@ FULL = "full"
 INCREMENTAL = "incremental"
 BLOBS = "blobs"
 
+# The layouts of the blobs of backups.
+POOL = "pool"
+DIRECTORIES = "directories"
+ARCHIVES = "archives"
+
 
 class DamagedRecord(ZodbvaultError):
     """A record that cannot be read, or does not hold what a record holds."""
@@ -31,11 +36,12 @@ class NewerFormat(ZodbvaultError):
 class BlobRecord(NamedTuple):
     """The blob state of one backup.
 
-    layout: the layout of the backup (`pool`). manifest: name of the manifest in the blob location. sha256 and
-    stored_size: of that file, hexadecimal and bytes. complete: whether the manifest names every blob or only the
+    layout: the layout of the backup (`pool`, `directories`, `archives`). manifest: its name, in the blob location.
+    sha256 and stored_size: of that file, hexadecimal and bytes. complete: whether it names every blob or only the
     change. source_layout: `bushy` or `lawn`. added, added_size: number and bytes of the blobs that were copied for
     this backup. total, total_size: number and bytes of all blobs of the state.
     missing: blobs that the database refers to and that the site has lost, as paths in bushy layout.
+    archives_size: bytes of the archive, and of those that it stands on, where the layout is `archives`; else None.
     """
 
     layout: str
@@ -49,6 +55,7 @@ class BlobRecord(NamedTuple):
     total: int
     total_size: int
     missing: tuple[str, ...] = ()
+    archives_size: int | None = None
 
 
 class Record(NamedTuple):
@@ -105,6 +112,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "BlobRecord | None": (BlobRecord, type(None)),
 }
 
+# Fields that records of the same format may lack, since versions before did not write them.
+_ADDED_LATER = frozenset({"archives_size"})
+
 
 def format_record(record: Record) -> bytes:
     """The content of the record's file: JSON, the format version first, keys that explain themselves."""
@@ -137,6 +147,8 @@ def _checked(cls: type[Record] | type[BlobRecord], values: dict[str, Any], name:
     """The values for the fields of `cls`, each of its type; a key that this version does not know is left out."""
     checked: dict[str, Any] = {}
     for field, annotation in cls.__annotations__.items():
+        if field in _ADDED_LATER and field not in values:
+            continue
         if field not in values:
             raise DamagedRecord(f"is not a record: it has no {field!r}", path=name)
         value = values[field]

@@ -1,0 +1,206 @@
+"""Writing an archive of blobs: a tar file as GNU tar makes it of a blobstorage, plain or compressed.
+
+In a series (`--listed-incremental`) folders are members of type D with a dumpdir, and headers hold two more times.
+Rename records are never written: a blob's path holds its oid and tid, so no folder of blobs ever gets another name.
+Knows neither dates nor names of archives, nor what is backed up when.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from typing import TYPE_CHECKING, Protocol
+
+from zodbvault.blobs.archives import DUMPDIR_TYPE
+from zodbvault.blobs.copying import blocks_of
+from zodbvault.blobs.folders import FolderList
+from zodbvault.blobs.known import with_known
+from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
+from zodbvault.blobs.manifest import Entry
+from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.gzip_members import BLOCK_SIZE, MemberWriter
+from zodbvault.io.hashing import new_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from pathlib import Path
+
+    from zodbvault.blobs.folders import Folder
+    from zodbvault.blobs.snapshot_file import SnapshotFileWriter
+    from zodbvault.blobs.source import SourceBlobs
+    from zodbvault.io.durable import PartFile
+
+# Where the header of a member of a series has the times of access and of change, and each header its checksum.
+_ACCESS_TIME, _CHANGE_TIME, _TIME_SIZE = 345, 357, 12
+_CHECKSUM, _CHECKSUM_SIZE = 148, 8
+# What fits into eleven octal digits.
+_GREATEST_TIME = 0o77777777777
+
+
+class _Out(Protocol):
+    """What an archive is written to: write() takes all or raises."""
+
+    def write(self, data: bytes, /) -> int | None: ...
+
+
+class ArchiveWriter:
+    """Fills a part file with one archive of a site's blobs.
+
+    snapshot: for an archive of a series, what GNU tar continues it by, filled too. copied, copied_bytes: blobs that
+    were written into it.
+    """
+
+    def __init__(
+        self,
+        part: PartFile,
+        source: SourceBlobs,
+        scratch: Path,
+        *,
+        is_compressed: bool,
+        snapshot: SnapshotFileWriter | None,
+    ) -> None:
+        self.copied = self.copied_bytes = 0
+        self._part = part
+        self._source = source
+        self._scratch = scratch
+        self._is_compressed = is_compressed
+        self._snapshot = snapshot
+        self._size = 0
+
+    def write(
+        self, blobs: Iterable[tuple[bytes, int]], known: Callable[[], Generator[Entry, None, None]] | None
+    ) -> Generator[tuple[bytes, Entry | None], None, None]:
+        """Write the archive; yields each key with its entry for the manifest, None for a blob that has gone.
+
+        blobs: key and size in bytes of each, in the order of the keys; gone through twice. known: what the archives
+        before this one have: these blobs are only named; None for a full archive. Raises ZodbvaultError.
+        """
+        try:
+            if not self._is_compressed:
+                yield from self._write(self._part.file, blobs, known)
+                return
+            with MemberWriter(self._part.file) as members:
+                out = _Compressed(members)
+                yield from self._write(out, blobs, known)
+                out.finish()
+        except OSError as error:
+            path = error.filename if isinstance(error.filename, (str, bytes)) else self._part.path
+            raise ZodbvaultError(f"the archive of blobs cannot be written: {reason_of(error)}", path=path) from error
+
+    def finish(self, moment: float) -> None:
+        """Make the archive durable, under the name of its part. moment: seconds since 1970, its modification time."""
+        os.utime(self._part.file.fileno(), (moment, moment))
+        self._part.finish()
+
+    def _write(
+        self,
+        out: _Out,
+        blobs: Iterable[tuple[bytes, int]],
+        known: Callable[[], Generator[Entry, None, None]] | None,
+    ) -> Generator[tuple[bytes, Entry | None], None, None]:
+        marker = self._source.open_marker()
+        letter = b"" if marker is None else b"Y" if known is None else b"N"
+        with FolderList(self._source.layout, self._scratch) as folders:
+            for key, _, before in with_known(blobs, known):
+                folders.add(key, is_new=before is None)
+            for folder in folders.folders(letter):
+                self._write_folder(out, folder)
+        if marker is not None:
+            with open(marker, "rb", buffering=0):
+                if letter == b"Y":
+                    self._write_file(out, LAYOUT_MARKER, marker)
+        for key, _, before in with_known(blobs, known):
+            yield key, before or self._write_blob(out, key)
+        # Two blocks of zeros close it, and as many more as fill a record of tar's.
+        self._put(out, bytes(2 * tarfile.BLOCKSIZE))
+        self._put(out, bytes(-self._size % tarfile.RECORDSIZE))
+
+    def _write_folder(self, out: _Out, folder: Folder) -> None:
+        path = f"{self._source.root}/{folder.path}" if folder.path else str(self._source.root)
+        status = os.stat(path if os.path.isdir(path) else self._source.root)
+        name = f"./{folder.path}/" if folder.path else "./"
+        if self._snapshot is None:
+            self._put(out, self._header(name, status, tarfile.DIRTYPE, 0))
+            return
+        self._put(out, self._header(name, status, DUMPDIR_TYPE, folder.size))
+        while block := folder.dumpdir.read(BLOCK_SIZE):
+            self._put(out, block)
+        self._put(out, bytes(-folder.size % tarfile.BLOCKSIZE))
+        self._snapshot.add(folder.path, status, folder.dumpdir)
+
+    def _write_blob(self, out: _Out, key: bytes) -> Entry | None:
+        fd = self._source.open(key)
+        if fd is None:
+            return None
+        with open(fd, "rb", buffering=0):
+            size, sha256 = self._write_file(out, path_for(self._source.layout, key), fd)
+        self.copied += 1
+        self.copied_bytes += size
+        return Entry(key, size, sha256)
+
+    def _write_file(self, out: _Out, path: str, fd: int) -> tuple[int, str]:
+        """One file; its size in bytes and its sha256. Raises ZodbvaultError when it gets shorter meanwhile."""
+        status = os.fstat(fd)
+        self._put(out, self._header(f"./{path}", status, tarfile.REGTYPE, status.st_size))
+        sha256, size = new_hash("sha256"), 0
+        for block in blocks_of(fd):
+            sha256.update(block)
+            self._put(out, block)
+            size += len(block)
+        if size != status.st_size:
+            raise ZodbvaultError("got shorter while it was read", path=f"{self._source.root}/{path}")
+        self._put(out, bytes(-size % tarfile.BLOCKSIZE))
+        return size, sha256.hexdigest()
+
+    def _header(self, name: str, status: os.stat_result, kind: bytes, size: int) -> bytes:
+        """The block before a member, in GNU's format; for a series with two more times."""
+        member = tarfile.TarInfo(name)
+        member.type, member.size = kind, size
+        member.mode = status.st_mode & 0o7777
+        member.uid, member.gid = status.st_uid, status.st_gid
+        member.mtime = int(status.st_mtime)
+        header = member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+        return header if self._snapshot is None else _with_times(header, status)
+
+    def _put(self, out: _Out, data: bytes) -> None:
+        out.write(data)
+        self._size += len(data)
+
+
+class _Compressed:
+    """Compresses what is written to it, block by block."""
+
+    def __init__(self, members: MemberWriter) -> None:
+        self._members = members
+        self._buffer = members.buffer()
+        self._length = 0
+
+    def write(self, data: bytes, /) -> int:
+        """Take all of `data`."""
+        done = 0
+        with memoryview(data) as view:
+            while done < len(view):
+                piece = view[done : done + BLOCK_SIZE - self._length]
+                self._buffer[self._length : self._length + len(piece)] = piece
+                self._length += len(piece)
+                done += len(piece)
+                if self._length == BLOCK_SIZE:
+                    self._members.write(self._buffer, BLOCK_SIZE)
+                    self._buffer, self._length = self._members.buffer(), 0
+        return len(data)
+
+    def finish(self) -> None:
+        """Compress what is left."""
+        self._members.write(self._buffer, self._length)
+        self._members.finish()
+
+
+def _with_times(header: bytes, status: os.stat_result) -> bytes:
+    """A header with the times of access and of change, which GNU tar expects in a series."""
+    block = bytearray(header)
+    for offset, moment in ((_ACCESS_TIME, status.st_atime), (_CHANGE_TIME, status.st_ctime)):
+        block[offset : offset + _TIME_SIZE] = b"%011o\0" % min(max(int(moment), 0), _GREATEST_TIME)
+    # The sum of all bytes, its own field counted as spaces.
+    block[_CHECKSUM : _CHECKSUM + _CHECKSUM_SIZE] = b" " * _CHECKSUM_SIZE
+    block[_CHECKSUM : _CHECKSUM + _CHECKSUM_SIZE] = b"%06o\0 " % sum(block)
+    return bytes(block)

@@ -1,0 +1,304 @@
+"""The blobs of one backup in a directory or an archive of its own, as collective.recipe.backup keeps them.
+
+Everything is made under a name that ends with `.part` and made durable there. Then the manifest appears, then the
+directory or archive; by the manifest a sweep knows whose it is while the backup has no line yet. Knows names and order;
+how a directory or an archive is written stands below blobs/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.archive_writer import ArchiveWriter
+from zodbvault.blobs.directory_writer import DirectoryWriter
+from zodbvault.blobs.known import InOrder, readable, with_known
+from zodbvault.blobs.manifest import ManifestWriter, read_manifest
+from zodbvault.blobs.outcome import BlobOutcome
+from zodbvault.blobs.rotation import rotate
+from zodbvault.blobs.snapshot_file import SnapshotFileWriter
+from zodbvault.blobs.stored import Form, find_stored, series_up_to, stored_name
+from zodbvault.commands.basis import (
+    NO_BASIS,
+    archives_of,
+    manifest_of,
+    newest_directory,
+    opened_basis,
+    series_to_continue,
+)
+from zodbvault.commands.blob_records import blob_record
+from zodbvault.commands.new_state import NewState, nothing_to_settle
+from zodbvault.io.durable import PartFile, remove_durably
+from zodbvault.io.space import require_space
+from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
+from zodbvault.repository.records import DIRECTORIES
+from zodbvault.repository.store import size_of
+from zodbvault.repository.timestamps import seconds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from pathlib import Path
+
+    from zodbvault.blobs.manifest import Entry, ManifestSummary
+    from zodbvault.blobs.source import SourceBlobs
+    from zodbvault.blobs.stored import Stored
+    from zodbvault.blobs.wanted import StateList
+    from zodbvault.commands.basis import Basis
+    from zodbvault.io.durable import Ownership
+    from zodbvault.repository.store import Repository
+    from zodbvault.settings import Settings
+
+logger = logging.getLogger("zodbvault")
+
+# What comes between the data of an archive and its size: headers, dumpdirs, each filled up to a block.
+_BYTES_AROUND_A_BLOB = 2048
+
+
+class ContainerBackup:
+    """Writes the states of one blobstorage into a location, in the layout that the settings ask for."""
+
+    def __init__(self, settings: Settings, location: Path, ownership: Ownership, source: SourceBlobs) -> None:
+        self._settings = settings
+        self._location = location
+        self._ownership = ownership
+        self._source = source
+        self._base = source.folder.name
+        self._is_directory = settings.blob_layout == DIRECTORIES
+        self._suffix = DIRECTORY_MANIFEST_SUFFIX if self._is_directory else ARCHIVE_MANIFEST_SUFFIX
+
+    @contextlib.contextmanager
+    def new_state(
+        self,
+        stamp: str,
+        repository: Repository,
+        list_blobs: Callable[[Callable[[bytes], int | None]], StateList],
+        met: Iterable[bytes],
+        *,
+        since: str | None,
+        series_stamp: str | None,
+    ) -> Iterator[NewState]:
+        """Write the state of the backup at `stamp`; durable on return, and not published yet.
+
+        list_blobs: finds the state's blobs; is given a function that tells the size of a blob that an earlier state
+        has. met: what the data refer to. since: timestamp of the full backup that a series of archives may be continued
+        from; None where an archive begins one. series_stamp: names the snapshot file of the series; None for that of
+        the archive that begins it. Raises ZodbvaultError.
+        """
+        moment = time.time_ns()
+        stored = find_stored(self._location)
+        with contextlib.ExitStack() as stack:
+            earlier = self._earlier(stored, repository, stamp, since)
+            manifest = manifest_of(repository, earlier[-1]) if earlier else None
+            state = stack.enter_context(list_blobs(stack.enter_context(_sizes_in(manifest))))
+            basis = NO_BASIS
+            if earlier:
+                basis = stack.enter_context(opened_basis(earlier, manifest, state, self._source, self._location))
+            part = stack.enter_context(PartFile(self._location / (stamp + self._suffix), self._ownership))
+            is_of_stamp = bool(basis.stored) and (basis.stored[-1].timestamp, basis.stored[-1].number) == (stamp, None)
+            if is_of_stamp and basis.has_all(state, self._source.layout):
+                yield self._adopted(part, state, basis)
+            elif self._is_directory:
+                self._require_space(basis.size_of_unknown(state))
+                yield stack.enter_context(self._directory(stamp, part, state, basis, met))
+            else:
+                if is_of_stamp or basis.layout != self._source.layout:
+                    basis = NO_BASIS
+                self._require_space(basis.size_of_unknown(state) + state.number * _BYTES_AROUND_A_BLOB)
+                named = series_stamp or (basis.stored[0].timestamp if basis.stored else stamp)
+                yield stack.enter_context(self._archive(stamp, part, state, basis, met, named, moment))
+
+    def _earlier(
+        self, stored: tuple[Stored, ...], repository: Repository, stamp: str, since: str | None
+    ) -> tuple[Stored, ...]:
+        """The directory to link from; or the archives that have the timestamp already, or else those to continue."""
+        if self._is_directory:
+            directory = newest_directory(stored, self._base) if self._settings.use_rsync else None
+            return () if directory is None else (directory,)
+        of_stamp = [one for one in archives_of(stored, self._base, stamp) if one.number is None]
+        if of_stamp:
+            return series_up_to(stored, of_stamp[-1])
+        if since is None or not self._settings.incremental_blobs:
+            return ()
+        series = series_to_continue(stored, self._base, since)
+        return series if series and self._is_as_recorded(series, repository) else ()
+
+    def _is_as_recorded(self, series: tuple[Stored, ...], repository: Repository) -> bool:
+        """Whether archives have the size that the record of the newest one tells of, where it does."""
+        record = repository.record(series[-1].timestamp)
+        recorded = None if record is None or record.blobs is None else record.blobs.archives_size
+        found = size_of_archives(series)
+        if recorded in (None, found):
+            return True
+        logger.warning(
+            "The archives up to %s have %d bytes, %d were written: a full one is made.",
+            series[-1].path,
+            found,
+            recorded,
+        )
+        return False
+
+    def _require_space(self, needed: int) -> None:
+        require_space(self._location, needed, "for the blobs of this backup")
+
+    def _adopted(self, part: PartFile, state: StateList, basis: Basis) -> NewState:
+        """A state whose directory or archives are there already, and are the site's to the last byte: a manifest."""
+        with (
+            ManifestWriter(part, self._source.layout, complete=True) as writer,
+            contextlib.closing(with_known(state, basis.known)) as blobs,
+        ):
+            for _, _, entry in blobs:
+                assert entry is not None
+                writer.add(entry)
+            summary = writer.finish()
+        outcome = _outcome(summary, state, [], (), 0, 0)
+        record = blob_record(
+            outcome, layout=self._settings.blob_layout, archives_size=self._archives_size(basis.stored)
+        )
+        return NewState(part, record, outcome, part.publish, nothing_to_settle)
+
+    @contextlib.contextmanager
+    def _directory(
+        self, stamp: str, part: PartFile, state: StateList, basis: Basis, met: Iterable[bytes]
+    ) -> Iterator[NewState]:
+        """A new directory with all blobs, those that the basis has as links."""
+        mark: str | int = stamp if self._settings.blob_timestamps else 0
+        path = self._location / stored_name(self._base, mark, Form.DIRECTORY)
+        settings = self._settings
+        # A first copy has nothing to link from but the site itself.
+        link_live = settings.rsync_hard_links_on_first_copy and settings.use_rsync and not basis.stored
+        with DirectoryWriter(path, self._base, self._source) as directory:
+            directory.begin()
+            blobs = directory.write(state, basis.known, basis.held, link_live=link_live)
+            summary, gone = self._manifest(part, blobs)
+            directory.finish(seconds_of(stamp))
+            outcome = _outcome(summary, state, gone, met, directory.copied, directory.copied_bytes)
+
+            def publish() -> None:
+                part.publish()
+                if mark == 0:
+                    rotate(self._location, self._base, Form.DIRECTORY)
+                directory.publish()
+
+            record = blob_record(outcome, layout=self._settings.blob_layout)
+            yield NewState(part, record, outcome, publish, nothing_to_settle)
+
+    @contextlib.contextmanager
+    def _archive(
+        self,
+        stamp: str,
+        part: PartFile,
+        state: StateList,
+        basis: Basis,
+        met: Iterable[bytes],
+        series_stamp: str,
+        moment: int,
+    ) -> Iterator[NewState]:
+        """A new archive: of all blobs, or of those that the archives of the basis lack."""
+        form = Form.DELTA if basis.stored else Form.ARCHIVE
+        mark: str | int = stamp if self._settings.blob_timestamps else 0
+        name = stored_name(self._base, mark, form, compressed=self._settings.compress_blob)
+        with (
+            PartFile(self._location / name, self._ownership) as archive_part,
+            self._snapshot_part(series_stamp) as snapshot_part,
+        ):
+            archive = ArchiveWriter(
+                archive_part,
+                self._source,
+                self._location,
+                is_compressed=self._settings.compress_blob,
+                snapshot=None if snapshot_part is None else SnapshotFileWriter(snapshot_part, moment),
+            )
+            summary, gone = self._manifest(part, archive.write(state, basis.known))
+            archive.finish(seconds_of(stamp))
+            if snapshot_part is not None:
+                snapshot_part.finish()
+            outcome = _outcome(summary, state, gone, met, archive.copied, archive.copied_bytes)
+            size = os.stat(archive_part.part).st_size + (self._archives_size(basis.stored) or 0)
+
+            def publish() -> None:
+                part.publish()
+                if mark == 0:
+                    rotate(self._location, self._base, Form.ARCHIVE)
+                archive_part.publish()
+                if mark == stamp:
+                    self._remove_others(stamp, name)
+
+            def settle() -> None:
+                # By it tar leaves out what it names: it must not tell of an archive before that counts.
+                if snapshot_part is not None:
+                    snapshot_part.publish()
+
+            record = blob_record(outcome, layout=self._settings.blob_layout, archives_size=size)
+            yield NewState(part, record, outcome, publish, settle)
+
+    @contextlib.contextmanager
+    def _snapshot_part(self, series_stamp: str) -> Iterator[PartFile | None]:
+        """The snapshot file of GNU tar for a series, to be filled; None for an archive that stands alone."""
+        if not self._settings.incremental_blobs:
+            yield None
+            return
+        name = stored_name(self._base, series_stamp, Form.SNAPSHOT_FILE)
+        with PartFile(self._location / name, self._ownership) as part:
+            yield part
+
+    def _manifest(
+        self, part: PartFile, blobs: Generator[tuple[bytes, Entry | None], None, None]
+    ) -> tuple[ManifestSummary, list[bytes]]:
+        """Write what is backed up and its manifest; the keys of blobs that went away meanwhile are returned."""
+        gone: list[bytes] = []
+        with ManifestWriter(part, self._source.layout, complete=True) as writer, contextlib.closing(blobs):
+            for key, entry in blobs:
+                if entry is None:
+                    gone.append(key)
+                else:
+                    writer.add(entry)
+            return writer.finish(), gone
+
+    def _remove_others(self, stamp: str, name: str) -> None:
+        """Remove archives that had the timestamp before: compressed otherwise, or another program's that lack blobs."""
+        others = [one.path for one in archives_of(find_stored(self._location), self._base, stamp)]
+        remove_durably(*(path for path in others if path.name != name and f".{stamp}." in path.name))
+
+    def _archives_size(self, stored: tuple[Stored, ...]) -> int | None:
+        return None if self._is_directory else size_of_archives(stored)
+
+
+def size_of_archives(series: Iterable[Stored]) -> int:
+    """Bytes of some archives together."""
+    return sum(size_of(one.path) or 0 for one in series)
+
+
+@contextlib.contextmanager
+def _sizes_in(manifest: Path | None) -> Iterator[Callable[[bytes], int | None]]:
+    """Tells the size that a blob has in a state of ours, asked in the order of the keys; None where it is not in it."""
+    if manifest is None:
+        yield lambda _: None
+        return
+    with contextlib.closing(read_manifest(manifest)) as entries:
+        in_order = InOrder(readable(entries))
+        yield lambda key: next((entry.size for entry in in_order.at(key)), None)
+
+
+def _outcome(
+    summary: ManifestSummary,
+    state: StateList,
+    gone: Iterable[bytes],
+    met: Iterable[bytes],
+    copied: int,
+    copied_bytes: int,
+) -> BlobOutcome:
+    """What was done. gone: blobs of the state that went away while it was written."""
+    lost = set(gone)
+    missing = (*state.missing, *(key for key in met if key in lost)) if lost else tuple(state.missing)
+    return BlobOutcome(
+        summary,
+        copied,
+        copied_bytes,
+        missing=missing,
+        needed=state.needed,
+        removed=state.removed,
+        waiting=state.waiting,
+    )

@@ -1,0 +1,194 @@
+"""The blobs of one backup in the pool: which manifest it writes, and what that is compared with.
+
+Brings together what the backup of Data.fs knows (which blobs its records name, its chain) and the pool. The pool is
+opened when something is written into it: a backup without changes does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.directories import DirectoryContainer
+from zodbvault.blobs.known import readable
+from zodbvault.blobs.layouts import POOL_FOLDER
+from zodbvault.blobs.manifest import merge_state
+from zodbvault.blobs.pool import Pool, backup_change, backup_complete, prune_pool
+from zodbvault.blobs.source import BlobWalk, SourceBlobs
+from zodbvault.blobs.state import blob_state
+from zodbvault.blobs.stored import Form, find_stored
+from zodbvault.commands.blob_records import blob_record
+from zodbvault.commands.new_state import NewState, nothing_to_settle
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.durable import PartFile
+from zodbvault.io.space import require_space
+from zodbvault.repository.names import (
+    COMPLETE_MANIFEST_SUFFIX,
+    DELTA_MANIFEST_SUFFIX,
+    ORPHAN_SUFFIX,
+    POOL_MANIFEST_SUFFIXES,
+)
+from zodbvault.repository.store import list_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
+
+    from zodbvault.blobs.manifest import Entry
+    from zodbvault.blobs.outcome import BlobOutcome
+    from zodbvault.blobs.spill import SortedKeys
+    from zodbvault.io.durable import Ownership
+    from zodbvault.repository.chains import Chain
+    from zodbvault.repository.records import BlobRecord
+    from zodbvault.repository.store import Repository
+
+logger = logging.getLogger("zodbvault")
+
+
+class PoolBackup:
+    """Writes the states of one blobstorage into the pool of a location. A context manager."""
+
+    def __init__(self, location: Path, ownership: Ownership, source: SourceBlobs) -> None:
+        self._location = location
+        self._ownership = ownership
+        self._source = source
+        self._opened = contextlib.ExitStack()
+
+    @functools.cached_property
+    def pool(self) -> Pool:
+        """The pool: made where it is missing, and without what a killed run left in it. Raises ZodbvaultError."""
+        pool = self._opened.enter_context(Pool(self._location))
+        pool.prepare()
+        pool.sweep()
+        return pool
+
+    def __enter__(self) -> PoolBackup:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    @contextlib.contextmanager
+    def change(self, stamp: str, repository: Repository, chain: Chain, met: SortedKeys) -> Iterator[NewState]:
+        """The blobs that the new records name, and a delta manifest."""
+        newest = repository.record_of(chain.newest)
+        before = None if newest is None else newest.blobs
+        with PartFile(self._location / (stamp + DELTA_MANIFEST_SUFFIX), self._ownership) as part:
+            outcome = backup_change(
+                self._source,
+                self.pool,
+                part,
+                met,
+                lambda: manifests_in(self._location),
+                previous_total=0 if before is None else before.total,
+            )
+            yield self._new(part, outcome, before)
+
+    @contextlib.contextmanager
+    def complete(
+        self,
+        stamp: str,
+        repository: Repository,
+        chain: Chain | None,
+        met: SortedKeys,
+        last_tid: bytes | None,
+        *,
+        only_met: bool,
+    ) -> Iterator[NewState]:
+        """Every blob of the site (only_met: that the data refer to), and a complete manifest."""
+        newest = self._newest_state(repository)
+        directory = None
+        if newest is None:
+            directory = self._newest_directory()
+            self._require_space_for_all(directory)
+        if chain is not None:
+            self._add_blobs_of_chain(repository, chain, met)
+        with (
+            PartFile(self._location / (stamp + COMPLETE_MANIFEST_SUFFIX), self._ownership) as part,
+            contextlib.ExitStack() as stack,
+        ):
+            previous = stack.enter_context(contextlib.closing(newest())) if newest is not None else None
+            outcome = backup_complete(
+                self._source,
+                self.pool,
+                part,
+                previous,
+                manifests_in(self._location),
+                met,
+                last_tid,
+                directory=directory,
+                only_met=only_met,
+            )
+            yield self._new(part, outcome, None)
+
+    def prune(self) -> None:
+        """Remove the blobs that no manifest in the location names any more, where there is a pool."""
+        if not (self._location / POOL_FOLDER).is_dir():
+            return
+        removed = prune_pool(manifests_in(self._location), self.pool)
+        if removed:
+            logger.info("Removed %d blobs that no backup needs any more.", removed)
+
+    def _new(self, part: PartFile, outcome: BlobOutcome, before: BlobRecord | None) -> NewState:
+        return NewState(part, blob_record(outcome, before=before), outcome, part.publish, nothing_to_settle)
+
+    def _newest_directory(self) -> DirectoryContainer | None:
+        """The newest directory of blobs that stands here; nothing where it cannot be read.
+
+        What is in it need not be copied a second time: it only gets a second name.
+        """
+        directories = [one.path for one in find_stored(self._location) if one.form is Form.DIRECTORY]
+        if not directories:
+            return None
+        logger.info("Blobs that are in %s too are hard-linked, not copied.", directories[-1])
+        try:
+            return DirectoryContainer(directories[-1], self.pool.scratch)
+        except ZodbvaultError as error:
+            logger.warning("%s. All blobs are copied.", error)
+            return None
+
+    def _require_space_for_all(self, directory: DirectoryContainer | None) -> None:
+        """Refuse the first copy of all blobs where it would fill the disk. Where a killed run left some, it goes on.
+
+        directory: what it has need not be copied.
+        """
+        if not self.pool.walk().is_empty():
+            return
+        walk = BlobWalk(str(self._source.root), self._source.layout, self.pool.scratch)
+        with contextlib.closing(walk.blobs()) as blobs:
+            needed = sum(size for key, size in blobs if directory is None or directory.size_of(key) != size)
+        require_space(self._location, needed, "for the first copy of all blobs")
+
+    def _add_blobs_of_chain(self, repository: Repository, chain: Chain, met: SortedKeys) -> None:
+        """Count the blobs of an earlier state of `chain` as referred to: without a pack between, they still are.
+
+        A manifest that is damaged is warned about, and the blobs behind the damage are found by the walk alone.
+        """
+        for length in range(len(chain.lines), 0, -1):
+            state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
+            if state is not None:
+                with contextlib.closing(self._merged(repository, state)) as entries:
+                    for entry in readable(entries):
+                        met.add(entry.key)
+                return
+
+    def _newest_state(self, repository: Repository) -> Callable[[], Generator[Entry, None, None]] | None:
+        """How to read the newest blob state that the repository has in the pool, or None."""
+        for chain in reversed(repository.chains):
+            for length in range(len(chain.lines), 0, -1):
+                state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
+                if state is not None:
+                    return lambda state=state: self._merged(repository, state)  # type: ignore[misc]
+        return None
+
+    def _merged(self, repository: Repository, state: tuple[str, tuple[str, ...]]) -> Generator[Entry, None, None]:
+        complete, deltas = state
+        return merge_state(repository.path(complete), [repository.path(name) for name in deltas], self.pool.scratch)
+
+
+def manifests_in(location: Path) -> tuple[Path, ...]:
+    """All manifests of the pool in a blob location, those of backups that were put aside too."""
+    names = sorted(list_files(location))
+    return tuple(location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(POOL_MANIFEST_SUFFIXES))

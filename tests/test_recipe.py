@@ -139,6 +139,12 @@ def test_tilde_variables_and_prefix(load: Callable[..., Any], tmp_path: Path, mo
     assert (options["location"], options["snapshotlocation"]) == ("/disk/site/data", "/home/plone/snapshots")
 
 
+def test_an_empty_prefix_is_the_buildout_folder(load: Callable[..., Any], tmp_path: Path) -> None:
+    """As in collective.recipe.backup: the backups of such a site stay where they are."""
+    options = load(BLOBLESS + "locationprefix =\n", name="conf/prod.cfg")["backup"]
+    assert (options["location"], options["ziplocation"]) == (f"{tmp_path}/backups", f"{tmp_path}/zipbackups")
+
+
 def test_a_section_that_extends_another_and_a_macro(load: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     text = """
     [base]

@@ -423,11 +423,20 @@ def test_without_blobs_another_site_has_one_folder() -> None:
     assert (settings.alternative_location, settings.alternative_blob_location) == (Path("/a"), None)
 
 
+def test_another_sites_blobs_where_this_one_backs_up_none() -> None:
+    options = {"backup_blobs": "false", "alternative_restore_source": "Data /a /b"}
+    parsed = parse(**options)
+    assert (parsed.settings.alternative_location, parsed.settings.alternative_blob_location) == (Path("/a"), None)
+    (warning,) = parsed.warnings
+    assert warning.startswith("[backup] alternative_restore_source: the folder of blobs, /b, has no effect")
+    with pytest.raises(ConfigurationError, match="a folder of blobs, but this site has none"):
+        parse_settings(options, around(blob_storage=None))
+
+
 @pytest.mark.parametrize(
     ("text", "options", "what"),
     [
         ("Data /a", {}, "the folder of blobs is missing"),
-        ("Data /a /b", {"backup_blobs": "false"}, "this site has none"),
         ("Other /a /b", {}, "'Other' is not known"),
         ("Data", {}, "is not of the form"),
         ("Data /a /b /c", {}, "is not of the form"),

@@ -68,6 +68,9 @@ class Recipe:
         self._bin = os.path.abspath(buildout["buildout"]["bin-directory"])
         self._egg = zc.recipe.egg.Egg(buildout, "zodbvault", options)
         own = {key: value for key, value in options.items() if not _belongs_to_buildout(key)}
+        if own.get("locationprefix") == "":
+            # For collective.recipe.backup this is the buildout folder, and the backups are to stay where they are.
+            own["locationprefix"] = "."
         try:
             parsed = parse_settings(own, _surroundings(buildout, name, Path(self._bin).parent))
         except ConfigurationError as error:

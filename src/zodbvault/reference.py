@@ -26,7 +26,8 @@ it is a mistake too, for there is nothing old to be kept. Only what works and is
 Defaults that are folders are relative to ``locationprefix``. They are named after the part: the first name is that of
 a part called ``backup``, the second that of any other part, here ``P``. In a toml file the site's name takes the place
 of the part's. ``~`` and ``$VARIABLE`` are replaced in every path. A relative location starts from ``locationprefix``,
-any other relative path from the buildout folder (the parent of ``bin``) or from the folder of the toml file.
+any other relative path from the buildout folder (the parent of ``bin``) or from the folder of the toml file. In a
+buildout an empty ``locationprefix`` is the buildout folder.
 
 The *var folder* is the first ``zeo-var``, else ``var``, of the parts that use plone.recipe.zeoserver,
 plone.recipe.zope2instance or plone.recipe.zope2zeoserver (the *zope parts*); else ``var`` in the buildout folder, or

@@ -540,7 +540,7 @@ class _Reader:
         self._check_distinct(folders)
         blobs = self._blob_options()
         layout = self._layout(blobs, backup_blobs)
-        alternative = self._alternative(backup_blobs)
+        alternative = self._alternative(backup_blobs, has_blobs=blob_storage is not None)
         return Settings(
             part=self._around.part,
             location=folders["location"],
@@ -668,8 +668,11 @@ class _Reader:
             if variable.strip("{}") not in os.environ:
                 self._warn(name, f"{text!r}: no such variable as ${variable} is in the environment; it stays as it is")
 
-    def _alternative(self, backup_blobs: bool) -> tuple[Path | None, Path | None]:
-        """Where the backups of another site are: of its Data.fs, and of its blobs."""
+    def _alternative(self, backup_blobs: bool, *, has_blobs: bool) -> tuple[Path | None, Path | None]:
+        """Where the backups of another site are: of its Data.fs, and of its blobs.
+
+        has_blobs: whether this site has a blobstorage, be it backed up or not.
+        """
         import shlex
 
         name = "alternative_restore_source"
@@ -688,10 +691,13 @@ class _Reader:
             self._mistake(name, f"{lines[0]!r} is not of the form {form}")
         elif words[0] not in ("Data", "1"):
             self._mistake(name, f"{words[0]!r} is not known; the line begins with Data (or 1)")
-        elif backup_blobs != (len(words) == 3):
-            what = "the folder of blobs is missing" if backup_blobs else "a folder of blobs, but this site has none"
-            self._mistake(name, f"{lines[0]!r}: {what}")
+        elif backup_blobs and len(words) == 2:
+            self._mistake(name, f"{lines[0]!r}: the folder of blobs is missing")
+        elif len(words) == 3 and not has_blobs:
+            self._mistake(name, f"{lines[0]!r}: a folder of blobs, but this site has none")
         else:
+            if len(words) == 3 and not backup_blobs:
+                self._warn(name, f"the folder of blobs, {words[2]}, has no effect, because backup_blobs is false")
             paths = [expand_path(word, self._around.base) for word in words[1:]]
             return paths[0], paths[1] if backup_blobs else None
         return None, None

@@ -78,6 +78,7 @@ def test_symlinks_are_followed(tmp_path: Path) -> None:
         one = site("one", tmp_path, **{option: str(tmp_path / "disk" / "x")})
         two = site("two", tmp_path, **{option: str(tmp_path / "link" / "x")})
         assert conflict_of(one, two, NAMES) is not None
+        assert conflict_of(two, one, NAMES) is not None
     one = site("one", tmp_path, datafs="disk/D.fs", blob_storage="disk/b", location="here")
     two = site("two", tmp_path, datafs="link/D.fs", blob_storage="link/b", location="here")
     assert conflict_of(one, two, NAMES) is None

@@ -55,7 +55,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         around = Surroundings("backup", "[backup]", folder, folder / "var", "Data.fs", "blobs")
-        self.plain = settings_to_plain(parse_settings({}, around).settings)
+        self.plain = settings_to_plain(parse_settings({"enable_zipbackup": True}, around).settings)
 
     def commit(self, name: str) -> None:
         database = ZODB.DB(FileStorage(str(self.folder / "Data.fs"), blob_dir=str(self.folder / "blobs")))
@@ -112,8 +112,11 @@ def test_an_incremental_and_no_change_import_nothing_slow(site: Site) -> None:
     assert unchanged <= incremental
 
 
-@pytest.mark.parametrize("command", ["snapshot", "list", "verify", "verify --deep", "restore -n", "snapshotrestore -n"])
+@pytest.mark.parametrize(
+    "command", ["snapshot", "list", "verify", "verify --deep", "restore -n", "snapshotrestore -n", "ziprestore -n"]
+)
 def test_no_command_needs_zodb_or_buildout(command: str, site: Site) -> None:
     site.imported("backup")
     site.imported("snapshot")
+    assert found(FOREIGN, site.imported("zipbackup")) == set()
     assert found(FOREIGN, site.imported(*command.split())) == set()

@@ -11,7 +11,7 @@ from itertools import groupby
 from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.blobs.layouts import BUSHY, LAYOUT_MARKER, OID_SIZE, path_for
+from zodbvault.blobs.layouts import LAYOUT_MARKER, OID_SIZE, path_for
 from zodbvault.blobs.spill import SortedRecords
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from zodbvault.blobs.layouts import Layout
 
-# The first bytes of an oid that lead to a folder (zeros behind them), how many of these there are, the next byte or the
-# tid, the letter: folders sort as they are walked, each before what is in it.
-_DEPTH, _CHILD = OID_SIZE, OID_SIZE + 1
-_LETTER = _CHILD + 8
+# The first bytes of an oid that lead to a folder (zeros behind them), how many of these there are, a name in it, the
+# letter: folders sort as they are walked, each before what is in it. GNU tar looks names up by halving, so the names of
+# a dumpdir have to be in the order of their bytes; the longest is that of a blob, `0x`, 16 digits and `.blob`.
+_DEPTH, _NAME = OID_SIZE, OID_SIZE + 1
+_LETTER = _NAME + 23
 _RECORD_SIZE = _LETTER + 1
 
 _IN_MEMORY = 1 << 20
@@ -48,20 +49,18 @@ class FolderList:
 
     def add(self, key: bytes, *, is_new: bool) -> None:
         """One more blob. is_new: whether its content is in the archive that is made."""
-        oid, tid = key[:OID_SIZE], key[OID_SIZE:]
+        oid = key[:OID_SIZE]
+        *folders, name = path_for(self._layout, key).split("/")
         if oid != self._before:
-            self._add_folders(oid)
+            for depth, folder in enumerate(folders):
+                self._add(oid[:depth], depth, folder, b"D")
             self._before = oid
-        self._records.add(oid + bytes((OID_SIZE,)) + tid + (b"Y" if is_new else b"N"))
+        self._add(oid, OID_SIZE, name, b"Y" if is_new else b"N")
 
-    def _add_folders(self, oid: bytes) -> None:
-        """The folders on the way to those of an oid, each in its parent."""
-        if self._layout != BUSHY:
-            self._records.add(bytes(OID_SIZE) + b"\0" + oid + b"D")
-            return
-        for depth in range(OID_SIZE):
-            child = oid[depth : depth + 1] + bytes(7)
-            self._records.add(oid[:depth] + bytes(OID_SIZE - depth) + bytes((depth,)) + child + b"D")
+    def _add(self, prefix: bytes, depth: int, name: str, letter: bytes) -> None:
+        """A name in the folder that the first bytes of an oid lead to."""
+        folder = prefix.ljust(OID_SIZE, b"\0") + bytes((depth,))
+        self._records.add(folder + name.encode().ljust(_LETTER - _NAME, b"\0") + letter)
 
     def folders(self, marker: bytes) -> Generator[Folder, None, None]:
         """Each folder, before the folders in it; the blobstorage itself is the first, also when it is empty.
@@ -69,8 +68,8 @@ class FolderList:
         marker: the letter of the layout marker, empty where there is none.
         """
         first = marker + LAYOUT_MARKER.encode() + b"\0" if marker else b""
-        groups = groupby(self._records, key=lambda record: record[:_CHILD])
-        root = bytes(_CHILD)
+        groups = groupby(self._records, key=lambda record: record[:_NAME])
+        root = bytes(_NAME)
         is_begun = False
         for folder, records in groups:
             if not is_begun and folder != root:
@@ -95,19 +94,11 @@ class FolderList:
         with SpooledTemporaryFile(_IN_MEMORY) as dumpdir:
             dumpdir.write(first)
             for record in records:
-                letter = record[_LETTER:]
-                dumpdir.write(letter + self._name(oid, depth, record[_CHILD:_LETTER], letter).encode() + b"\0")
+                dumpdir.write(record[_LETTER:] + record[_NAME:_LETTER].rstrip(b"\0") + b"\0")
             dumpdir.write(b"\0")
             size = dumpdir.tell()
             dumpdir.seek(0)
             yield Folder(self._path(oid, depth), dumpdir, size)
-
-    def _name(self, oid: bytes, depth: int, child: bytes, letter: bytes) -> str:
-        if letter != b"D":
-            return path_for(self._layout, oid + child).rpartition("/")[2]
-        if self._layout == BUSHY:
-            return f"0x{child[0]:02x}"
-        return path_for(self._layout, child + bytes(OID_SIZE)).partition("/")[0]
 
     def _path(self, oid: bytes, depth: int) -> str:
         folders = path_for(self._layout, oid + bytes(OID_SIZE)).split("/")[:-1]

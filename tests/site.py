@@ -83,6 +83,11 @@ def committed_part(data: bytes) -> bytes:
     return data[: tids[-1][1]] if tids else data[:4]
 
 
+def copy_without_times(source: str, target: str) -> None:
+    """Copies the bytes of a file, and nothing else of it."""
+    shutil.copyfile(source, target, follow_symlinks=False)
+
+
 def blob_files(folder: Path) -> dict[BlobKey, Path]:
     """Every blob of a blobstorage, bushy or lawn, by oid and tid."""
     found: dict[BlobKey, Path] = {}
@@ -512,7 +517,7 @@ class Site:
         here, there = self.plain_options(), other.plain_options()
         for option in ("location", "snapshotlocation", "blobbackuplocation", "blobsnapshotlocation"):
             if option in here and Path(here[option]).exists():
-                shutil.copytree(here[option], there[option], copy_function=shutil.copyfile)
+                shutil.copytree(here[option], there[option], symlinks=True, copy_function=copy_without_times)
         other.clock = PretendClock(self.clock.now())
         return other
 

@@ -5,7 +5,7 @@ from pathlib import Path  # noqa: TC003 - what fixtures are annotated with
 
 import pytest
 
-from zodbvault.blobs.letting_go import older_than, remove_leftovers, remove_stored
+from zodbvault.blobs.letting_go import older_than, remove_leftovers, remove_older, remove_stored
 from zodbvault.blobs.stored import Form, find_stored, is_part_of_stored, parse_stored_name, series_up_to, stored_name
 
 FIRST, SECOND, THIRD, FOURTH = (f"2026-11-{day:02d}-18-05-00" for day in (20, 21, 22, 23))
@@ -110,3 +110,33 @@ def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
     assert is_part_of_stored(f"blobstorage.{FIRST}.pruned.part")
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [f"blobstorage.{THIRD}", "blobstorage.part", "mine.part"]
+
+
+def test_numbered_ones_that_lost_their_times_stay(tmp_path: Path) -> None:
+    """A copy without times: their dates tell nothing, and our manifests say that they are needed."""
+    make(tmp_path, "blobstorage.0/", "blobstorage.1/", "blobstorage.0.tar", f"blobstorage.{FIRST}/")
+    for path in tmp_path.iterdir():
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    stored = find_stored(tmp_path)
+    needed = {(THIRD, True), (FOURTH, True)}
+    names = [one.path.name for one in older_than(stored, "blobstorage", FOURTH, needed)]
+    assert sorted(names) == ["blobstorage.0.tar", f"blobstorage.{FIRST}"]
+    assert len(older_than(stored, "blobstorage", FOURTH, {(FIRST, True)})) == 4
+
+
+def test_one_whose_place_another_should_have_taken_comes_back(tmp_path: Path) -> None:
+    make(tmp_path, f"blobstorage.{FIRST}.replaced.part/", f"blobstorage.{FIRST}.part/")
+    make(tmp_path, f"blobstorage.{SECOND}.replaced.part/", f"blobstorage.{SECOND}/", f"blobstorage.{THIRD}.orphan/")
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [
+        f"blobstorage.{FIRST}",
+        f"blobstorage.{SECOND}",
+        f"blobstorage.{THIRD}.orphan",
+    ]
+
+
+def test_what_was_put_aside_goes_with_its_time(tmp_path: Path) -> None:
+    make(tmp_path, f"blobstorage.{FIRST}.orphan/", f"blobstorage.{SECOND}.tar.orphan", f"blobstorage.{THIRD}.orphan/")
+    make(tmp_path, f"other.{FIRST}.orphan/")
+    remove_older(tmp_path, "blobstorage", THIRD, ())
+    assert sorted(os.listdir(tmp_path)) == [f"blobstorage.{THIRD}.orphan", f"other.{FIRST}.orphan"]

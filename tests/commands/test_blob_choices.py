@@ -105,3 +105,18 @@ def test_without_data_the_newest_state_counts_whoever_made_it() -> None:
     assert places(list(choose_states_alone(found, [SECOND], SECOND))) == ["the pool"]
     assert places(list(choose_states_alone(found, [SECOND], FIRST))) == [f"blobstorage.{FIRST}"]
     assert choose_states_alone(found, [SECOND], "2026-11-01") == ()
+
+
+def test_what_our_manifest_tells_of_is_never_taken_without_it() -> None:
+    """A blob there that was cut short would be taken as it is."""
+    found = listing(f"{SECOND}.directoryblobs.gz", stored=(directory(SECOND), archive(SECOND), directory(FIRST)))
+    first, *others = chosen(found, 2)
+    assert (first.place, first.is_exact) == (f"blobstorage.{SECOND}", True)
+    assert places(others) == [f"blobstorage.{SECOND}.tar", f"blobstorage.{FIRST}"]
+    lost = listing(f"{SECOND}.archiveblobs.gz", stored=(archive(0, "2027-01-01-00-00-00"), directory(1, SECOND)))
+    assert [(one.place, one.is_exact) for one in chosen(lost, 2)] == [
+        ("blobstorage.0.tar", True),
+        ("blobstorage.1", False),
+    ]
+    alone = listing(f"{SECOND}.directoryblobs.gz", stored=(directory(SECOND),))
+    assert [one.is_exact for one in choose_states_alone(alone, [SECOND], None)] == [True]

@@ -16,9 +16,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path / "site", options={"only_blobs": "true"})
+LAYOUTS: dict[str, dict[str, str]] = {
+    "pool": {},
+    "directories": {"blob_layout": "directories"},
+    "numbered directories": {"blob_layout": "directories", "blob_timestamps": "false"},
+    "copies": {"use_rsync": "false"},
+    "archives": {"archive_blob": "true"},
+    "numbered archives": {"archive_blob": "true", "blob_timestamps": "false"},
+    "incremental archives": {"archive_blob": "true", "incremental_blobs": "true"},
+    "compressed incremental archives": {"archive_blob": "true", "incremental_blobs": "true", "compress_blob": "true"},
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    site = Site(tmp_path / "site", options={"only_blobs": "true", **LAYOUTS[request.param]})
     site.begin_with_a_blob()
     site.commit_blobs(4)
     yield site
@@ -94,6 +106,7 @@ def test_files_that_are_seconds_old_wait_for_the_next_run(site: Site) -> None:
     assert site.blobs == blobs
 
 
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
 def test_a_damaged_pool_is_refused(site: Site) -> None:
     states_of(site, 2)
     site.close()
@@ -125,8 +138,13 @@ def test_old_states_go_and_their_blobs_with_them(site: Site) -> None:
     for stamp in left:
         site.restore(stamp)
         assert site.blobs == states[stamp]
-    needed = set().union(*(states[stamp] for stamp in left))
-    assert set(blob_files(site.blob_location / "blobs")) == needed
+    if site.settings.blob_layout == "pool":
+        needed = set().union(*(states[stamp] for stamp in left))
+        assert set(blob_files(site.blob_location / "blobs")) == needed
+    else:
+        kept = [name for name in os.listdir(site.blob_location) if name.startswith("blobstorage.")]
+        assert len([name for name in kept if not name.endswith(".snar")]) == len(left)
+        assert not (site.blob_location / "blobs").exists()
 
 
 def test_a_snapshot_of_blobs_alone(site: Site) -> None:
@@ -150,3 +168,86 @@ def test_a_blobstorage_that_is_not_mounted(site: Site) -> None:
     with pytest.raises(ZodbvaultError, match="mounted"):
         site.backup()
     assert records(site) == list(states)
+
+
+def test_fulls_go_by_keep(site: Site) -> None:
+    site.options["keep"] = "2"
+    site.options["keep_blob_days"] = "0"
+    states: dict[str, dict[BlobKey, bytes]] = {}
+    for _ in range(3):
+        for full in (True, False):
+            site.commit_blobs(2)
+            report = site.backup(full=full)
+            assert report.timestamp is not None
+            states[report.timestamp] = site.blobs
+    left = records(site)
+    assert left == list(states)[-len(left) :]
+    assert 2 <= len(left) <= 4
+    for stamp in left:
+        site.restore(stamp)
+        assert site.blobs == states[stamp]
+
+
+def test_another_layout_at_any_time(tmp_path: Path) -> None:
+    site = Site(tmp_path / "site", options={"only_blobs": "true"})
+    site.begin_with_a_blob()
+    states: dict[str, dict[BlobKey, bytes]] = {}
+    for options in (*LAYOUTS.values(), *reversed(LAYOUTS.values())):
+        site.options = {"only_blobs": "true", **options}
+        for changed in (False, True):
+            if changed:
+                site.commit_blobs(1)
+            report = site.backup()
+            if report.timestamp is not None:
+                states[report.timestamp] = site.blobs
+        assert site.backup().timestamp is None
+    for stamp, blobs in reversed(states.items()):
+        site.restore(stamp)
+        assert site.blobs == blobs
+    assert site.verify(deep=True).good
+    site.close()
+
+
+def test_what_the_old_recipe_left_goes_by_its_age(site: Site) -> None:
+    site.options["keep_blob_days"] = "4"
+    assert site.blob_storage is not None
+    location = site.blob_location
+    old, young = "2076-11-10-18-05-00", "2076-11-22-18-05-00"
+    for stamp in (old, young):
+        shutil.copytree(site.blob_storage, location / f"blobstorage.{stamp}" / "blobstorage")
+        (location / f"elsewhere.{stamp}").mkdir()
+    site.backup()
+    assert not (location / f"blobstorage.{old}").exists()
+    assert (location / f"blobstorage.{young}").exists()
+    assert (location / f"elsewhere.{old}").exists()
+
+
+@pytest.mark.parametrize(
+    "site", ["directories", "archives", "incremental archives", "numbered archives"], indirect=True
+)
+@pytest.mark.parametrize("left", ["all but the record", "half"])
+def test_what_a_killed_run_left_is_no_state(site: Site, left: str) -> None:
+    states = states_of(site, 2)
+    site.commit_blobs(2)
+    report = site.backup()
+    assert report.timestamp is not None
+    record = site.blob_location / f"{report.timestamp}.json"
+    record.unlink()
+    (newest,) = (
+        path
+        for path in site.blob_location.glob("blobstorage.*")
+        if path.suffix != ".snar" and int(path.stat().st_mtime) == int(site.clock.now())
+    )
+    if left == "half":
+        newest.rename(newest.with_name(newest.name + ".part"))
+    site.commit_blobs(1)
+    again = site.backup()
+    assert again.timestamp is not None
+    assert again.timestamp > report.timestamp
+    states[again.timestamp] = site.blobs
+    assert records(site) == list(states)
+    assert report.timestamp not in "".join(os.listdir(site.blob_location))
+    assert not [name for name in os.listdir(site.blob_location) if name.endswith(".part")]
+    for stamp, blobs in reversed(states.items()):
+        site.restore(stamp)
+        assert site.blobs == blobs

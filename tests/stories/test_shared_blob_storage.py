@@ -1,91 +1,92 @@
-"""Two databases that keep their blobs in one blobstorage: a restore of one leaves the blobs of the other alone."""
+"""Two databases with one blob storage: each backup has its own blobs only, and no restore takes the other's."""
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.site import Site
+from tests.site import Site, blob_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+LAYOUTS: dict[str, dict[str, str]] = {
+    "pool": {},
+    "directories": {"blob_layout": "directories"},
+    "archives": {"archive_blob": "true"},
+    "incremental archives": {"archive_blob": "true", "incremental_blobs": "true"},
+}
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Site, Site]]:
-    """Two sites in one blobstorage."""
-    options = {"shared_blob_storage": "true"}
-    one, two = Site(tmp_path / "one", options=options), Site(tmp_path / "two", options=options, seed=2)
-    two.blob_storage = one.blob_storage
-    # ZODB empties the blobstorage of a database that it makes.
-    assert one.db
-    assert two.db
-    for site in (one, two):
-        site.commit_pages(3)
-        site.commit_blobs(4)
-    yield one, two
+
+@pytest.fixture(params=LAYOUTS)
+def sites(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Site, Site]]:
+    options = {**LAYOUTS[request.param], "shared_blob_storage": "true"}
+    one = Site(tmp_path / "one", options=options)
+    other = Site(tmp_path / "other", options={**options, "blob_storage": str(one.blob_storage)}, seed=2)
+    assert other.blob_storage is not None
+    shutil.rmtree(other.blob_storage)
+    other.blob_storage = one.blob_storage
+    for site in (one, other):
+        # FileStorage empties the folder when it makes a database.
+        assert site.db
+    for site in (one, other):
+        site.begin_with_a_blob()
+        site.commit_blobs(3)
+    yield one, other
     one.close()
-    two.close()
+    other.close()
 
 
-def own_blobs(site: Site) -> dict[tuple[int, int], bytes]:
-    """The blobs that the site's data refer to, as they are in the blobstorage."""
-    return site.state().needed
+def backed_up_blobs(site: Site) -> set[tuple[int, int]]:
+    """The blobs in the pool, or in the newest directory or archives, as a restore into nothing brings them."""
+    elsewhere = site.standby(site.folder / "elsewhere")
+    elsewhere.options = {**site.options}
+    elsewhere.options.pop("blob_storage", None)
+    elsewhere.restore()
+    found = set(elsewhere.blobs)
+    elsewhere.close()
+    shutil.rmtree(elsewhere.folder)
+    return found
 
 
-def test_a_restore_removes_no_blob_of_the_other_database(pair: tuple[Site, Site]) -> None:
-    one, two = pair
+def test_each_backup_has_its_own_blobs(sites: tuple[Site, Site]) -> None:
+    for step in range(3):
+        for site in sites:
+            site.commit_blobs(1)
+            site.backup(full=step == 2)
+            assert backed_up_blobs(site) == site.state().referenced & set(site.blobs)
+    pool = sites[0].blob_location / "blobs"
+    if pool.exists():
+        assert set(blob_files(pool)) == sites[0].state().referenced
+
+
+def test_a_restore_of_one_takes_no_blob_of_the_other(sites: tuple[Site, Site]) -> None:
+    one, other = sites
+    stamp, state = one.backed_up()
+    one.commit_blobs(2)
     one.backup()
-    then = one.state()
-    two.commit_blobs(5)
-    one.commit_blobs(5)
-    theirs = own_blobs(two)
-    assert len(theirs) > 4
-    two.close()
-    one.restore()
-    assert (one.data, own_blobs(one)) == (then.data, then.needed)
-    assert own_blobs(two) == theirs
-    assert one.read_everything() > 0
-    assert two.read_everything() > 0
+    other.commit_blobs(2)
+    everything = one.blobs
+    one.close()
+    one.restore(stamp)
+    assert one.data == state.data
+    assert one.blobs == everything
+    other.read_everything()
+    one.read_everything()
 
 
-def test_a_restore_brings_back_what_is_gone_and_mends_what_is_damaged(pair: tuple[Site, Site]) -> None:
-    one, two = pair
+def test_a_new_layout_looks_at_all_data(sites: tuple[Site, Site], caplog: pytest.LogCaptureFixture) -> None:
+    """No walk can tell what belongs to the newest backup, so it is not completed: a full is made."""
+    one, _ = sites
     one.backup()
-    then = one.state()
-    for site in pair:
-        site.close()
-    first, second = sorted(then.needed)[:2]
-    paths = {key: path for key, path in blob_paths(one).items() if key in then.needed}
-    paths[first].unlink()
-    paths[second].chmod(0o600)
-    paths[second].write_bytes(b"damaged, of another size" * 999)
-    one.restore()
-    assert own_blobs(one) == then.needed
-    assert not [path for path in paths[second].parent.iterdir() if path.name.endswith(".replaced")]
-    assert two.read_everything() > 0
-
-
-def test_blobs_alone_are_restored_and_none_removed(pair: tuple[Site, Site]) -> None:
-    one, two = pair
-    one.options["only_blobs"] = "true"
-    for site in pair:
-        site.close()
-    before = one.blobs
-    one.backup()
-    two.commit_blobs(5)
-    two.close()
-    after = one.blobs
-    assert len(after) > len(before)
-    one.restore()
-    assert one.blobs == after
-
-
-def blob_paths(site: Site) -> dict[tuple[int, int], Path]:
-    """Where each blob of the blobstorage is."""
-    from tests.site import blob_files
-
-    assert site.blob_storage is not None
-    return blob_files(site.blob_storage)
+    one.options.pop("archive_blob", None)
+    one.options.pop("incremental_blobs", None)
+    one.options["blob_layout"] = "pool" if one.settings.blob_layout == "directories" else "directories"
+    caplog.set_level("INFO", "zodbvault")
+    stamp, state = one.backed_up()
+    assert f"{stamp}.fsz" in one.names()
+    assert "shared" in caplog.text
+    assert backed_up_blobs(one) == state.referenced

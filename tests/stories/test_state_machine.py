@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ZODB.scripts import repozo
 
-from tests.site import Site, State, seconds, timestamp, tree
+from tests.site import Site, State, copy_without_times, seconds, timestamp, tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,19 @@ logging.getLogger("txn").setLevel(logging.CRITICAL)
 
 # About one step in twenty is a child process: two steps in five are commands of ours.
 SCRIPTS = st.sampled_from([False] * 7 + [True])
+# The pool more often than the others: it is what most have.
+BLOB_OPTIONS: list[dict[str, str]] = [
+    *[{}] * 8,
+    {"blob_layout": "directories"},
+    {"blob_layout": "directories", "blob_timestamps": "false"},
+    {"use_rsync": "false"},
+    {"rsync_hard_links_on_first_copy": "true"},
+    {"archive_blob": "true"},
+    {"archive_blob": "true", "compress_blob": "true"},
+    {"archive_blob": "true", "blob_timestamps": "false"},
+    {"archive_blob": "true", "incremental_blobs": "true"},
+    {"archive_blob": "true", "incremental_blobs": "true", "compress_blob": "true"},
+]
 WORK_FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
@@ -76,12 +89,14 @@ class LifeOfASite(RuleBasedStateMachine):
         layout=st.sampled_from(["bushy", "bushy", "lawn"]),
         keep=st.sampled_from([0, 0, 1, 2, 3]),
         seed=st.integers(0, 2**32),
+        blob_options=st.sampled_from(BLOB_OPTIONS),
     )
-    def a_new_site(self, layout: str, keep: int, seed: int) -> None:
+    def a_new_site(self, layout: str, keep: int, seed: int, blob_options: dict[str, str]) -> None:
         # The database's own tids come from the real clock.
         start = timestamp(time.time() + 86400)
         self.keep = keep
-        self.site = Site(self.folder / "site", layout=layout, options={"keep": str(keep)}, start=start, seed=seed)
+        options = {"keep": str(keep), **blob_options}
+        self.site = Site(self.folder / "site", layout=layout, options=options, start=start, seed=seed)
         # A blobstorage without any blob counts as one that is not mounted once a backup has blobs.
         self.site.begin_with_a_blob()
 
@@ -209,7 +224,7 @@ class LifeOfASite(RuleBasedStateMachine):
         for option in ("location", "blobbackuplocation"):
             old = Path(self.site.plain_options()[option])
             new = self.folder / f"disk{number}" / option
-            shutil.copytree(old, new, copy_function=shutil.copyfile)
+            shutil.copytree(old, new, symlinks=True, copy_function=copy_without_times)
             shutil.rmtree(old)
             self.site.options[option] = str(new)
 
@@ -221,6 +236,12 @@ class LifeOfASite(RuleBasedStateMachine):
     def change_keep(self, keep: int) -> None:
         self.keep = keep
         self.site.options["keep"] = str(keep)
+
+    @rule(blob_options=st.sampled_from(BLOB_OPTIONS))
+    def change_the_layout_of_blobs(self, blob_options: dict[str, str]) -> None:
+        for name in {name for options in BLOB_OPTIONS for name in options}:
+            self.site.options.pop(name, None)
+        self.site.options.update(blob_options)
 
     # What always holds
 

@@ -27,18 +27,27 @@ from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import remove_durably, rename_durably
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
 logger = logging.getLogger("zodbvault")
 
 
-def older_than(stored: Sequence[Stored], base: str, timestamp: str) -> tuple[Stored, ...]:
+def older_than(
+    stored: Sequence[Stored], base: str, timestamp: str, needed: Collection[tuple[str, bool]] = ()
+) -> tuple[Stored, ...]:
     """What belongs to data from before `timestamp`, of the blobstorage whose name is `base`; the newest first.
 
     A series of archives goes as a whole: its deltas are of no use without the full one, which is the last to go.
+    needed: the states that our manifests tell of: a timestamp, and whether a directory holds it. Where one of them
+    stands under no name and no time, numbered ones have lost their times (a copy without them): all of these stay.
     """
-    own = sorted((one for one in stored if one.base == base), key=lambda one: (one.timestamp, one.form.value))
+    found = {(one.timestamp, _is_directory(one)) for one in stored if one.base == base}
+    without_times = {is_directory for stamp, is_directory in needed if (stamp, is_directory) not in found}
+    own = sorted(
+        (one for one in stored if one.base == base and (one.number is None or _is_directory(one) not in without_times)),
+        key=lambda one: (one.timestamp, one.form.value),
+    )
     fulls = [one.timestamp for one in own if one.form is Form.ARCHIVE and one.number is None]
     newest_of_series: dict[str, str] = {}
     for one in own:
@@ -46,19 +55,23 @@ def older_than(stored: Sequence[Stored], base: str, timestamp: str) -> tuple[Sto
     return tuple(one for one in reversed(own) if newest_of_series[_series_of(one, fulls)] < timestamp)
 
 
+def _is_directory(one: Stored) -> bool:
+    return one.form is Form.DIRECTORY
+
+
 def _series_of(one: Stored, fulls: Sequence[str]) -> str:
     """What an archive is part of: the timestamp of the full one that it stands on; a path for what stands alone."""
-    if one.form is Form.DIRECTORY or one.number is not None:
+    if _is_directory(one) or one.number is not None:
         return str(one.path)
     return max((full for full in fulls if full <= one.timestamp), default=one.timestamp)
 
 
-def remove_older(location: Path, base: str, timestamp: str) -> None:
+def remove_older(location: Path, base: str, timestamp: str, needed: Collection[tuple[str, bool]]) -> None:
     """Remove the directories and archives of a blobstorage (its name: base) from before `timestamp`.
 
-    Those that a sweep put aside then are among them. Raises ZodbvaultError.
+    Those that a sweep put aside then are among them. needed: as for older_than(). Raises ZodbvaultError.
     """
-    for one in older_than(find_stored(location), base, timestamp):
+    for one in older_than(find_stored(location), base, timestamp, needed):
         remove_stored(one)
         logger.info("Removed %s, which is older than the oldest backup.", one.path)
     for path, form in _put_aside_before(location, base, timestamp):
@@ -78,7 +91,7 @@ def _put_aside_before(location: Path, base: str, timestamp: str) -> list[tuple[P
 def remove_stored(one: Stored) -> None:
     """Remove a directory or an archive. Raises ZodbvaultError."""
     try:
-        if one.form is Form.DIRECTORY:
+        if _is_directory(one):
             going = one.path.with_name(one.path.name + PRUNED_SUFFIX + PART_SUFFIX)
             rename_durably(one.path, going)
             shutil.rmtree(going)

@@ -26,3 +26,12 @@ def blob_state(timestamps: Sequence[str], names: Container[str]) -> tuple[str, t
             return None
         deltas.append(timestamp + DELTA_SUFFIX)
     return None
+
+
+def newest_state(timestamps: Sequence[str], names: Container[str]) -> tuple[str, tuple[str, ...]] | None:
+    """The state of the newest of these timestamps that has one, as blob_state() gives it; None where none has."""
+    for length in range(len(timestamps), 0, -1):
+        state = blob_state(timestamps[:length], names)
+        if state is not None:
+            return state
+    return None

@@ -157,6 +157,9 @@ def _judge(run: BackupRun, source: DataFs, *, full_wanted: bool) -> tuple[Verdic
     if chain is not None and not _is_proved(source, chain, verdict.proof):
         reason = f"Data.fs is not the file that was backed up at {chain.newest.timestamp}"
         verdict = Verdict(Kind.FULL, 0, reason)
+    if chain is not None and verdict.kind is not Kind.FULL and run.blobs.needs_all_data(run.repository, chain):
+        reason = "only all of Data.fs tells which blobs of a shared blob storage the newest backup lacks"
+        verdict = Verdict(Kind.FULL, 0, reason)
     return verdict, tail
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.directories import DirectoryContainer
-from zodbvault.blobs.known import with_known
+from zodbvault.blobs.known import readable, with_known
 from zodbvault.blobs.manifest import manifest_layout, read_manifest, unpack_entry
 from zodbvault.blobs.matching import equal_blobs
 from zodbvault.blobs.opening import opened_state
+from zodbvault.blobs.pool import Pool
 from zodbvault.blobs.stored import Form, Stored, series_up_to
+from zodbvault.commands.pool_state import merged_state, newest_pool_state
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
 
@@ -116,6 +118,22 @@ def opened_basis(
             stack.close()
             basis = NO_BASIS
         yield basis
+
+
+@contextlib.contextmanager
+def pool_basis(repository: Repository, location: Path) -> Iterator[Basis]:
+    """What the newest state in the pool has, for a first directory."""
+    newest = newest_pool_state(repository)
+    if newest is None:
+        yield NO_BASIS
+        return
+
+    def known() -> Generator[Entry, None, None]:
+        with contextlib.closing(merged_state(repository, newest, location)) as entries:
+            yield from readable(entries)
+
+    with Pool(location) as pool:
+        yield Basis(known=known, held=pool)
 
 
 def _own_basis(stored: tuple[Stored, ...], manifest: Path, scratch: Path) -> Basis:

@@ -92,7 +92,7 @@ def choose_states_alone(listing: BlobListing, own: Sequence[str], when: str | No
     foreign = [
         BlobChoice(one.timestamp, None, stored=series, is_exact=False)
         for one, series in _newest_first(listing.stored)
-        if when is None or one.timestamp <= when
+        if (when is None or one.timestamp <= when) and not _is_ours(listing, one)
     ]
     newer = [one for one in foreign if not ours or one.timestamp > ours[0].timestamp]
     return (*newer[:1], *ours)
@@ -145,12 +145,30 @@ def _newest_first(stored: tuple[Stored, ...]) -> Iterator[tuple[Stored, tuple[St
 
 
 def _foreign(listing: BlobListing, all_timestamps: Sequence[str]) -> tuple[BlobChoice, ...]:
-    """What is there as another program would see it, the newest first; each belongs to the backup at or before it."""
+    """What another program made, the newest first; each belongs to the backup at or before it."""
     found = []
     for one, series in _newest_first(listing.stored):
+        if _is_ours(listing, one):
+            continue
         owner = max((stamp for stamp in all_timestamps if stamp <= one.timestamp), default=one.timestamp)
         found.append(BlobChoice(owner, None, stored=series, is_exact=False))
     return tuple(found)
+
+
+def _is_ours(listing: BlobListing, one: Stored) -> bool:
+    """Whether a manifest of ours tells what is in a directory or archive, or may tell it.
+
+    Then nothing else is believed: a blob that was cut short would be taken as it is. A numbered one that lost its time
+    may be that of any manifest whose own is not there.
+    """
+    is_directory = one.form is Form.DIRECTORY
+    suffix = DIRECTORY_MANIFEST_SUFFIX if is_directory else ARCHIVE_MANIFEST_SUFFIX
+    if one.timestamp + suffix in listing.names:
+        return True
+    dates = {other.timestamp for other in listing.stored if (other.form is Form.DIRECTORY) == is_directory}
+    return one.number is not None and any(
+        name.endswith(suffix) and name.removesuffix(suffix) not in dates for name in listing.names
+    )
 
 
 def _other_date(choice: BlobChoice, *, is_later: bool) -> BlobChoice:

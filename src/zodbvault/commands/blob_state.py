@@ -236,6 +236,13 @@ class BlobBackup:
             and any((one.base, one.timestamp) == (base, stamp) for one in find_stored(self._location))
         )
 
+    def needs_all_data(self, repository: Repository, chain: Chain) -> bool:
+        """Whether nobody knows which blobs the data of `chain` refer to, and no walk can tell.
+
+        In a shared blobstorage not every blob is this database's.
+        """
+        return self.enabled and self._settings.shared_blob_storage and not self.has_state(repository, chain)
+
     @contextlib.contextmanager
     def met_blobs(self) -> Iterator[SortedKeys]:
         """A place for the keys of the blobs that the data refer to."""
@@ -337,7 +344,8 @@ class BlobBackup:
         if self._folder is None:
             return
         from zodbvault.blobs.letting_go import remove_leftovers, remove_older
+        from zodbvault.commands.container_sweep import states_with_manifest
 
         remove_leftovers(self._location)
-        remove_older(self._location, self._folder.folder.name, oldest)
+        remove_older(self._location, self._folder.folder.name, oldest, states_with_manifest(self._location))
         self._pool.prune()

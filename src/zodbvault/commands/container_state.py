@@ -27,6 +27,7 @@ from zodbvault.commands.basis import (
     manifest_of,
     newest_directory,
     opened_basis,
+    pool_basis,
     series_to_continue,
 )
 from zodbvault.commands.blob_records import blob_record
@@ -96,6 +97,8 @@ class ContainerBackup:
             basis = NO_BASIS
             if earlier:
                 basis = stack.enter_context(opened_basis(earlier, manifest, state, self._source, self._location))
+            elif self._is_directory and self._settings.use_rsync:
+                basis = stack.enter_context(pool_basis(repository, self._location))
             part = stack.enter_context(PartFile(self._location / (stamp + self._suffix), self._ownership))
             is_of_stamp = bool(basis.stored) and (basis.stored[-1].timestamp, basis.stored[-1].number) == (stamp, None)
             if is_of_stamp and basis.has_all(state, self._source.layout):

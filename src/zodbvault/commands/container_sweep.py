@@ -24,6 +24,7 @@ from zodbvault.repository.names import (
     split_name,
 )
 from zodbvault.repository.records import ARCHIVES, POOL
+from zodbvault.repository.store import list_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,6 +94,14 @@ def state_is_whole(record: Record, location: Path, base: str) -> bool:
         contextlib.closing(container.sizes(entry for entry in entries if not entry.removed)) as held,
     ):
         return all(size == entry.size for entry, size in held)
+
+
+def states_with_manifest(location: Path) -> frozenset[tuple[str, bool]]:
+    """The states in directories and archives that our manifests in a location tell of.
+
+    Each is a timestamp, and whether a directory holds it.
+    """
+    return frozenset((stamp, suffix == DIRECTORY_MANIFEST_SUFFIX) for stamp, suffix in _manifests(list_files(location)))
 
 
 def _manifests(names: Iterable[str]) -> list[tuple[str, str]]:

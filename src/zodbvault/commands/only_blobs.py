@@ -24,7 +24,7 @@ from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
 from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.choosing import NothingThere, recorded_blob_states
 from zodbvault.commands.container_state import ContainerBackup
-from zodbvault.commands.container_sweep import remove_made_with
+from zodbvault.commands.container_sweep import remove_made_with, states_with_manifest
 from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
 from zodbvault.commands.pool_state import PoolBackup, manifests_in
@@ -369,7 +369,7 @@ def _prune(run: _Run, *, is_full: bool) -> None:
     stay = [state.timestamp for state in states if state.timestamp not in gone]
     if settings.keep_blob_days and stay:
         oldest = timestamp_at(now - settings.keep_blob_days * DAY)
-        remove_older(location, base, min(oldest, stay[0]))
+        remove_older(location, base, min(oldest, stay[0]), states_with_manifest(location))
     if gone:
         logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
         run.pool.prune()

@@ -17,7 +17,7 @@ from zodbvault.blobs.layouts import POOL_FOLDER
 from zodbvault.blobs.manifest import merge_state
 from zodbvault.blobs.pool import Pool, backup_change, backup_complete, prune_pool
 from zodbvault.blobs.source import BlobWalk, SourceBlobs
-from zodbvault.blobs.state import blob_state
+from zodbvault.blobs.state import newest_state
 from zodbvault.blobs.stored import Form, find_stored
 from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.new_state import NewState, nothing_to_settle
@@ -33,7 +33,7 @@ from zodbvault.repository.names import (
 from zodbvault.repository.store import list_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from zodbvault.blobs.manifest import Entry
@@ -98,7 +98,7 @@ class PoolBackup:
         only_met: bool,
     ) -> Iterator[NewState]:
         """Every blob of the site (only_met: that the data refer to), and a complete manifest."""
-        newest = self._newest_state(repository)
+        newest = newest_pool_state(repository)
         directory = None
         if newest is None:
             directory = self._newest_directory()
@@ -109,7 +109,10 @@ class PoolBackup:
             PartFile(self._location / (stamp + COMPLETE_MANIFEST_SUFFIX), self._ownership) as part,
             contextlib.ExitStack() as stack,
         ):
-            previous = stack.enter_context(contextlib.closing(newest())) if newest is not None else None
+            previous = None
+            if newest is not None:
+                entries = merged_state(repository, newest, self.pool.scratch)
+                previous = stack.enter_context(contextlib.closing(entries))
             outcome = backup_complete(
                 self._source,
                 self.pool,
@@ -166,26 +169,28 @@ class PoolBackup:
 
         A manifest that is damaged is warned about, and the blobs behind the damage are found by the walk alone.
         """
-        for length in range(len(chain.lines), 0, -1):
-            state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
-            if state is not None:
-                with contextlib.closing(self._merged(repository, state)) as entries:
-                    for entry in readable(entries):
-                        met.add(entry.key)
-                return
+        state = newest_state([line.timestamp for line in chain.lines], repository.blob_names)
+        if state is not None:
+            with contextlib.closing(merged_state(repository, state, self.pool.scratch)) as entries:
+                for entry in readable(entries):
+                    met.add(entry.key)
 
-    def _newest_state(self, repository: Repository) -> Callable[[], Generator[Entry, None, None]] | None:
-        """How to read the newest blob state that the repository has in the pool, or None."""
-        for chain in reversed(repository.chains):
-            for length in range(len(chain.lines), 0, -1):
-                state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
-                if state is not None:
-                    return lambda state=state: self._merged(repository, state)  # type: ignore[misc]
-        return None
 
-    def _merged(self, repository: Repository, state: tuple[str, tuple[str, ...]]) -> Generator[Entry, None, None]:
-        complete, deltas = state
-        return merge_state(repository.path(complete), [repository.path(name) for name in deltas], self.pool.scratch)
+def newest_pool_state(repository: Repository) -> tuple[str, tuple[str, ...]] | None:
+    """The manifests of the newest state that the repository has in the pool, as blob_state() gives them."""
+    for chain in reversed(repository.chains):
+        state = newest_state([line.timestamp for line in chain.lines], repository.blob_names)
+        if state is not None:
+            return state
+    return None
+
+
+def merged_state(
+    repository: Repository, state: tuple[str, tuple[str, ...]], scratch: Path
+) -> Generator[Entry, None, None]:
+    """The entries of a state. scratch: a folder for temporary files."""
+    complete, deltas = state
+    return merge_state(repository.path(complete), [repository.path(name) for name in deltas], scratch)
 
 
 def manifests_in(location: Path) -> tuple[Path, ...]:

@@ -1,0 +1,300 @@
+"""Directories and archives of blobs, as an administrator meets them: each date comes back, whatever is changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.site import Site, State, blob_files, copy_without_times, seconds, tree
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io import space
+from zodbvault.io.space import NotEnoughSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LAYOUTS: dict[str, dict[str, str]] = {
+    "directories": {"blob_layout": "directories"},
+    "numbered directories": {"blob_layout": "directories", "blob_timestamps": "false"},
+    "copies": {"use_rsync": "false"},
+    "numbered copies": {"use_rsync": "false", "blob_timestamps": "false"},
+    "first copy linked": {"rsync_hard_links_on_first_copy": "true"},
+    "archives": {"archive_blob": "true"},
+    "compressed archives": {"archive_blob": "true", "compress_blob": "true"},
+    "numbered archives": {"archive_blob": "true", "blob_timestamps": "false"},
+    "incremental archives": {"archive_blob": "true", "incremental_blobs": "true"},
+    "compressed incremental archives": {"archive_blob": "true", "incremental_blobs": "true", "compress_blob": "true"},
+}
+POOL: dict[str, str] = {}
+
+
+@pytest.fixture(params=["bushy", "lawn"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "site", layout=request.param)
+    site.begin_with_a_blob()
+    site.commit_blobs(3)
+    yield site
+    site.close()
+
+
+@pytest.fixture(params=LAYOUTS)
+def laid_out(site: Site, request: pytest.FixtureRequest) -> Site:
+    """A site with one of the layouts."""
+    change_layout(site, LAYOUTS[request.param])
+    return site
+
+
+def change_layout(site: Site, options: dict[str, str]) -> None:
+    for name in {name for each in LAYOUTS.values() for name in each}:
+        site.options.pop(name, None)
+    site.options.update(options)
+
+
+def history(site: Site, steps: int = 4) -> dict[str, State]:
+    """Backups of a site that grows, is undone, and shrinks by a pack."""
+    states: dict[str, State] = {}
+    for step in range(steps):
+        site.commit_pages(2)
+        site.commit_blobs(2)
+        if step == 1:
+            site.undo()
+        if step == 2:
+            site.delete()
+            site.pack()
+        states.update([site.backed_up()])
+    return states
+
+
+def require_each(site: Site, states: dict[str, State], *, into_nothing: bool = False) -> None:
+    for stamp, state in sorted(states.items(), reverse=True):
+        site.close()
+        if into_nothing and site.blob_storage is not None:
+            shutil.rmtree(site.blob_storage)
+        site.restore(stamp)
+        site.assert_is(state)
+    site.restore(max(states))
+
+
+def stored(site: Site) -> list[str]:
+    """Directories, archives and what belongs to them."""
+    return sorted(name for name in os.listdir(site.blob_location) if name.startswith("blobstorage."))
+
+
+def test_each_date_comes_back_over_the_site_and_into_nothing(laid_out: Site) -> None:
+    states = history(laid_out)
+    assert len(states) == 4
+    assert not (laid_out.blob_location / "blobs").exists()
+    require_each(laid_out, states)
+    require_each(laid_out, states, into_nothing=True)
+    assert laid_out.verify().good
+    assert laid_out.verify(deep=True).good
+
+
+def test_nothing_new_changes_nothing(laid_out: Site) -> None:
+    history(laid_out, 2)
+    before = tree(laid_out.location, laid_out.blob_location), os.listdir(laid_out.blob_location)
+    assert laid_out.backup().timestamp is None
+    assert (tree(laid_out.location, laid_out.blob_location), os.listdir(laid_out.blob_location)) == before
+
+
+def test_backups_without_their_times_restore_and_are_continued(laid_out: Site) -> None:
+    """A copy on another disk: numbers and times do not tell any more what belongs to what."""
+    states = history(laid_out, 3)
+    laid_out.options["keep"] = "2"
+    for option in ("location", "blobbackuplocation"):
+        old = laid_out.settings._asdict()[option]
+        shutil.copytree(old, laid_out.folder / option, symlinks=True, copy_function=copy_without_times)
+        shutil.rmtree(old)
+        laid_out.options[option] = str(laid_out.folder / option)
+        for path in (laid_out.folder / option).iterdir():
+            os.utime(path, (1_000_000_000, 1_000_000_000), follow_symlinks=False)
+    require_each(laid_out, states)
+    laid_out.commit_blobs(2)
+    laid_out.delete()
+    laid_out.pack()
+    states.update([laid_out.backed_up()])
+    kept = {stamp: state for stamp, state in states.items() if stamp in laid_out.timestamps()}
+    assert 2 <= len(kept) < 4
+    require_each(laid_out, kept)
+
+
+@pytest.mark.parametrize("before", ["pool", *LAYOUTS])
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_another_layout_at_any_time(site: Site, before: str) -> None:
+    """The newest backup gets its blobs in the new layout at once, and every older date still restores."""
+    change_layout(site, LAYOUTS.get(before, POOL))
+    states = history(site, 2)
+    for options in (*LAYOUTS.values(), POOL):
+        change_layout(site, options)
+        newest = max(states)
+        report = site.backup()
+        record = site.location / f"{newest}.json"
+        assert f'"layout": "{site.settings.blob_layout}"' in record.read_text()
+        assert report.timestamp in (None, newest)
+        assert site.backup().timestamp is None
+        site.commit_blobs(1)
+        states.update([site.backed_up()])
+    require_each(site, states)
+    require_each(site, states, into_nothing=True)
+    assert site.verify(deep=True).good
+
+
+@pytest.mark.parametrize("to_pool", [True, False])
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_a_change_between_pool_and_directories_does_not_double_the_space(site: Site, to_pool: bool) -> None:
+    directories = LAYOUTS["directories"]
+    change_layout(site, directories if to_pool else POOL)
+    site.backup()
+    change_layout(site, POOL if to_pool else directories)
+    site.commit_blobs(1)
+    stamp, _ = site.backed_up()
+    if to_pool:
+        (directory,) = (name for name in stored(site))
+        old, new = blob_files(site.blob_location / directory / "blobstorage"), blob_files(site.blob_location / "blobs")
+    else:
+        (directory,) = (name for name in stored(site) if stamp in name)
+        old, new = blob_files(site.blob_location / "blobs"), blob_files(site.blob_location / directory / "blobstorage")
+    assert len(old) >= 2
+    shared = {key for key in old if key in new and os.path.samefile(old[key], new[key])}
+    assert shared == set(old)
+
+
+def test_a_site_that_changes_its_own_layout(laid_out: Site) -> None:
+    """`migrateblobs` of ZODB: the blobs move, nothing is committed."""
+    states = history(laid_out, 2)
+    laid_out.close()
+    assert laid_out.blob_storage is not None
+    other = "lawn" if laid_out.layout == "bushy" else "bushy"
+    old, new = laid_out.blob_storage, laid_out.var / "new"
+    from zodbvault.blobs.layouts import path_for
+
+    (new / "tmp").mkdir(parents=True)
+    (new / ".layout").write_text(other)
+    for (oid, tid), path in blob_files(old).items():
+        target = new / path_for("lawn" if other == "lawn" else "bushy", oid.to_bytes(8, "big") + tid.to_bytes(8, "big"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+    shutil.rmtree(old)
+    new.rename(old)
+    newest = max(states)
+    assert laid_out.backup().timestamp == newest
+    assert f'"source_layout": "{other}"' in (laid_out.location / f"{newest}.json").read_text()
+    laid_out.commit_blobs(1)
+    states.update([laid_out.backed_up()])
+    require_each(laid_out, states)
+    shutil.rmtree(old)
+    laid_out.restore(max(states))
+    assert (old / ".layout").read_text() == other
+    laid_out.assert_is(states[max(states)])
+
+
+def test_a_blob_that_the_site_has_lost(laid_out: Site, caplog: pytest.LogCaptureFixture) -> None:
+    laid_out.backup()
+    assert laid_out.blob_storage is not None
+    lost = min(laid_out.state().needed)
+    blob_files(laid_out.blob_storage)[lost].unlink()
+    laid_out.commit_pages()
+    caplog.clear()
+    stamp, state = laid_out.backed_up(full=True)
+    is_linked = "copies" not in str(laid_out.options) and laid_out.settings.blob_layout == "directories"
+    # A directory before has it, and keeps it for those that follow.
+    has_it = is_linked and laid_out.settings.use_rsync
+    assert ("lost" in caplog.text) == (not has_it)
+    laid_out.restore(stamp)
+    assert (lost in laid_out.blobs) == has_it
+    assert {key: laid_out.blobs.get(key) for key in state.needed} == state.needed
+    assert laid_out.verify(deep=True).good
+
+
+def test_an_empty_blobstorage_is_not_mounted(laid_out: Site) -> None:
+    history(laid_out, 2)
+    laid_out.close()
+    assert laid_out.blob_storage is not None
+    laid_out.blob_storage.rename(laid_out.var / "away")
+    laid_out.blob_storage.mkdir()
+    before = tree(laid_out.location, laid_out.blob_location)
+    for full in (False, True):
+        with pytest.raises(ZodbvaultError, match="mounted"):
+            laid_out.backup(full=full)
+        assert tree(laid_out.location, laid_out.blob_location) == before
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_too_little_space_writes_nothing(laid_out: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out.commit_blobs(1, size=500_000)
+    monkeypatch.setattr(space, "free_bytes", lambda path: 0 if "blobstorage" in str(path) else 1 << 60)
+    with pytest.raises(NotEnoughSpace):
+        laid_out.backup()
+    assert stored(laid_out) == []
+    assert laid_out.timestamps() == []
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_old_ones_go_with_their_data(laid_out: Site) -> None:
+    laid_out.options["keep"] = "2"
+    states: dict[str, State] = {}
+    for _ in range(4):
+        laid_out.commit_blobs(1)
+        states.update([laid_out.backed_up(full=True)])
+        laid_out.commit_blobs(1)
+        states.update([laid_out.backed_up()])
+    kept = {stamp: state for stamp, state in states.items() if stamp in laid_out.timestamps()}
+    assert sorted(kept) == sorted(states)[-4:]
+    times = {seconds(stamp) for stamp in kept}
+    for name in stored(laid_out):
+        assert name.endswith(".snar") or int(os.stat(laid_out.blob_location / name).st_mtime) in times
+    assert len([name for name in stored(laid_out) if not name.endswith(".snar")]) == 4
+    require_each(laid_out, kept)
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_a_snapshot_and_a_zip_backup(laid_out: Site) -> None:
+    laid_out.options["enable_zipbackup"] = "true"
+    snapshots = laid_out.settings.blobsnapshotlocation
+    assert snapshots is not None
+    stamp = laid_out.snapshot().timestamp
+    state = laid_out.state()
+    assert not [name for name in os.listdir(snapshots) if "delta" in name or name.endswith(".snar")]
+    laid_out.commit_blobs(2)
+    laid_out.restore(stamp, source="snapshot")
+    laid_out.assert_is(state)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "other content"])
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_what_is_damaged_is_not_built_on_and_not_restored(laid_out: Site, damage: str) -> None:
+    stamp, state = laid_out.backed_up()
+    laid_out.close()
+    (name,) = (name for name in stored(laid_out) if not name.endswith(".snar"))
+    path = laid_out.blob_location / name
+    for each in [*blob_files(path / "blobstorage").values()] if path.is_dir() else [path]:
+        # Not the site's own file, where it is linked.
+        content = each.read_bytes()
+        each.unlink()
+        if damage == "cut":
+            each.write_bytes(content[: len(content) * 2 // 3])
+        elif damage == "other content":
+            each.write_bytes(bytes(byte ^ 1 for byte in content))
+    assert laid_out.blob_storage is not None
+    kept = laid_out.var / "kept"
+    laid_out.blob_storage.rename(kept)
+    laid_out.blob_storage.mkdir()
+    before = laid_out.datafs.read_bytes()
+    with pytest.raises(ZodbvaultError):
+        laid_out.restore(stamp)
+    assert laid_out.datafs.read_bytes() == before
+    assert not laid_out.verify().good
+    shutil.rmtree(laid_out.blob_storage)
+    kept.rename(laid_out.blob_storage)
+    laid_out.commit_blobs(1)
+    # A flipped bit is seen by who reads it, which is not a backup that links to it.
+    if damage == "other content" and path.is_dir() and laid_out.settings.use_rsync:
+        return
+    later, state = laid_out.backed_up(full=damage == "other content")
+    shutil.rmtree(laid_out.blob_storage)
+    laid_out.restore(later)
+    laid_out.assert_is(state)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
@@ -218,12 +219,14 @@ class DirectoryWriter:
             self._open.append(names[number])
 
     def _make(self, folder: str) -> None:
-        """Make one folder, with the mode and owner that it has on the site."""
+        """Make one folder, with the owner and all bits of the mode that it has on the site."""
         path = f"{self._root}/{folder}".rstrip("/")
         os.mkdir(path, 0o700)
         self._folders.enter(os.path.dirname(path))
         self._folders.enter(path)
-        _with_open(path, ownership_of(self._nearest_of_source(folder), executable=True).apply)
+        source = self._nearest_of_source(folder)
+        _with_open(path, ownership_of(source, executable=True).apply)
+        os.chmod(path, stat.S_IMODE(os.stat(source).st_mode))
 
     def _leave(self, depth: int) -> None:
         """Nothing comes any more into the folders below `depth`: they get their times."""

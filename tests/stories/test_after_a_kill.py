@@ -80,6 +80,39 @@ def test_a_first_full_that_is_one_step_from_done_is_finished(site: Site) -> None
     site.assert_is(state)
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["incremental", "full"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"blob_layout": "directories"},
+        {"blob_timestamps": "false"},
+        {"archive_blob": "true"},
+        {"archive_blob": "true", "incremental_blobs": "true"},
+    ],
+    ids=lambda options: ", ".join(f"{name} = {value}" for name, value in options.items()),
+)
+def test_one_step_from_done_is_finished_in_a_directory_or_an_archive_too(
+    backed_up: Site, options: dict[str, str], full: bool
+) -> None:
+    backed_up.options |= options
+    backed_up.backup()
+    backed_up.commit_blobs(2)
+    lines = {path: path.read_bytes() for path in backed_up.location.glob("*.dat")}
+    stamp, state = backed_up.backed_up(full=full)
+    for path in backed_up.location.glob("*.dat"):
+        path.unlink()
+        if path in lines:
+            path.write_bytes(lines[path])
+    assert backed_up.backup().timestamp is None
+    assert stamp in backed_up.timestamps()
+    backed_up.commit_blobs(1)
+    later, after = backed_up.backed_up()
+    backed_up.restore(stamp)
+    backed_up.assert_is(state)
+    backed_up.restore(later)
+    backed_up.assert_is(after)
+
+
 @pytest.mark.parametrize("lost", ["record", "manifest", "half of the data", "a blob of the pool"])
 def test_what_is_not_whole_is_put_aside_and_never_joined(
     backed_up: Site, lost: str, caplog: pytest.LogCaptureFixture

@@ -18,7 +18,7 @@ from zodbvault.blobs.matching import equal_blobs
 from zodbvault.blobs.opening import opened_state
 from zodbvault.blobs.pool import Pool
 from zodbvault.blobs.stored import Form, Stored, series_up_to
-from zodbvault.commands.pool_state import merged_state, newest_pool_state
+from zodbvault.commands.chain_blobs import merged_state, newest_pool_state
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
 

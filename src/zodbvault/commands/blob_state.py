@@ -302,9 +302,11 @@ class BlobBackup:
                 yield state
             return
         from zodbvault.blobs.wanted import list_state
+        from zodbvault.commands.chain_blobs import keys_of_chain
 
         if chain is not None:
-            self._add_blobs_of_chain(repository, chain, met)
+            for key in keys_of_chain(repository, chain, self._location):
+                met.add(key)
 
         def list_blobs(held: Callable[[bytes], int | None]) -> StateList:
             return list_state(self._source, self._location, met, last_tid, held, only_met=only_met)
@@ -314,35 +316,6 @@ class BlobBackup:
             stamp, repository, list_blobs, met, since=since, series_stamp=since or stamp
         ) as state:
             yield state
-
-    def _add_blobs_of_chain(self, repository: Repository, chain: Chain, met: SortedKeys) -> None:
-        """Count the blobs of the newest state of `chain` as referred to: without a pack between, they still are.
-
-        One that the site has lost is taken from the state before, or is known to be missing.
-        """
-        from zodbvault.blobs.known import readable
-        from zodbvault.blobs.manifest import merge_state, read_manifest
-
-        for length in range(len(chain.lines), 0, -1):
-            record = repository.record_of(chain.lines[length - 1])
-            if record is None or record.blobs is None:
-                continue
-            if record.blobs.layout == POOL:
-                state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
-                if state is None:
-                    continue
-                complete, deltas = state
-                entries = merge_state(
-                    repository.path(complete), [repository.path(name) for name in deltas], self._location
-                )
-            elif repository.has(record.blobs.manifest):
-                entries = read_manifest(repository.path(record.blobs.manifest))
-            else:
-                continue
-            with contextlib.closing(entries):
-                for entry in readable(entries):
-                    met.add(entry.key)
-            return
 
     def settle(self, timestamp: str) -> None:
         """See that the link to the newest directory or archive leads to that of the newest backup."""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.archive_writer import ArchiveWriter
@@ -93,12 +94,13 @@ class ContainerBackup:
         with contextlib.ExitStack() as stack:
             earlier = self._earlier(stored, repository, stamp, since)
             manifest = manifest_of(repository, earlier[-1]) if earlier else None
-            state = stack.enter_context(list_blobs(stack.enter_context(_sizes_in(manifest))))
             basis = NO_BASIS
+            if not earlier and self._is_directory and self._settings.use_rsync:
+                basis = stack.enter_context(pool_basis(repository, self._location))
+            entries = basis.known if manifest is None else partial(read_manifest, manifest)
+            state = stack.enter_context(list_blobs(stack.enter_context(_sizes_in(entries))))
             if earlier:
                 basis = stack.enter_context(opened_basis(earlier, manifest, state, self._source, self._location))
-            elif self._is_directory and self._settings.use_rsync:
-                basis = stack.enter_context(pool_basis(repository, self._location))
             part = stack.enter_context(PartFile(self._location / (stamp + self._suffix), self._ownership))
             is_of_stamp = bool(basis.stored) and (basis.stored[-1].timestamp, basis.stored[-1].number) == (stamp, None)
             if is_of_stamp and basis.has_all(state, self._source.layout):
@@ -275,12 +277,14 @@ def size_of_archives(series: Iterable[Stored]) -> int:
 
 
 @contextlib.contextmanager
-def _sizes_in(manifest: Path | None) -> Iterator[Callable[[bytes], int | None]]:
+def _sizes_in(
+    known: Callable[[], Generator[Entry, None, None]] | None,
+) -> Iterator[Callable[[bytes], int | None]]:
     """Tells the size that a blob has in a state of ours, asked in the order of the keys; None where it is not in it."""
-    if manifest is None:
+    if known is None:
         yield lambda _: None
         return
-    with contextlib.closing(read_manifest(manifest)) as entries:
+    with contextlib.closing(known()) as entries:
         in_order = InOrder(readable(entries))
         yield lambda key: next((entry.size for entry in in_order.at(key)), None)
 

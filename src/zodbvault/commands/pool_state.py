@@ -12,14 +12,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.directories import DirectoryContainer
-from zodbvault.blobs.known import readable
 from zodbvault.blobs.layouts import POOL_FOLDER
-from zodbvault.blobs.manifest import merge_state
 from zodbvault.blobs.pool import Pool, backup_change, backup_complete, prune_pool
 from zodbvault.blobs.source import BlobWalk, SourceBlobs
-from zodbvault.blobs.state import newest_state
 from zodbvault.blobs.stored import Form, find_stored
 from zodbvault.commands.blob_records import blob_record
+from zodbvault.commands.chain_blobs import keys_of_chain, merged_state, newest_pool_state
 from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.durable import PartFile
@@ -33,10 +31,9 @@ from zodbvault.repository.names import (
 from zodbvault.repository.store import list_files
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from zodbvault.blobs.manifest import Entry
     from zodbvault.blobs.outcome import BlobOutcome
     from zodbvault.blobs.spill import SortedKeys
     from zodbvault.io.durable import Ownership
@@ -104,7 +101,8 @@ class PoolBackup:
             directory = self._newest_directory()
             self._require_space_for_all(directory)
         if chain is not None:
-            self._add_blobs_of_chain(repository, chain, met)
+            for key in keys_of_chain(repository, chain, self.pool.scratch):
+                met.add(key)
         with (
             PartFile(self._location / (stamp + COMPLETE_MANIFEST_SUFFIX), self._ownership) as part,
             contextlib.ExitStack() as stack,
@@ -163,34 +161,6 @@ class PoolBackup:
         with contextlib.closing(walk.blobs()) as blobs:
             needed = sum(size for key, size in blobs if directory is None or directory.size_of(key) != size)
         require_space(self._location, needed, "for the first copy of all blobs")
-
-    def _add_blobs_of_chain(self, repository: Repository, chain: Chain, met: SortedKeys) -> None:
-        """Count the blobs of an earlier state of `chain` as referred to: without a pack between, they still are.
-
-        A manifest that is damaged is warned about, and the blobs behind the damage are found by the walk alone.
-        """
-        state = newest_state([line.timestamp for line in chain.lines], repository.blob_names)
-        if state is not None:
-            with contextlib.closing(merged_state(repository, state, self.pool.scratch)) as entries:
-                for entry in readable(entries):
-                    met.add(entry.key)
-
-
-def newest_pool_state(repository: Repository) -> tuple[str, tuple[str, ...]] | None:
-    """The manifests of the newest state that the repository has in the pool, as blob_state() gives them."""
-    for chain in reversed(repository.chains):
-        state = newest_state([line.timestamp for line in chain.lines], repository.blob_names)
-        if state is not None:
-            return state
-    return None
-
-
-def merged_state(
-    repository: Repository, state: tuple[str, tuple[str, ...]], scratch: Path
-) -> Generator[Entry, None, None]:
-    """The entries of a state. scratch: a folder for temporary files."""
-    complete, deltas = state
-    return merge_state(repository.path(complete), [repository.path(name) for name in deltas], scratch)
 
 
 def manifests_in(location: Path) -> tuple[Path, ...]:

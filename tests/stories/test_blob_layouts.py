@@ -298,3 +298,20 @@ def test_what_is_damaged_is_not_built_on_and_not_restored(laid_out: Site, damage
     shutil.rmtree(laid_out.blob_storage)
     laid_out.restore(later)
     laid_out.assert_is(state)
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_there_and_back_again_with_nothing_committed(laid_out: Site) -> None:
+    """Each time the newest backup is completed, and none of it makes the next one a full."""
+    wanted = dict(laid_out.options)
+    stamp, state = laid_out.backed_up()
+    for options in (POOL, wanted, POOL, wanted):
+        change_layout(laid_out, options)
+        assert laid_out.backup().timestamp == stamp
+        assert laid_out.backup().timestamp is None
+    # What was there for the date is taken up again, not made once more.
+    assert len([name for name in stored(laid_out) if not name.endswith(".snar")]) == 1
+    laid_out.commit_blobs(1)
+    later, after = laid_out.backed_up()
+    assert f"{later}.deltafsz" in laid_out.names()
+    require_each(laid_out, {stamp: state, later: after}, into_nothing=True)

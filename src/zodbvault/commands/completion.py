@@ -47,10 +47,9 @@ def complete_newest(
             return None
         blobs.judge_missing()
         assert blobs.record is not None
-        # One of that name, which it has for another layout of the source, is replaced by this one.
-        before = record.blobs
-        replaced = before.stored_size if before is not None and before.manifest == blobs.record.manifest else 0
-        size = record.chain_manifest_size - replaced + blobs.record.stored_size
+        # One of that name may be there, from before the layout of the source or of the backups changed.
+        replaced = size_of(run.repository.path(blobs.record.manifest)) or 0
+        size = _manifests_size(run, chain) - replaced + blobs.record.stored_size
         blobs.publish()
         publish_record(run.location, record._replace(blobs=blobs.record, chain_manifest_size=size), run.ownership)
         blobs.settle()
@@ -91,5 +90,10 @@ def _record_of_foreign_line(run: BackupRun, source: DataFs, chain: Chain, tail: 
         chain_id=os.urandom(16).hex(),
         chain_backups=len(chain.lines),
         chain_stored_size=sum(size_of(run.location / each.file.name) or 0 for each in chain.lines),
-        chain_manifest_size=sum(manifest_sizes(run.repository, [each.timestamp for each in chain.lines])),
+        chain_manifest_size=_manifests_size(run, chain),
     )
+
+
+def _manifests_size(run: BackupRun, chain: Chain) -> int:
+    """Bytes of all blob manifests of a chain, in whichever layout."""
+    return sum(manifest_sizes(run.repository, [line.timestamp for line in chain.lines]))

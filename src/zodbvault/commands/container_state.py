@@ -102,10 +102,12 @@ class ContainerBackup:
             if earlier:
                 basis = stack.enter_context(opened_basis(earlier, manifest, state, self._source, self._location))
             part = stack.enter_context(PartFile(self._location / (stamp + self._suffix), self._ownership))
-            is_of_stamp = bool(basis.stored) and (basis.stored[-1].timestamp, basis.stored[-1].number) == (stamp, None)
+            is_of_stamp = bool(basis.stored) and basis.stored[-1].timestamp == stamp
             if is_of_stamp and basis.has_all(state, self._source.layout):
                 yield self._adopted(part, state, basis)
             elif self._is_directory:
+                if not self._settings.use_rsync:
+                    basis = NO_BASIS
                 self._require_space(basis.size_of_unknown(state))
                 yield stack.enter_context(self._directory(stamp, part, state, basis, met))
             else:
@@ -120,9 +122,11 @@ class ContainerBackup:
     ) -> tuple[Stored, ...]:
         """The directory to link from; or the archives that have the timestamp already, or else those to continue."""
         if self._is_directory:
-            directory = newest_directory(stored, self._base) if self._settings.use_rsync else None
-            return () if directory is None else (directory,)
-        of_stamp = [one for one in archives_of(stored, self._base, stamp) if one.number is None]
+            directory = newest_directory(stored, self._base)
+            # Without links only the one that is wanted is of any use.
+            is_of_use = directory is not None and (self._settings.use_rsync or directory.timestamp == stamp)
+            return (directory,) if directory is not None and is_of_use else ()
+        of_stamp = archives_of(stored, self._base, stamp)
         if of_stamp:
             return series_up_to(stored, of_stamp[-1])
         if since is None or not self._settings.incremental_blobs:

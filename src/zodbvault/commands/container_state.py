@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.archive_writer import ArchiveWriter
 from zodbvault.blobs.directory_writer import DirectoryWriter
 from zodbvault.blobs.known import InOrder, readable, with_known
-from zodbvault.blobs.manifest import ManifestWriter, read_manifest
+from zodbvault.blobs.manifest import Entry, ManifestWriter, read_manifest
+from zodbvault.blobs.opening import opened_state
 from zodbvault.blobs.outcome import BlobOutcome
 from zodbvault.blobs.rotation import rotate
 from zodbvault.blobs.snapshot_file import SnapshotFileWriter
@@ -33,6 +34,7 @@ from zodbvault.commands.basis import (
 )
 from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.new_state import NewState, nothing_to_settle
+from zodbvault.errors import ZodbvaultError
 from zodbvault.io.durable import PartFile, remove_durably
 from zodbvault.io.space import require_space
 from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
 
-    from zodbvault.blobs.manifest import Entry, ManifestSummary
+    from zodbvault.blobs.manifest import ManifestSummary
     from zodbvault.blobs.source import SourceBlobs
     from zodbvault.blobs.stored import Stored
     from zodbvault.blobs.wanted import StateList
@@ -103,7 +105,7 @@ class ContainerBackup:
                 basis = stack.enter_context(opened_basis(earlier, manifest, state, self._source, self._location))
             part = stack.enter_context(PartFile(self._location / (stamp + self._suffix), self._ownership))
             is_of_stamp = bool(basis.stored) and basis.stored[-1].timestamp == stamp
-            if is_of_stamp and basis.has_all(state, self._source.layout):
+            if is_of_stamp and basis.has_all(state, self._source.layout) and self._holds(basis, state):
                 yield self._adopted(part, state, basis)
             elif self._is_directory:
                 if not self._settings.use_rsync:
@@ -148,6 +150,18 @@ class ContainerBackup:
             recorded,
         )
         return False
+
+    def _holds(self, basis: Basis, state: StateList) -> bool:
+        """Whether the blobs are there in their sizes: a manifest tells what was written, not what is left of it."""
+        try:
+            with (
+                opened_state(basis.stored, self._location) as container,
+                contextlib.closing(container.sizes(Entry(key, size, "") for key, size in state)) as held,
+            ):
+                return all(size == entry.size for entry, size in held)
+        except ZodbvaultError as error:
+            logger.warning("%s", error)
+            return False
 
     def _require_space(self, needed: int) -> None:
         require_space(self._location, needed, "for the blobs of this backup")

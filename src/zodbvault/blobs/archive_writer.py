@@ -35,6 +35,10 @@ _ACCESS_TIME, _CHANGE_TIME, _TIME_SIZE = 345, 357, 12
 _CHECKSUM, _CHECKSUM_SIZE = 148, 8
 # What fits into eleven octal digits.
 _GREATEST_TIME = 0o77777777777
+# From these on a user, a group, a time or a size is too large for its octal digits.
+_OCTAL_LIMITS = (8**7, 8**7, 8**11, 8**11)
+# Where the field behind the magic begins.
+_AFTER_MAGIC = 265
 
 
 class _Out(Protocol):
@@ -77,7 +81,9 @@ class ArchiveWriter:
         """
         try:
             if not self._is_compressed:
-                yield from self._write(self._part.file, blobs, known)
+                plain = _Plain(self._part.file)
+                yield from self._write(plain, blobs, known)
+                plain.finish()
                 return
             with MemberWriter(self._part.file) as members:
                 out = _Compressed(members)
@@ -153,18 +159,35 @@ class ArchiveWriter:
         return size, sha256.hexdigest()
 
     def _header(self, name: str, status: os.stat_result, kind: bytes, size: int) -> bytes:
-        """The block before a member, in GNU's format; for a series with two more times."""
-        member = tarfile.TarInfo(name)
-        member.type, member.size = kind, size
-        member.mode = status.st_mode & 0o7777
-        member.uid, member.gid = status.st_uid, status.st_gid
-        member.mtime = int(status.st_mtime)
-        header = member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
-        return header if self._snapshot is None else _with_times(header, status)
+        return header_of(name, status, kind, size, in_series=self._snapshot is not None)
 
     def _put(self, out: _Out, data: bytes) -> None:
         out.write(data)
         self._size += len(data)
+
+
+class _Plain:
+    """Writes what comes in blocks: the members of an archive are many and small."""
+
+    def __init__(self, file: _Out) -> None:
+        self._file = file
+        self._waiting = bytearray()
+
+    def write(self, data: bytes, /) -> int:
+        """Take all of `data`."""
+        if len(self._waiting) + len(data) > BLOCK_SIZE:
+            self.finish()
+        if len(data) >= BLOCK_SIZE:
+            self._file.write(data)
+        else:
+            self._waiting += data
+        return len(data)
+
+    def finish(self) -> None:
+        """Write what is left."""
+        if self._waiting:
+            self._file.write(bytes(self._waiting))
+            self._waiting.clear()
 
 
 class _Compressed:
@@ -193,6 +216,44 @@ class _Compressed:
         """Compress what is left."""
         self._members.write(self._buffer, self._length)
         self._members.finish()
+
+
+def header_of(name: str, status: os.stat_result, kind: bytes, size: int, *, in_series: bool) -> bytes:
+    """The block before a member, in GNU's format (tar manual, "Basic Tar Format").
+
+    name: of at most 99 bytes. kind: a type of tarfile. in_series: with the times of access and of change, which GNU tar
+    expects there.
+    """
+    numbers = (status.st_uid, status.st_gid, int(status.st_mtime), size)
+    if min(numbers) < 0 or any(number >= limit for number, limit in zip(numbers, _OCTAL_LIMITS, strict=True)):
+        return _header_of_large_numbers(name, status, kind, size, in_series=in_series)
+    times = b""
+    if in_series:
+        moments = (min(max(int(moment), 0), _GREATEST_TIME) for moment in (status.st_atime, status.st_ctime))
+        times = bytes(_ACCESS_TIME - _AFTER_MAGIC) + b"%011o\0%011o\0" % tuple(moments)
+    before = b"%-100b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        name.encode().ljust(100, b"\0"),
+        status.st_mode & 0o7777,
+        status.st_uid,
+        status.st_gid,
+        size,
+        numbers[2],
+    )
+    after = kind + bytes(100) + b"ustar  \0" + times
+    # The sum of all bytes, its own field counted as spaces.
+    checksum = sum(before) + sum(after) + 32 * _CHECKSUM_SIZE
+    return (before + b"%06o\0 " % checksum + after).ljust(tarfile.BLOCKSIZE, b"\0")
+
+
+def _header_of_large_numbers(name: str, status: os.stat_result, kind: bytes, size: int, *, in_series: bool) -> bytes:
+    """The same where a number needs more than its octal digits."""
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    member.mode = status.st_mode & 0o7777
+    member.uid, member.gid = status.st_uid, status.st_gid
+    member.mtime = int(status.st_mtime)
+    header = member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+    return _with_times(header, status) if in_series else header
 
 
 def _with_times(header: bytes, status: os.stat_result) -> bytes:

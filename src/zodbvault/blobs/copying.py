@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from contextlib import suppress
 from itertools import zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -136,10 +135,12 @@ def hash_if_equal(fd: int, other: int) -> str | None:
 
 def is_linked(path: str, temporary: str, expected: os.stat_result) -> bool:
     """Whether a second name could be given to just the file that was looked at."""
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
     try:
-        os.link(path, temporary, follow_symlinks=False)
+        try:
+            os.link(path, temporary, follow_symlinks=False)
+        except FileExistsError:
+            os.unlink(temporary)
+            os.link(path, temporary, follow_symlinks=False)
     except OSError:
         return False  # another file system, or one without links, or no more of them
     status = os.lstat(temporary)

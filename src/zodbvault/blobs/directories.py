@@ -32,7 +32,8 @@ class DirectoryContainer:
         self.folder = folder
         self._scratch = scratch
         self._blobstorage = blobstorage_in(folder)
-        self._real = os.path.realpath(self._blobstorage)
+        # The folders on the way to the last blob that was looked for, all of them real ones.
+        self._real: list[str] = []
         self.layout: Layout = read_layout(self._blobstorage)
 
     def path_of(self, key: bytes) -> str:
@@ -81,9 +82,25 @@ class DirectoryContainer:
         return fd
 
     def _is_below_real_folders(self, path: str) -> bool:
-        """Whether no symlink stands on the way from the blobstorage to a file: it would lead out of the backup."""
-        folder = os.path.dirname(path)
-        return os.path.realpath(folder) == self._real + folder[len(str(self._blobstorage)) :]
+        """Whether no symlink stands on the way from the blobstorage to a file: it would lead out of the backup.
+
+        What the one before had on its way too is not looked at again. Several threads may ask at a time.
+        """
+        root = str(self._blobstorage)
+        names = os.path.dirname(path)[len(root) + 1 :].split("/")
+        real = self._real
+        known = 0
+        while known < min(len(names), len(real)) and names[known] == real[known]:
+            known += 1
+        for number in range(known, len(names)):
+            try:
+                mode = os.lstat("/".join((root, *names[: number + 1]))).st_mode
+            except OSError:
+                return False
+            if not stat.S_ISDIR(mode):
+                return False
+        self._real = names
+        return True
 
 
 def blobstorage_in(folder: Path) -> Path:

@@ -45,16 +45,17 @@ class FolderList:
     def __init__(self, layout: Layout, scratch: Path) -> None:
         self._layout: Layout = layout
         self._records = SortedRecords(_RECORD_SIZE, scratch)
-        self._before = b""
+        self._before: list[str] = []
 
     def add(self, key: bytes, *, is_new: bool) -> None:
         """One more blob. is_new: whether its content is in the archive that is made."""
         oid = key[:OID_SIZE]
         *folders, name = path_for(self._layout, key).split("/")
-        if oid != self._before:
-            for depth, folder in enumerate(folders):
+        for depth, folder in enumerate(folders):
+            # What the blob before had too is known already; in the order of the keys that is nearly all.
+            if folder not in self._before[depth : depth + 1] or self._before[:depth] != folders[:depth]:
                 self._add(oid[:depth], depth, folder, b"D")
-            self._before = oid
+        self._before = folders
         self._add(oid, OID_SIZE, name, b"Y" if is_new else b"N")
 
     def _add(self, prefix: bytes, depth: int, name: str, letter: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.directories import DirectoryContainer
 from zodbvault.blobs.known import readable, with_known
@@ -75,17 +75,24 @@ class Basis:
     layout: Layout | None = None
     held: Linkable | None = None
 
-    def has_all(self, state: StateList, layout: Layout) -> bool:
-        """Whether it is the whole state already, for a blobstorage of this layout."""
-        if self.layout != layout:
-            return False
+    def unknown_in(self, state: StateList) -> Unknown:
+        """What a state has beyond it. Raises DamagedManifest where our manifest is damaged anywhere."""
+        if self.known is None:
+            return Unknown(state.number, state.bytes)
+        number = total = 0
         with contextlib.closing(with_known(state, self.known)) as blobs:
-            return all(entry is not None for _, _, entry in blobs)
+            for _, size, entry in blobs:
+                if entry is None:
+                    number += 1
+                    total += size
+        return Unknown(number, total)
 
-    def size_of_unknown(self, state: StateList) -> int:
-        """Bytes of the blobs that are not in it."""
-        with contextlib.closing(with_known(state, self.known)) as blobs:
-            return sum(size for _, size, entry in blobs if entry is None)
+
+class Unknown(NamedTuple):
+    """Blobs of a state that earlier backups do not have. size: bytes of all of them."""
+
+    number: int
+    size: int
 
 
 NO_BASIS = Basis()
@@ -137,10 +144,7 @@ def pool_basis(repository: Repository, location: Path) -> Iterator[Basis]:
 
 
 def _own_basis(stored: tuple[Stored, ...], manifest: Path, scratch: Path) -> Basis:
-    """What our own manifest tells of. Raises ZodbvaultError where it is damaged, anywhere."""
-    with contextlib.closing(read_manifest(manifest)) as entries:
-        for _ in entries:
-            pass
+    """What our own manifest tells of. Raises ZodbvaultError where it cannot be read."""
 
     def known() -> Generator[Entry, None, None]:
         return read_manifest(manifest)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.archive_writer import ArchiveWriter
 from zodbvault.blobs.directory_writer import DirectoryWriter
 from zodbvault.blobs.known import InOrder, readable, with_known
-from zodbvault.blobs.manifest import Entry, ManifestWriter, read_manifest
+from zodbvault.blobs.manifest import DamagedManifest, Entry, ManifestWriter, read_manifest
 from zodbvault.blobs.opening import opened_state
 from zodbvault.blobs.outcome import BlobOutcome
 from zodbvault.blobs.rotation import rotate
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from zodbvault.blobs.source import SourceBlobs
     from zodbvault.blobs.stored import Stored
     from zodbvault.blobs.wanted import StateList
-    from zodbvault.commands.basis import Basis
+    from zodbvault.commands.basis import Basis, Unknown
     from zodbvault.io.durable import Ownership
     from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
@@ -103,21 +103,28 @@ class ContainerBackup:
             state = stack.enter_context(list_blobs(stack.enter_context(_sizes_in(entries))))
             if earlier:
                 basis = stack.enter_context(opened_basis(earlier, manifest, state, self._source, self._location))
-            part = stack.enter_context(PartFile(self._location / (stamp + self._suffix), self._ownership))
+            basis, unknown = _readable(basis, state)
             is_of_stamp = bool(basis.stored) and basis.stored[-1].timestamp == stamp
-            if is_of_stamp and basis.has_all(state, self._source.layout) and self._holds(basis, state):
+            is_there = is_of_stamp and not unknown.number and basis.layout == self._source.layout
+            part = stack.enter_context(PartFile(self._location / (stamp + self._suffix), self._ownership))
+            if is_there and self._holds(basis, state):
                 yield self._adopted(part, state, basis)
-            elif self._is_directory:
-                if not self._settings.use_rsync:
-                    basis = NO_BASIS
-                self._require_space(basis.size_of_unknown(state))
+                return
+            if not self._can_stand_on(basis, is_of_stamp=is_of_stamp):
+                basis, unknown = NO_BASIS, NO_BASIS.unknown_in(state)
+            if self._is_directory:
+                self._require_space(unknown.size)
                 yield stack.enter_context(self._directory(stamp, part, state, basis, met))
             else:
-                if is_of_stamp or basis.layout != self._source.layout:
-                    basis = NO_BASIS
-                self._require_space(basis.size_of_unknown(state) + state.number * _BYTES_AROUND_A_BLOB)
+                self._require_space(unknown.size + state.number * _BYTES_AROUND_A_BLOB)
                 named = series_stamp or (basis.stored[0].timestamp if basis.stored else stamp)
                 yield stack.enter_context(self._archive(stamp, part, state, basis, met, named, moment))
+
+    def _can_stand_on(self, basis: Basis, *, is_of_stamp: bool) -> bool:
+        """Whether a new directory may link to what is there, or a new archive leave out what is there."""
+        if self._is_directory:
+            return self._settings.use_rsync
+        return not is_of_stamp and basis.layout == self._source.layout
 
     def _earlier(
         self, stored: tuple[Stored, ...], repository: Repository, stamp: str, since: str | None
@@ -287,6 +294,15 @@ class ContainerBackup:
 
     def _archives_size(self, stored: tuple[Stored, ...]) -> int | None:
         return None if self._is_directory else size_of_archives(stored)
+
+
+def _readable(basis: Basis, state: StateList) -> tuple[Basis, Unknown]:
+    """The basis and what a state has beyond it; nothing counts where our manifest of it turns out to be damaged."""
+    try:
+        return basis, basis.unknown_in(state)
+    except DamagedManifest as error:
+        logger.warning("%s. Nothing of it is used for this backup.", error)
+        return NO_BASIS, NO_BASIS.unknown_in(state)
 
 
 def size_of_archives(series: Iterable[Stored]) -> int:

@@ -28,9 +28,9 @@ def document(text: str) -> docutils.nodes.document:
     return docutils.core.publish_doctree(text, settings_overrides={"halt_level": 2, "report_level": 2})
 
 
-def blocks(title: str) -> list[str]:
-    """The literal blocks of a section of README.rst."""
-    for section in document(README).findall(docutils.nodes.section):
+def blocks(title: str, page: str = README) -> list[str]:
+    """The literal blocks of a section of a page, by default of README.rst."""
+    for section in document(page).findall(docutils.nodes.section):
         if section[0].astext() == title:
             return [block.astext() for block in section.findall(docutils.nodes.literal_block)]
     raise AssertionError(f"no section {title!r}")

@@ -114,7 +114,8 @@ def test_the_scripts_of_the_table_are_those_of_the_recipe() -> None:
     from zodbvault.recipe import script_names
 
     around = Surroundings(part="backup", section="[backup]", base=Path("/site"), var=Path("/site/var"))
-    settings = parse_settings({"datafs": "d", "blob_storage": "b"}, around).settings
+    options = {"datafs": "d", "blob_storage": "b", "enable_zipbackup": "true", "alternative_restore_source": "Data x y"}
+    settings = parse_settings(options, around).settings
     assert set(re.findall(r"^``bin/([a-z-]+)``  ", README, re.MULTILINE)) == set(script_names(settings))
 
 

@@ -202,8 +202,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "shared_blob_storage",
         Kind.BOOLEAN,
-        "The blobstorage holds the blobs of several Data.fs, each of which has a part or site of its own. All of these"
-        " set this to true; parts and sites that share a blobstorage without it are refused. A restore then adds and"
+        "The blobstorage holds the blobs of several Data.fs, each of which has a part or site of its own. (Better"
+        " give each its own: when ZODB packs one database, it may remove blobs of another there.) All of these set this"
+        " to true; parts and sites that share a blobstorage without it are refused. A restore then adds and"
         " mends blobs and removes none, for one that its backup does not know may belong to another database; and a"
         " full backup copies only the blobs that its own Data.fs refers to.",
         _OURS,
@@ -271,10 +272,11 @@ OPTIONS: tuple[Option, ...] = (
         "rsync_hard_links_on_first_copy",
         Kind.BOOLEAN,
         "The first backup in the layout ``directories`` hard-links the blobs of the live site instead of copying them,"
-        " where both are in one file system: no time, no room. The danger: such a blob is one file with two names. As"
-        " long as the site has it, until a newer one takes its place, a damaged block of the disk, or a program that"
-        " writes into the file, damages site and backup alike. Keep a copy of such backups on another disk. Without"
-        " effect, and warned about, in another layout and with ``use_rsync = false``.",
+        " where both are in one file system: no time, no room. The danger: such a blob is one file with two names, and"
+        " every later directory is linked to it too. As long as the site has it, until a newer one takes its place, a"
+        " damaged block of the disk, or a program that writes into the file, damages the site and all these backups"
+        " alike. Keep a copy of such backups on another disk. Without effect, and warned about, in another layout and"
+        " with ``use_rsync = false``.",
         _replicated("5.0"),
         default=False,
     ),
@@ -328,7 +330,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "keep",
         Kind.NUMBER,
-        "How many full backups to keep, with their incremental ones; 0 keeps all.",
+        "How many full backups to keep, with their incremental ones; 0 keeps all. Snapshots are counted by themselves;"
+        " of zip backups one is kept.",
         _replicated("0.1"),
         default=2,
     ),
@@ -343,14 +346,17 @@ OPTIONS: tuple[Option, ...] = (
         "pre_command",
         Kind.TEXT,
         "Shell text that runs before everything else (after the question of a restore); it may mount the disk of the"
-        " backups. When it fails nothing is done.",
+        " backups. When it fails nothing is done. It is told what is going on in the variables"
+        " ``ZODBVAULT_RUN_COMMAND`` (``backup``, ``snapshot``, ``zipbackup``, ``restore``, ``snapshotrestore``,"
+        " ``ziprestore``, ``altrestore``), ``ZODBVAULT_RUN_LOCATION`` and, in a restore, ``ZODBVAULT_RUN_TIMESTAMP``.",
         _replicated("2.6"),
         default="",
     ),
     Option(
         "post_command",
         Kind.TEXT,
-        "Shell text that runs after a success.",
+        "Shell text that runs after a success, with the same variables; the timestamp is that of the backup that was"
+        " made (empty when nothing was new) or restored.",
         _replicated("2.6"),
         default="",
     ),
@@ -371,9 +377,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "enable_zipbackup",
         Kind.BOOLEAN,
-        "Offer zip backups: a full backup in two files, for carrying a site away, of which only the newest is kept. The"
-        " script ``zipbackup`` makes it and ``ziprestore`` restores it (``P-zip``, ``P-ziprestore``; ``zodbvault"
-        " zipbackup``, ``zodbvault restore --zip``). Its blobs are in one archive, whatever ``blob_layout`` says."
+        "Offer zip backups: a full backup for carrying a site away, the data in one file and the blobs in another, of"
+        " which only the newest is kept. The script ``zipbackup`` makes it and ``ziprestore`` restores it (``P-zip``,"
+        " ``P-ziprestore``; ``zodbvault zipbackup``, ``zodbvault restore --zip``). Its blobs are in one archive,"
+        " whatever ``blob_layout`` says."
         " Contradicts ``backup_blobs = false``.",
         _replicated("2.20"),
         default=False,
@@ -381,9 +388,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "alternative_restore_source",
         Kind.TEXT,
-        "The backups of another site, which a further script restores here: ``Data``, the folder of its backups of"
-        " Data.fs and, where this site has blobs, that of its blobs, in one line; quotes around a path with spaces."
-        " zodbvault, repozo or collective.recipe.backup may have made them.",
+        "The backups of another site, which a further script restores here: ``Data`` (or ``1``), the folder of its"
+        " backups of Data.fs and, where this site has blobs, that of its blobs, in one line; quotes around a path with"
+        " spaces. zodbvault, repozo or collective.recipe.backup may have made them.",
         _replicated("2.17"),
         default="",
         aliases=("alternative_restore_sources",),

@@ -24,12 +24,16 @@ demo: packages-of-demo $(MADE) ## back up a real site, destroy it, restore it, c
 	@$(BIN)/python tools/demo.py $(if $(DEMO_DIR),--folder "$(DEMO_DIR)")
 
 .PHONY: test
-test: packages-of-test $(MADE) ## run all tests, with coverage
-	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow" --cov --cov-report=term
+test: packages-of-test $(MADE) ## run all tests but those of faults and interop, with coverage
+	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full" --cov --cov-report=term
 
 .PHONY: faults
 faults: packages-of-test $(MADE) ## run the tests that try many cases with many more of them (hours)
 	$(BIN)/python -m pytest -n $(PROCESSES) -m "slow or hypothesis" --hypothesis-profile=faults
+
+.PHONY: interop
+interop: packages-of-test $(MADE) ## back up and restore by turns with collective.recipe.backup, in all layouts (a quarter of an hour)
+	$(BIN)/python -m pytest -n $(PROCESSES) tests/interop
 
 .PHONY: lint
 lint: $(MADE) ## check style and format

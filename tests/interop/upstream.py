@@ -21,7 +21,7 @@ from tests.site import Site, State, blob_files, seconds
 if TYPE_CHECKING:
     from pathlib import Path
 
-_CLOCK = """\
+CLOCK = """\
 import os
 import time
 
@@ -90,7 +90,7 @@ class Upstream:
         assert made.returncode == 0, made.stdout
         self._clock = site.folder / "clock"
         self._clock.mkdir(exist_ok=True)
-        (self._clock / "sitecustomize.py").write_text(_CLOCK)
+        (self._clock / "sitecustomize.py").write_text(CLOCK)
 
     def run(self, script: str, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
         """Run one of its scripts at the site's time, the site being stopped; its output has both streams."""

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from zodbvault.filestorage.blob_records import BLOB_MODULE, RecordWalk
+from zodbvault.io.searching import Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,14 +76,15 @@ class BlobSearch:
         end = self._walk.position - offset
         # The last one is looked at in any case, for encrypted records.
         found = {len(starts) - 1}
+        block = Block(buffer)
         for sought in (BLOB_MODULE, _zeros_of_a_back_pointer(limit)):
-            at = buffer.find(sought, starts[0], end)
+            at = block.find(sought, starts[0], end)
             while at >= 0:
                 number = bisect_right(starts, at) - 1
                 found.add(number)
                 if number + 1 == len(starts):
                     break
-                at = buffer.find(sought, starts[number + 1], end)
+                at = block.find(sought, starts[number + 1], end)
         return sorted(found)
 
 

@@ -61,12 +61,25 @@ class Ownership(NamedTuple):
         assert gid is not None
         if (uid, gid) != (-1, -1) and not _chown(fd, uid, gid) and uid != -1 and gid != -1:
             _chown(fd, -1, gid)
+        wanted = self._mode_for(status)
+        if stat.S_IMODE(status.st_mode) != wanted:
+            os.fchmod(fd, wanted)
+
+    def is_that_of(self, status: os.stat_result) -> bool:
+        """Whether apply() has nothing to do at a file or folder with this status."""
+        return (
+            self.uid in (None, status.st_uid)
+            and self.gid in (None, status.st_gid)
+            and stat.S_IMODE(status.st_mode) == self._mode_for(status)
+        )
+
+    def _mode_for(self, status: os.stat_result) -> int:
+        """The permission bits for a file or folder with this status."""
         wanted = self.mode & 0o777
         if stat.S_ISDIR(status.st_mode):
             # The set-group-id bit that a folder got from its parent makes its files belong to the same group.
             wanted = _with_search_bits(wanted) | (status.st_mode & stat.S_ISGID)
-        if stat.S_IMODE(status.st_mode) != wanted:
-            os.fchmod(fd, wanted)
+        return wanted
 
 
 def _chown(fd: int, uid: int, gid: int) -> bool:
@@ -457,24 +470,30 @@ class FolderSyncs:
 
         ownership: of the new folders; None for the system's usual one. Raises OSError.
         """
-        if os.path.isdir(folder):
+        if self._open and self._open[-1] == folder:
             return
-        parent = os.path.dirname(folder)
-        if parent not in ("", folder):
-            self.make_folders(parent, ownership)
+        mode = 0o777 if ownership is None else _with_search_bits(ownership.mode & 0o777)
         try:
-            os.mkdir(folder, 0o777 if ownership is None else 0o700)
+            # Mostly it is not there, but the folder above it is.
+            os.mkdir(folder, mode)
+        except FileNotFoundError:
+            parent = os.path.dirname(folder)
+            if parent in ("", folder) or os.path.isdir(parent):
+                raise
+            self.make_folders(parent, ownership)
+            self.make_folders(folder, ownership)
+            return
         except FileExistsError:
             if not os.path.isdir(folder):
                 raise
             return
-        if ownership is not None:
+        if ownership is not None and not ownership.is_that_of(os.lstat(folder)):
             fd = os.open(folder, FOLDER_FLAGS | os.O_NOFOLLOW)
             try:
                 ownership.apply(fd)
             finally:
                 os.close(fd)
-        self.enter(parent or ".")
+        self.enter(os.path.dirname(folder) or ".")
         self.enter(folder)
 
     def finish(self) -> None:

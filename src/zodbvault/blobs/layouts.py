@@ -35,6 +35,7 @@ POOL_FOLDER = "blobs"
 # A marker holds one word; more than this is not one.
 _MARKER_LIMIT = 64
 
+_LONGEST_FILE_NAME = len("0x") + 2 * OID_SIZE + len(BLOB_SUFFIX)
 _BYTE_OF_FOLDER = {f"0x{byte:02x}": bytes((byte,)) for byte in range(256)}
 
 
@@ -87,6 +88,11 @@ def byte_of_bushy_folder(name: str) -> bytes | None:
 
 def tid_of_file(name: str) -> bytes | None:
     """The tid in the name of a blob's file, or None when `name` is not exactly that of a blob's file."""
+    digits = name[2:18]
+    if len(name) == _LONGEST_FILE_NAME and f"0x{digits}.blob" == name and digits[:2] != "00":
+        # Eight bytes without a leading zero, as nearly all tids are.
+        tid = _bytes(digits)
+        return tid if tid is not None and tid.hex() == digits else None
     tid = _bytes(name[2 : -len(BLOB_SUFFIX)].rjust(2 * OID_SIZE, "0"))
     return tid if tid is not None and len(tid) == OID_SIZE and f"0x{_short(tid.hex())}.blob" == name else None
 

@@ -23,7 +23,7 @@ import zlib
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, bushy_path, key_of_bushy
+from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, OID_SIZE, bushy_path, key_of_bushy, tid_of_file
 from zodbvault.blobs.spill import SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.gzip_members import MemberWriter
@@ -191,31 +191,43 @@ def read_manifest(path: Path) -> Generator[Entry, None, None]:
     sha256 = hashlib.sha256()
     count = 0
     last_key = b""
-    with closing(_lines(path)) as lines:
-        for line in lines:
-            if line.startswith(b"="):
-                if count == 0 or line != b"=\t%d\t%s\n" % (count, sha256.hexdigest().encode()):
+    parser = _LineParser(path)
+    with closing(_texts(path)) as texts:
+        for text in texts:
+            lines, closing_line, after_it = _split(text)
+            sha256.update(lines)
+            for line in lines.split(b"\n")[:-1]:
+                count += 1
+                if count == 1:
+                    _layout_of(line, path)
+                    continue
+                entry = parser.entry(line, count)
+                if entry.key <= last_key:
+                    raise DamagedManifest(f"line {count} is out of order", path=path)
+                last_key = entry.key
+                yield entry
+            if closing_line:
+                if count == 0 or closing_line != b"=\t%d\t%s\n" % (count, sha256.hexdigest().encode()):
                     raise DamagedManifest("has a closing line that does not fit the lines before it", path=path)
-                if next(lines, None) is not None:
+                if after_it or next(texts, None) is not None:
                     raise DamagedManifest("goes on after its closing line", path=path)
                 return
-            sha256.update(line)
-            count += 1
-            if count == 1:
-                _layout_of(line, path)
-                continue
-            entry = _entry_of(line, path, count)
-            if entry.key <= last_key:
-                raise DamagedManifest(f"line {count} is out of order", path=path)
-            last_key = entry.key
-            yield entry
     raise DamagedManifest("was cut short: it has no closing line", path=path)
+
+
+def _split(text: bytes) -> tuple[bytes, bytes, bytes]:
+    """Whole lines of a manifest in three: those before the closing line, that one, and what comes after it."""
+    start = 0 if text.startswith(b"=") else text.find(b"\n=") + 1
+    if start == 0 and not text.startswith(b"="):
+        return text, b"", b""
+    end = text.index(b"\n", start) + 1
+    return text[:start], text[start:end], text[end:]
 
 
 def manifest_layout(path: Path) -> Layout:
     """The layout of the blobstorage that the manifest at `path` was made from. Raises DamagedManifest."""
-    with closing(_lines(path)) as lines:
-        return _layout_of(next(lines, b""), path)
+    with closing(_texts(path)) as texts:
+        return _layout_of(next(texts, b"").partition(b"\n")[0], path)
 
 
 def merge_state(complete: Path, deltas: Sequence[Path], scratch: Path) -> Generator[Entry, None, None]:
@@ -293,7 +305,7 @@ def _overlaid(base: Iterator[Entry], changes: Iterator[Entry]) -> Iterator[Entry
 
 def _layout_of(line: bytes, path: Path) -> Layout:
     """What the first line says. Raises DamagedManifest, for a newer format too."""
-    fields = line.rstrip(b"\n").split(b"\t")
+    fields = line.split(b"\t")
     if len(fields) < 2 or fields[0] != b"#" or not fields[1].isdigit() or len(fields[1]) > _SIZE_DIGITS:
         raise DamagedManifest("does not begin as a manifest of blobs does", path=path)
     if int(fields[1]) > FORMAT_VERSION:
@@ -308,40 +320,67 @@ def _layout_of(line: bytes, path: Path) -> Layout:
     return BUSHY if word == BUSHY else LAWN
 
 
-def _entry_of(line: bytes, path: Path, number: int) -> Entry:
-    """The entry in `line`, the `number`th of the manifest at `path`."""
-    fields = line.rstrip(b"\n").split(b"\t")
-    key = key_of_bushy(fields[1].decode("ascii", "replace")) if len(fields) > 1 else None
-    if key is not None:
-        if len(fields) == 2 and fields[0] == b"-":
-            return Entry(key, 0, "", removed=True)
-        if len(fields) == 4 and fields[0] == b"+":
-            size, sha256 = fields[2:]
-            if (
-                size.isdigit()
-                and len(size) <= _SIZE_DIGITS
-                and int(size) < 1 << 63
-                and len(sha256) == 64
-                and not sha256.strip(_HEX_DIGITS)
-            ):
-                return Entry(key, int(size), sha256.decode())
-    raise DamagedManifest(f"line {number} is not that of a blob", path=path)
+class _LineParser:
+    """Makes entries of the lines of the manifest at `path`; remembers the folders of the line before.
+
+    In a sorted list of paths all but the last of them are mostly the same, so that only their names need a look.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._folders = b""
+        self._oid_start = b""
+
+    def entry(self, line: bytes, number: int) -> Entry:
+        """The entry in `line`, the `number`th, without its line feed. Raises DamagedManifest."""
+        fields = line.split(b"\t")
+        key = self._key(fields[1]) if len(fields) > 1 else None
+        if key is not None:
+            if len(fields) == 4 and fields[0] == b"+":
+                _, _, size, sha256 = fields
+                if (
+                    size.isdigit()
+                    and len(size) <= _SIZE_DIGITS
+                    and (number_of_bytes := int(size)) < 1 << 63
+                    and len(sha256) == 64
+                    and not sha256.strip(_HEX_DIGITS)
+                ):
+                    return Entry(key, number_of_bytes, sha256.decode())
+            elif len(fields) == 2 and fields[0] == b"-":
+                return Entry(key, 0, "", removed=True)
+        what = "is too long" if len(line) >= _LINE_LIMIT else "is not that of a blob"
+        raise DamagedManifest(f"line {number} {what}", path=self._path)
+
+    def _key(self, path: bytes) -> bytes | None:
+        """The key of the blob at `path`; None when that is not exactly a blob's path."""
+        if path[:_ALL_BUT_LAST] == self._folders:
+            last = _BYTE_OF_FOLDER.get(path[_ALL_BUT_LAST:_OID_FOLDERS])
+            tid = tid_of_file(path[_OID_FOLDERS:].decode("ascii", "replace"))
+            if last is not None and tid is not None:
+                return self._oid_start + last + tid
+        key = key_of_bushy(path.decode("ascii", "replace"))
+        if key is not None:
+            self._folders, self._oid_start = path[:_ALL_BUT_LAST], key[: OID_SIZE - 1]
+        return key
 
 
-def _lines(path: Path) -> Generator[bytes, None, None]:
-    """The lines of the text, each with its line feed and of bounded length."""
+_FOLDER = len("0x00/")
+_OID_FOLDERS = OID_SIZE * _FOLDER
+_ALL_BUT_LAST = _OID_FOLDERS - _FOLDER
+_BYTE_OF_FOLDER = {b"0x%02x/" % byte: bytes((byte,)) for byte in range(256)}
+
+
+def _texts(path: Path) -> Generator[bytes, None, None]:
+    """The text, in pieces of whole lines."""
     rest = b""
     for block in _members(path):
-        start = 0
-        block = rest + block
-        while (end := block.find(b"\n", start)) >= 0:
-            if end - start >= _LINE_LIMIT:
-                break
-            yield block[start : end + 1]
-            start = end + 1
-        rest = block[start:]
+        text = rest + block
+        end = text.rfind(b"\n") + 1
+        rest = text[end:]
         if len(rest) >= _LINE_LIMIT:
             raise DamagedManifest("has a line that is too long", path=path)
+        if end:
+            yield text[:end]
     if rest:
         raise DamagedManifest("was cut short: its last line has no end", path=path)
 

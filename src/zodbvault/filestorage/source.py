@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
     from zodbvault.io.clock import Clock
     from zodbvault.io.durable import Ownership
+    from zodbvault.io.page_cache import PageCache
 
 LONGEST_WAIT = 10.0
 """Seconds that a missing Data.fs is waited for while a pack may stand between its two renames."""
 
 PAUSE = 0.05
 """Seconds between two looks for it."""
+
+LARGE_READ = 1 << 20
+"""Bytes; who reads so many at once reads the file, not a transaction of it."""
 
 
 class DamagedDataFs(ZodbvaultError):
@@ -45,6 +49,7 @@ class DataFs:
         self.inode = status.st_ino
         self.device = status.st_dev
         self.magic = magic
+        self._page_cache: PageCache | None = None
 
     def __enter__(self) -> DataFs:
         return self
@@ -57,6 +62,9 @@ class DataFs:
     def close(self) -> None:
         """Closes the descriptor; a second call does nothing."""
         if self.fd >= 0:
+            if self._page_cache is not None:
+                self._page_cache.finish()
+                self._page_cache = None
             os.close(self.fd)
             self.fd = -1
 
@@ -72,7 +80,12 @@ class DataFs:
         return os.fstat(self.fd).st_size
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        """Fills `view` with the bytes from `offset` on; returns how many there were, fewer only at the file's end."""
+        """Fills `view` with the bytes from `offset` on; returns how many there were, fewer only at the file's end.
+
+        Large reads leave in the system's page cache what the site has there, and nothing else.
+        """
+        if len(view) >= LARGE_READ:
+            self._look_at_page_cache(offset, len(view))
         got = 0
         while got < len(view):
             try:
@@ -83,6 +96,13 @@ class DataFs:
                 break
             got += count
         return got
+
+    def _look_at_page_cache(self, offset: int, length: int) -> None:
+        if self._page_cache is None:
+            from zodbvault.io.page_cache import PageCache
+
+            self._page_cache = PageCache(self.fd)
+        self._page_cache.before_reading(offset, length)
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on; fewer only at the file's end."""

@@ -222,6 +222,11 @@ class WholeFile(io.FileIO):
             self._begin_writing()
         return done
 
+    def let_go(self) -> None:
+        """After a sync: a large file is not kept in the page cache, where the database has its pages."""
+        if self._passed_on:
+            self._begin_writing()
+
     def _begin_writing(self) -> None:
         if hasattr(os, "posix_fadvise"):
             # On Linux this starts the writing of dirty pages and drops clean ones: a backup should not push the
@@ -261,6 +266,7 @@ class PartFile:
         if self._finished:
             return
         sync_file(self.file.fileno())
+        self.file.let_go()
         self.file.close()
         self._finished = True
 

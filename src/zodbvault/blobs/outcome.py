@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from zodbvault.blobs.manifest import ManifestSummary
 
 
-@dataclass(frozen=True)
-class BlobOutcome:
+class BlobOutcome(NamedTuple):
     """What a backup of blobs has done.
 
     summary: of the manifest that was written. copied, copied_bytes: to the backups. missing: keys of the blobs that the

@@ -7,8 +7,7 @@ the blobs the caller's, whether to copy at all was decided before. Constant memo
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.filestorage.blob_search import BlobSearch
 from zodbvault.filestorage.format import FIRST_TRANSACTION, NO_TID
@@ -29,8 +28,7 @@ PAUSE = 0.2
 """Seconds before each of these looks."""
 
 
-@dataclass(frozen=True)
-class CopiedRange:
+class CopiedRange(NamedTuple):
     """What was copied of a Data.fs: whole committed transactions, bytes `start` to `end`.
 
     first_tid: of the first transaction in it, None where there is none. last_tid: the greatest tid of the whole state,

@@ -23,8 +23,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import reason_of
 from zodbvault.io.hashing import new_hash
@@ -72,8 +71,7 @@ GZIP = 31
 ZLIB_LEVEL = 6
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """What was written. size (bytes) and md5 are those of the uncompressed bytes, the others those of the file."""
 
     size: int

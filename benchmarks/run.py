@@ -4,7 +4,10 @@
 
 The full size takes an hour or so, and 12 GB of memory for files; small takes two minutes. Each row is added to the
 results as soon as it is known, so rows can be measured one after another. Results of the full size are
-benchmarks/results.json, from which the docs are written; others lie below build/benchmarks.
+benchmarks/results.json, from which the docs are written; others lie below build/benchmarks. Who works on one row
+measures that alone, and leaves the docs as they are:
+
+    python -m benchmarks.run --rows restore-B --where memory --output build/benchmarks/restore-B.json
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.environments import FOLDER, OURS, ROOT, THEIRS, make_environment, versions
 from benchmarks.lab import Lab, WrongOutcome, describe
 from benchmarks.measure import CommandFailed
-from benchmarks.report import table, write_docs
+from benchmarks.report import RESULTS, table, write_docs
 from benchmarks.rows import ROWS, Measured, Row
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ def main() -> int:
         lab.drop_sites()
     print(table(results))
     print(f"\nResults: {options.output}")
-    if options.size == "full":
+    if options.output == RESULTS:
         write_docs(options.output)
     return 1 if failed else 0
 
@@ -70,11 +73,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--memory-folder", type=Path, default=Path("/dev/shm"), help="on a file system in memory")
     parser.add_argument("--disk-folder", type=Path, default=FOLDER, help="on the disk (default: build/benchmarks)")
     parser.add_argument("--project", type=Path, default=ROOT, help="another checkout of zodbvault, to measure that")
-    parser.add_argument("--output", type=Path, help="the results (JSON)")
+    parser.add_argument("--output", type=Path, help="the results (JSON); the docs come from the usual ones only")
     options = parser.parse_args()
     if options.output is None:
         full = options.size == "full"
-        options.output = ROOT / "benchmarks/results.json" if full else FOLDER / f"results-{options.size}.json"
+        options.output = RESULTS if full else FOLDER / f"results-{options.size}.json"
     options.where = (options.where or ("memory,disk" if options.size == "full" else "memory")).split(",")
     if not set(options.where) <= set(PLACES):
         parser.error("--where: memory, disk or memory,disk")

@@ -28,8 +28,8 @@ FOREIGN = frozenset(
 # What is slow to import, and not needed as long as a backup has little to do.
 SLOW = frozenset(
     {
-        "argparse", "concurrent.futures", "ctypes", "dataclasses", "difflib", "email", "gzip", "importlib.metadata", "pickle",
-        "shutil", "socket", "subprocess", "tempfile", "zodbvault.reference",
+        "argparse", "concurrent.futures", "ctypes", "dataclasses", "difflib", "email", "gzip", "importlib.metadata",
+        "pickle", "shutil", "socket", "subprocess", "tempfile", "zodbvault.reference",
     }
 )  # fmt: skip
 

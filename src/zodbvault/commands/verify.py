@@ -26,7 +26,7 @@ from zodbvault.commands.verify_blobs import lacks_blob_state, missing_from_state
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
 from zodbvault.io.gzip_members import read_blocks
-from zodbvault.io.hashing import new_hash, sha256_of
+from zodbvault.io.hashing import BackgroundHash, sha256_of
 from zodbvault.repository.chains import Chain
 from zodbvault.repository.store import Repository, read_repository, size_of
 from zodbvault.repository.timestamps import parse_when
@@ -174,12 +174,13 @@ def _verify_line(repository: Repository, line: Line, *, deep: bool) -> list[Find
 
 def _check_md5(repository: Repository, line: Line) -> None:
     """Unpack a data file and compare its md5; for backups without a record (repozo's). Raises ZodbvaultError."""
-    digest = new_hash("md5")
     path = repository.location / line.file.name
-    for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
-        digest.update(block)
-    if digest.hexdigest() != line.md5:
-        raise ZodbvaultError(f"holds md5 {digest.hexdigest()}, written was {line.md5}", path=path)
+    with BackgroundHash("md5") as digest:
+        for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
+            digest.update(block)
+        found = digest.hexdigest()
+    if found != line.md5:
+        raise ZodbvaultError(f"holds md5 {found}, written was {line.md5}", path=path)
 
 
 def _follow_transactions(repository: Repository, chain: Chain, referenced: SortedKeys, scratch: Path) -> list[Finding]:
@@ -209,12 +210,13 @@ def _feed(repository: Repository, line: Line, checker: RestoredBytes) -> None:
     record = repository.record_of(line)
     if record is not None and sha256_of(path)[1] != record.sha256:
         raise ZodbvaultError("is not what was written (another sha256)", path=path)
-    digest = new_hash("md5")
-    for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
-        digest.update(block)
-        checker.feed(block)
-    if digest.hexdigest() != line.md5:
-        raise ZodbvaultError(f"holds md5 {digest.hexdigest()}, written was {line.md5}", path=path)
+    with BackgroundHash("md5") as digest:
+        for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
+            digest.update(block)
+            checker.feed(block)
+        found = digest.hexdigest()
+    if found != line.md5:
+        raise ZodbvaultError(f"holds md5 {found}, written was {line.md5}", path=path)
 
 
 def _compare_with_record(repository: Repository, chain: Chain, checked: CheckedRange) -> list[Finding]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import mmap
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,8 +66,11 @@ class PageCache:
             return b""
 
     def _let_go(self, window: int) -> None:
-        for first, end in absent_runs(self._found.pop(window)):
-            os.posix_fadvise(self._fd, window * WINDOW + first * PAGE, (end - first) * PAGE, os.POSIX_FADV_DONTNEED)
+        start = window * WINDOW
+        # It is advice: where it is not taken, nothing is wrong.
+        with suppress(OSError):
+            for first, end in absent_runs(self._found.pop(window)):
+                os.posix_fadvise(self._fd, start + first * PAGE, (end - first) * PAGE, os.POSIX_FADV_DONTNEED)
 
 
 def absent_runs(found: bytes) -> Iterator[tuple[int, int]]:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 BLOB_MODULE = b"ZODB.blob"
 BLOB_CLASS = b"Blob"
 
+_USUAL = b"\x80\x03c" + BLOB_MODULE + b"\n" + BLOB_CLASS + b"\nq\0."
+"""How ZODB writes it: PROTO 3, GLOBAL, BINPUT 0, STOP."""
+
 PREFIX_LENGTH = 64
 """So many bytes of a record's data tell whether it is a blob's, in any pickle protocol."""
 
@@ -46,6 +49,8 @@ def is_blob_pickle(prefix: bytes) -> bool:
     Their first pickle must be the class alone: named by GLOBAL (protocols 0 to 3) or by two strings and STACK_GLOBAL
     (from 4 on), remembered in the memo or not. zc.zlibstorage leaves records as short as a blob's as they are.
     """
+    if prefix.startswith(_USUAL):
+        return True
     at = 0
     if prefix[:1] == b"\x80":  # PROTO, its number
         at = 2

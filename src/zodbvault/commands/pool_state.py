@@ -1,7 +1,7 @@
 """The blobs of one backup in the pool: which manifest it writes, and what that is compared with.
 
 Brings together what the backup of Data.fs knows (which blobs its records name, its chain) and the pool. The pool is
-opened when something is written into it: a backup without changes does not.
+opened when something is written into it: a backup without changes does not. What only a full needs is imported by it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,11 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
-from zodbvault.blobs.directories import DirectoryContainer
 from zodbvault.blobs.layouts import POOL_FOLDER
 from zodbvault.blobs.pool import Pool, backup_change, backup_complete, prune_pool
-from zodbvault.blobs.source import BlobWalk, SourceBlobs
-from zodbvault.blobs.stored import Form, find_stored
 from zodbvault.commands.blob_records import blob_record
-from zodbvault.commands.chain_blobs import keys_of_chain, merged_state, newest_pool_state
 from zodbvault.commands.new_state import NewState, nothing_to_settle
-from zodbvault.errors import ZodbvaultError
 from zodbvault.io.durable import PartFile
-from zodbvault.io.space import require_space
 from zodbvault.repository.names import (
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
@@ -34,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from zodbvault.blobs.directories import DirectoryContainer
     from zodbvault.blobs.outcome import BlobOutcome
+    from zodbvault.blobs.source import SourceBlobs
     from zodbvault.blobs.spill import SortedKeys
     from zodbvault.io.durable import Ownership
     from zodbvault.repository.chains import Chain
@@ -95,6 +91,8 @@ class PoolBackup:
         only_met: bool,
     ) -> Iterator[NewState]:
         """Every blob of the site (only_met: that the data refer to), and a complete manifest."""
+        from zodbvault.commands.chain_blobs import keys_of_chain, merged_state, newest_pool_state
+
         newest = newest_pool_state(repository)
         directory = None
         if newest is None:
@@ -140,6 +138,10 @@ class PoolBackup:
 
         What is in it need not be copied a second time: it only gets a second name.
         """
+        from zodbvault.blobs.directories import DirectoryContainer
+        from zodbvault.blobs.stored import Form, find_stored
+        from zodbvault.errors import ZodbvaultError
+
         directories = [one.path for one in find_stored(self._location) if one.form is Form.DIRECTORY]
         if not directories:
             return None
@@ -155,6 +157,9 @@ class PoolBackup:
 
         directory: what it has need not be copied.
         """
+        from zodbvault.blobs.source import BlobWalk
+        from zodbvault.io.space import require_space
+
         if not self.pool.walk().is_empty():
             return
         walk = BlobWalk(str(self._source.root), self._source.layout, self.pool.scratch)

@@ -24,7 +24,8 @@ DESCRIPTIONS: Mapping[str, str] = {
 """The commands, and what each one does."""
 
 EXIT_CODES = """\
-Dates are UTC: YYYY-MM-DD, or more of YYYY-MM-DD-HH-MM-SS; a date alone means its midnight.
+Dates are UTC: YYYY-MM-DD, or more of YYYY-MM-DD-HH-MM-SS; a date alone means its midnight. With their time zone dates
+may be 2026-11-23T19:05:00+01:00; the newest backup is called latest.
 Exit codes: 0 good, 1 failed, 2 wrong usage or configuration, 75 another run is at work.
 """
 

@@ -21,7 +21,7 @@ from zodbvault.blobs.state import blob_state
 from zodbvault.blobs.stored import find_stored
 from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
 from zodbvault.commands.blob_state import blob_record, manifests_in
-from zodbvault.commands.choosing import NothingThere, recorded_blob_states
+from zodbvault.commands.choosing import NothingThere, recorded_blob_states, what_there_is
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
@@ -111,7 +111,8 @@ def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice,
     choices = choose_states_alone(listing, stamps, when)
     if not choices:
         what = "holds no blob backup" if when is None else f"holds no blob backup at or before {when} (UTC)"
-        raise NothingThere(what, path=repository.location, hint="Nothing was changed.")
+        known = sorted({*stamps, *(one.timestamp for one in listing.stored)})
+        raise NothingThere(what, path=repository.location, hint=what_there_is(known, when))
     return choices
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.spill import SortedKeys
-from zodbvault.commands.choosing import Choice, NothingThere, choose
+from zodbvault.commands.choosing import Choice, NothingThere, choose, timestamps_of
 from zodbvault.commands.index_file import copied_index
 from zodbvault.commands.only_blobs import choose_states
 from zodbvault.commands.places import (
@@ -28,6 +28,7 @@ from zodbvault.commands.places import (
 from zodbvault.commands.restore_blobs import BlobRestore
 from zodbvault.commands.summary import RestoreReport, plural, size_text
 from zodbvault.commands.users_command import run_users_command
+from zodbvault.commands.what_is_lost import last_tid_of, newest_saved_tid, what_is_lost
 from zodbvault.errors import ZodbvaultError, explained, reason_of
 from zodbvault.filestorage.checking import RestoredBytes
 from zodbvault.io.durable import Ownership, PartFile, make_folder, remove_durably
@@ -43,6 +44,7 @@ from zodbvault.repository.timestamps import meaning_of, parse_when
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from zodbvault.commands.what_is_lost import Loss
     from zodbvault.filestorage.checking import CheckedRange
     from zodbvault.io.clock import Clock
     from zodbvault.repository.dat import Line
@@ -101,11 +103,13 @@ def restore(
     checksum: compare the content of blobs that are there, not only their sizes. Raises ZodbvaultError with the live
     data as they were, or, from the swap on, with a state that the same command finishes.
     """
-    date = None if when is None else parse_when(when)
+    date = parse_when(when)
     command, places_of = _SOURCES[source]
     places = places_of(settings)
-    said = None if _comes_with_pre_command(settings, places) else _choose_and_say(settings, places, date)
-    _ask(settings, said, ask)
+    said = loss = None
+    if not _comes_with_pre_command(settings, places):
+        said, loss = _choose_and_say(settings, places, date)
+    _ask(settings, said, loss, ask)
     environment = {
         "ZODBVAULT_RUN_COMMAND": command,
         "ZODBVAULT_RUN_LOCATION": str(places.location),
@@ -115,11 +119,11 @@ def restore(
     with explained("not restored"):
         if settings.only_blobs:
             with locked((usual_places(settings), snapshot_places(settings), places), clock.now(), writable_only=True):
-                stamp = said or _choose_and_say(settings, places, date)
+                stamp = said or _choose_and_say(settings, places, date)[0]
                 report = _restore_blobs_alone(settings, places, stamp, checksum=checksum)
         else:
             with _everything_locked(settings, places, clock) as target:
-                stamp = said or _choose_and_say(settings, places, date)
+                stamp = said or _choose_and_say(settings, places, date)[0]
                 repository = read_repository(places.location, places.blobs)
                 choice = choose(repository, stamp, with_blobs=settings.backup_blobs)
                 _require_what_was_said(stamp, choice.timestamp, places)
@@ -139,13 +143,13 @@ def _comes_with_pre_command(settings: Settings, places: Places) -> bool:
     return True
 
 
-def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str:
-    """Choose what to restore and say it; its timestamp. Raises NothingThere."""
+def _choose_and_say(settings: Settings, places: Places, date: str | None) -> tuple[str, Loss | None]:
+    """Choose what to restore and say it; its timestamp, and what of Data.fs will be lost. Raises NothingThere."""
     repository = read_repository(places.location, places.blobs)
     if settings.only_blobs:
         state = choose_states(repository, date)[0]
         logger.info("Restoring the blobs of %s to %s, from %s.", state.timestamp, settings.blob_storage, state.place)
-        return state.timestamp
+        return state.timestamp, None
     choice = choose(repository, date, with_blobs=settings.backup_blobs)
     chain, last = choice.chain, choice.chain.newest
     incrementals = f" and {plural(len(chain.lines) - 1, 'incremental')}" if len(chain.lines) > 1 else ""
@@ -156,10 +160,24 @@ def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str
         logger.info("The blobs are those of %s, from %s.", choice.blobs.timestamp, place)
     elif settings.backup_blobs:
         logger.warning("No blobs are known for %s; those that the data refer to have to be there.", last.timestamp)
+    usual = usual_places(settings)
+    saved = {repository.location: repository, usual.location: read_repository(usual.location, usual.blobs)}
+    newest = max(newest_saved_tid(each) for each in saved.values())
+    loss = what_is_lost(settings.datafs, last_tid_of(repository, chain), newest)
+    logger.info("%s", loss.sentence)
+    following = _following(repository, date)
+    if following is not None and date != choice.timestamp:
+        logger.info("This is the newest backup at or before %s; the next one is %s.", date, following)
     newer = None if date is None else newest_within(repository.chains, date)
     if newer is not None and newer != choice.timestamp:
         logger.warning("%s; newest of %s: %s", meaning_of(date or ""), date, newer)
-    return choice.timestamp
+    return choice.timestamp, loss
+
+
+def _following(repository: Repository, date: str | None) -> str | None:
+    """The timestamp of the first backup after a date; None where there is none, or no date."""
+    stamps = timestamps_of(repository.chains, repository.listed)
+    return None if date is None else next((stamp for stamp in stamps if stamp > date), None)
 
 
 @contextlib.contextmanager
@@ -197,14 +215,16 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: str, *, check
     return RestoreReport(f"Restored the blobs of {state.timestamp}{blobs.summary()}.", state.timestamp)
 
 
-def _ask(settings: Settings, timestamp: str | None, ask: Callable[[str], bool] | None) -> None:
-    """Go on only after a yes, where a question is to be asked."""
+def _ask(settings: Settings, timestamp: str | None, loss: Loss | None, ask: Callable[[str], bool] | None) -> None:
+    """Go on only after a yes, where a question is to be asked; it says what will be lost."""
     if ask is None:
         return
     state = f"the backup of {timestamp}" if timestamp is not None else "the chosen backup"
     data = "" if settings.only_blobs else f"{settings.datafs}"
     blobs = f"the blobs in {settings.blob_storage}" if settings.blob_storage is not None else ""
-    if not ask(f"This will replace {' and '.join(filter(None, (data, blobs)))} by {state}. Are you sure?"):
+    what = f"This will replace {' and '.join(filter(None, (data, blobs)))} by {state}."
+    lost = f" {loss.sentence}" if loss is not None else ""
+    if not ask(f"{what}{lost} Are you sure?"):
         raise Declined(
             "not restored: the question was not answered with yes",
             hint="Nothing was changed. Without a terminal, use --no-prompt.",

@@ -61,7 +61,7 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
 
     deep: unpack everything and follow every transaction, as a restore does, without writing.
     """
-    date = None if when is None else parse_when(when)
+    date = parse_when(when)
     places = usual_places(settings)
     if settings.only_blobs:
         return _verify_blobs_alone(places, date)

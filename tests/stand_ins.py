@@ -16,9 +16,13 @@ REPORTS = {
     "backup": SimpleNamespace(summary="backed up"),
     "snapshot": SimpleNamespace(summary="snapshot made"),
     "restore": SimpleNamespace(summary="restored"),
+    "plan_restore": SimpleNamespace(problems=()),
     "verify": SimpleNamespace(lines=("all is well",), good=True),
     "list_backups": ("one", "two"),
 }
+
+MODULES = {"plan_restore": "restore_plan"}
+"""Where a command is whose module is not named after it."""
 
 
 @dataclass
@@ -50,7 +54,10 @@ def install_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Put stand-ins in the place of all commands."""
     calls = Calls()
     for name in REPORTS:
-        module = ModuleType(f"zodbvault.commands.{name.partition('_')[0]}")
+        module = ModuleType(f"zodbvault.commands.{MODULES.get(name, name.partition('_')[0])}")
         setattr(module, name, calls.stand_in(name))
+        if name == "plan_restore":
+            module.plan_as_text = lambda _: ("the plan",)  # type: ignore[attr-defined]
+            module.plan_as_json = lambda _: '{"the": "plan"}'  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls

@@ -7,6 +7,7 @@ import errno
 import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,6 +73,33 @@ def test_restore_with_all_arguments(calls: Calls) -> None:
     assert run("restore", PLAIN, ["-n", "--accept-missing-blobs", "--checksum", "2026-11-23"]) == 0
     call = calls.only
     assert (call.ask, call.when, call.accept_missing_blobs, call.checksum) == (None, "2026-11-23", True, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "source"), [("restore", "location"), ("snapshotrestore", "snapshot"), ("altrestore", "alternative")]
+)
+def test_a_dry_run_plans_and_does_not_restore(
+    command: str, source: str, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, PLAIN, ["--dry-run", "--checksum", "2026-11-23"]) == 0
+    call = calls.only
+    assert (call.name, call.source, call.when, call.checksum) == ("plan_restore", source, "2026-11-23", True)
+    assert capsys.readouterr() == ("the plan\n", "")
+    assert run(command, PLAIN, ["--dry-run", "--json"]) == 0
+    assert capsys.readouterr() == ('{"the": "plan"}\n', "")
+    assert run(command, PLAIN, ["--dry-run", "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_plan_with_problems_is_a_failure_and_never_quiet(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    calls.results["plan_restore"] = SimpleNamespace(problems=("no space",))
+    assert run("restore", PLAIN, ["--dry-run", "-q"]) == 1
+    assert capsys.readouterr() == ("the plan\n", "")
+
+
+def test_json_without_a_plan_is_wrong_usage(calls: Calls) -> None:
+    assert run("restore", PLAIN, ["-n", "--json"]) == 2
+    assert calls.calls == []
 
 
 def test_the_question_is_put_on_standard_error(

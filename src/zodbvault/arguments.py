@@ -44,6 +44,8 @@ class Arguments(NamedTuple):
     accept_missing_blobs: bool = False
     checksum: bool = False
     deep: bool = False
+    dry_run: bool = False
+    json: bool = False
     date: str | None = None
 
 
@@ -71,6 +73,8 @@ FLAGS = (
         "restore from another program's backup even if it lacks blobs that the data refer to",
     ),
     Flag("checksum", ("--checksum",), _RESTORES, "compare the content of blobs that are there, not only their sizes"),
+    Flag("dry_run", ("--dry-run",), _RESTORES, "say what would be restored, and change nothing"),
+    Flag("json", ("--json",), _RESTORES, "with --dry-run: print the plan for a program to read"),
     Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
 )
 

@@ -137,9 +137,13 @@ def _altrestore(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
 
 def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    gc.enable()
+    if wanted.dry_run:
+        return _plan_restore(source, settings, wanted)
+    if wanted.json:
+        raise ConfigurationError(["--json prints a plan: it goes with --dry-run"])
     from zodbvault.commands.restore import restore
 
-    gc.enable()
     report = restore(
         settings,
         source=source,
@@ -151,6 +155,17 @@ def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clo
     )
     logger.info("%s", report.summary)
     return 0
+
+
+def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
+    from zodbvault.commands.restore_plan import plan_as_json, plan_as_text, plan_restore
+
+    plan = plan_restore(settings, source=source, when=wanted.date, checksum=wanted.checksum)
+    if wanted.json:
+        write_lines((plan_as_json(plan),))
+    elif plan.problems or not wanted.quiet:
+        write_lines(plan_as_text(plan))
+    return 1 if plan.problems else 0
 
 
 def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:

@@ -46,6 +46,7 @@ class Arguments(NamedTuple):
     deep: bool = False
     dry_run: bool = False
     json: bool = False
+    to: str | None = None
     date: str | None = None
 
 
@@ -79,6 +80,19 @@ FLAGS = (
 )
 
 
+class Value(NamedTuple):
+    """One option with a value. Fields as those of Flag; metavar: what the help calls the value."""
+
+    name: str
+    spelling: str
+    metavar: str
+    commands: frozenset[str]
+    help: str
+
+
+VALUES = (Value("to", "--to", "FOLDER", _RESTORES, "restore into FOLDER, new or empty, and leave the site alone"),)
+
+
 def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arguments:
     """What the arguments of a script ask for. Leaves through SystemExit(2) where they are wrong, (0) after the help.
 
@@ -107,6 +121,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         if command in flag.commands:
             group = volume if flag in (_QUIET, _DEBUG) else parser
             group.add_argument(*flag.spellings, dest=flag.name, action="store_true", help=flag.help)
+    for value in VALUES:
+        if command in value.commands:
+            parser.add_argument(value.spelling, dest=value.name, metavar=value.metavar, help=value.help)
     if command in WITH_DATE:
         dates = parser.add_mutually_exclusive_group()
         dates.add_argument("date", nargs="?", help="the newest state at or before this date; without it the newest one")

@@ -19,6 +19,7 @@ from zodbvault.site_settings import ConfigurationError, settings_from_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from zodbvault.arguments import Arguments
     from zodbvault.io.clock import Clock
@@ -152,15 +153,27 @@ def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clo
         clock=clock,
         accept_missing_blobs=wanted.accept_missing_blobs,
         checksum=wanted.checksum,
+        to=_folder(wanted.to),
     )
     logger.info("%s", report.summary)
     return 0
 
 
+def _folder(name: str | None) -> Path | None:
+    """The folder that an argument names, from the current folder on."""
+    if name is None:
+        return None
+    if not name:
+        raise ConfigurationError(["--to needs the name of a folder"])
+    from pathlib import Path
+
+    return Path(os.path.abspath(name))
+
+
 def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
     from zodbvault.commands.restore_plan import plan_as_json, plan_as_text, plan_restore
 
-    plan = plan_restore(settings, source=source, when=wanted.date, checksum=wanted.checksum)
+    plan = plan_restore(settings, source=source, when=wanted.date, checksum=wanted.checksum, to=_folder(wanted.to))
     if wanted.json:
         write_lines((plan_as_json(plan),))
     elif plan.problems or not wanted.quiet:

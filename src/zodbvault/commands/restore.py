@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.spill import SortedKeys
+from zodbvault.commands.choosing import NothingThere
+from zodbvault.commands.copy_folder import folder_for_copy
 from zodbvault.commands.index_file import copied_index
 from zodbvault.commands.places import locked, snapshot_places, usual_places
 from zodbvault.commands.restore_blobs import BlobRestore, blob_restore
@@ -68,15 +70,19 @@ def restore(
     clock: Clock,
     accept_missing_blobs: bool,
     checksum: bool,
+    to: Path | None = None,
 ) -> RestoreReport:
     """Restore a site to the newest backup, or to the newest one at or before `when`.
 
     source: "location", "snapshot" or "alternative". ask: puts a question and gives the answer; None asks nothing.
-    checksum: compare the content of blobs that are there, not only their sizes. Raises ZodbvaultError with the live
-    data as they were, or, from the swap on, with a state that the same command finishes.
+    checksum: compare the content of blobs that are there, not only their sizes. to: a folder that gets a copy, while
+    the site is left alone; nothing is asked then. Raises ZodbvaultError with the live data as they were, or, from the
+    swap on, with a state that the same command finishes.
     Numbers as on the page "How a restore is made".
     """
-    request = Request(source, parse_when(when), None, accept_missing_blobs, checksum)
+    request = Request(source, parse_when(when), to, accept_missing_blobs, checksum)
+    if request.to is not None:
+        return restore_copy(settings, request, request.to)
     places = request.places(settings)
     said = None if _comes_with_pre_command(settings, places) else choose_and_say(settings, request)  # 1
     _ask(settings, said, ask)  # 2
@@ -93,8 +99,42 @@ def restore(
     return report
 
 
+def restore_copy(settings: Settings, request: Request, folder: Path) -> RestoreReport:
+    """Restore into a folder of its own, which is new or empty. Takes no lock of the site, of its backups or of Zope.
+
+    Raises ZodbvaultError; the folder is as it was then.
+    """
+    said = choose_and_say(settings, request)
+    with folder_for_copy(settings, folder), explained("not restored"):
+        try:
+            with contextlib.ExitStack() as stack:
+                if not settings.only_blobs:
+                    stack.enter_context(_database_locked(target_of(request.target(settings).datafs)))
+                return _restore(settings, request, said)
+        except ZodbvaultError as error:
+            _require_that_it_is_still_there(settings, request, said, error)
+            raise
+
+
+def _require_that_it_is_still_there(settings: Settings, request: Request, said: Said, error: ZodbvaultError) -> None:
+    """Say so where a backup has pruned meanwhile what was being read: no lock keeps it from that."""
+    places = request.places(settings)
+    try:
+        if settings.only_blobs:
+            chosen = choose_blobs_alone(places, said.timestamp)[0].timestamp
+        else:
+            chosen = choose_state(settings, places, said.timestamp)[1].timestamp
+        require_what_was_said(said.timestamp, chosen, places)
+    except NothingThere:
+        raise NothingThere(
+            f"the backup of {said.timestamp} was pruned meanwhile",
+            path=places.location,
+            hint="Nothing was changed. Choose a later date.",
+        ) from error
+
+
 def _restore(settings: Settings, request: Request, said: Said) -> RestoreReport:
-    """Restore what was said, with all locks held."""
+    """Restore what was said, with all locks held that it takes."""
     places, target = request.places(settings), request.target(settings)
     if settings.only_blobs:
         return _restore_blobs_alone(target, places, said, request)
@@ -188,6 +228,8 @@ def _restore_data_and_blobs(
 ) -> RestoreReport:
     """Check, write beside, add blobs, swap, remove blobs. settings: those of the target."""
     chain, target = choice.chain, target_of(settings.datafs)
+    # A copy that is not whole goes; nobody has to finish it.
+    behind_the_swap = _behind_the_swap if request.to is None else _untouched
     check_files(repository, chain.lines)  # 4
     # What a killed restore left would take the space of the new one.
     remove_durably(target.restoring)
@@ -219,9 +261,9 @@ def _restore_data_and_blobs(
         else:
             # A Zope that is started after a kill would make an empty database here, and empty the blob folder.
             swap(target, new, index)
-            with _behind_the_swap():
+            with behind_the_swap():
                 blobs.add()
-        with _behind_the_swap():
+        with behind_the_swap():
             blobs.remove(referenced)  # 8
     return RestoreReport(
         f"Restored {target.configured} to {choice.timestamp}: {size_text(chain.newest.end)}{blobs.summary()}.",

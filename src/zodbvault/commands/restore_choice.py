@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.choosing import NothingThere, choose, timestamps_of
+from zodbvault.commands.copy_folder import BLOB_FOLDER, FILESTORAGE_FOLDER
 from zodbvault.commands.only_blobs import choose_states
 from zodbvault.commands.places import Places, alternative_places, snapshot_places, usual_places
 from zodbvault.commands.summary import plural, size_text
@@ -62,8 +63,8 @@ class Request(NamedTuple):
         """The same settings with what is restored to in the place of the site."""
         if self.to is None:
             return settings
-        blob_storage = None if settings.blob_storage is None else self.to / "blobstorage"
-        return settings._replace(datafs=self.to / "filestorage" / "Data.fs", blob_storage=blob_storage)
+        blob_storage = None if settings.blob_storage is None else self.to / BLOB_FOLDER
+        return settings._replace(datafs=self.to / FILESTORAGE_FOLDER / "Data.fs", blob_storage=blob_storage)
 
 
 class Said(NamedTuple):

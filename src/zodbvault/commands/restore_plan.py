@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zodbvault.commands.copy_folder import require_place_for_copy
 from zodbvault.commands.restore_blobs import BlobRestore, blob_restore
 from zodbvault.commands.restore_choice import Request, choose_blobs_alone, choose_state, loss_of
 from zodbvault.commands.restore_data import check_files, target_of
@@ -66,9 +67,14 @@ class Plan(NamedTuple):
     problems: tuple[str, ...]
 
 
-def plan_restore(settings: Settings, *, source: str, when: str | None, checksum: bool) -> Plan:
-    """Plan what `restore` would do with the same arguments. Raises NothingThere, and DamagedDat for a bad `.dat`."""
-    request = Request(source, parse_when(when), None, accept_missing_blobs=False, checksum=checksum)
+def plan_restore(settings: Settings, *, source: str, when: str | None, checksum: bool, to: Path | None = None) -> Plan:
+    """Plan what `restore` would do with the same arguments.
+
+    Raises NothingThere, DamagedDat for a `.dat` that cannot be read, ZodbvaultError where `to` is no place for a copy.
+    """
+    request = Request(source, parse_when(when), to, accept_missing_blobs=False, checksum=checksum)
+    if request.to is not None:
+        require_place_for_copy(settings, request.to)
     if settings.only_blobs:
         return _plan_blobs_alone(settings, request)
     places, target_settings = request.places(settings), request.target(settings)
@@ -95,7 +101,7 @@ def plan_restore(settings: Settings, *, source: str, when: str | None, checksum:
         blobs=expected,
         blob_note=_note_on_blobs(target_settings, expected, choice, problems),
         space=space,
-        running=_who_runs(target.locks, problems),
+        running=_who_runs(target.locks, problems) if request.to is None else None,
         loss=loss_of(settings, repository, choice) if request.to is None else None,
         problems=tuple(problems),
     )
@@ -244,7 +250,7 @@ def plan_as_text(plan: Plan) -> tuple[str, ...]:
     ]
     if plan.size is not None:
         runs = "nobody has it open" if plan.running is None else f"is running, stop it first: {plan.running}"
-        lines.append(f"  site     {runs}")
+        lines.append(f"  site     {runs if plan.loss is not None else 'is left alone'}")
     if plan.loss is not None:
         lines.append(f"  lost     {plan.loss.sentence}")
     return (*lines, *(f"PROBLEM: {problem}" for problem in plan.problems))

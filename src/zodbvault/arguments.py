@@ -47,6 +47,7 @@ class Arguments(NamedTuple):
     dry_run: bool = False
     json: bool = False
     to: str | None = None
+    at: str | None = None
     date: str | None = None
 
 
@@ -128,6 +129,12 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         dates = parser.add_mutually_exclusive_group()
         dates.add_argument("date", nargs="?", help="the newest state at or before this date; without it the newest one")
         dates.add_argument("--date", dest="date_option", metavar="DATE", help="the same")
+        if command in _RESTORES:
+            dates.add_argument(
+                "--at",
+                metavar="WHEN",
+                help="the state after the last transaction at or before WHEN: a time with its zone, or a tid",
+            )
 
 
 def arguments_from(parsed: argparse.Namespace) -> Arguments:

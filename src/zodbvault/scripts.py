@@ -153,6 +153,7 @@ def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clo
         clock=clock,
         accept_missing_blobs=wanted.accept_missing_blobs,
         checksum=wanted.checksum,
+        at=wanted.at,
         to=_folder(wanted.to),
     )
     logger.info("%s", report.summary)
@@ -173,7 +174,9 @@ def _folder(name: str | None) -> Path | None:
 def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
     from zodbvault.commands.restore_plan import plan_as_json, plan_as_text, plan_restore
 
-    plan = plan_restore(settings, source=source, when=wanted.date, checksum=wanted.checksum, to=_folder(wanted.to))
+    plan = plan_restore(
+        settings, source=source, when=wanted.date, checksum=wanted.checksum, at=wanted.at, to=_folder(wanted.to)
+    )
     if wanted.json:
         write_lines((plan_as_json(plan),))
     elif plan.problems or not wanted.quiet:

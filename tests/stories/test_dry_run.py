@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 KEYS = {
     "format",
     "timestamp",
+    "tid",
+    "time",
     "location",
     "target",
     "backups",

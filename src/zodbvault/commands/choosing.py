@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.stored import find_stored
 from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_blob_states
@@ -32,12 +32,23 @@ class NothingThere(ZodbvaultError):
     """The repository has no backup for the date."""
 
 
+class Cut(NamedTuple):
+    """Where a state ends before its backup does: at the offset `end` of Data.fs, with the transaction `tid`."""
+
+    end: int
+    tid: bytes
+
+
 @dataclass(frozen=True)
 class Choice:
-    """What a restore takes. chain: cut off at the date. blob_choices: states that may serve, the best one first."""
+    """What a restore takes. chain: cut off at the date. blob_choices: states that may serve, the best one first.
+
+    cut: where the state ends within the newest line; None for all of it.
+    """
 
     chain: Chain
     blob_choices: tuple[BlobChoice, ...] = ()
+    cut: Cut | None = None
 
     @property
     def blobs(self) -> BlobChoice | None:
@@ -46,8 +57,13 @@ class Choice:
 
     @property
     def timestamp(self) -> str:
-        """The timestamp of the state."""
+        """The timestamp of the state; of one that is cut that of the backup that it is a part of."""
         return self.chain.newest.timestamp
+
+    @property
+    def end(self) -> int:
+        """How many bytes of Data.fs the state has."""
+        return self.chain.newest.end if self.cut is None else self.cut.end
 
 
 def chains_to_restore(repository: Repository) -> tuple[Chain, ...]:

@@ -22,9 +22,11 @@ from zodbvault.commands.restore_choice import (
     Request,
     Said,
     choose_and_say,
-    choose_blobs_alone,
-    choose_state,
-    require_what_was_said,
+    choose_blobs_that_were_said,
+    choose_what_was_said,
+    last_tid_known,
+    name_of,
+    request_of,
 )
 from zodbvault.commands.restore_data import (
     check_files,
@@ -43,7 +45,6 @@ from zodbvault.io.space import require_space, share_space
 from zodbvault.repository.chains import newest_timestamp
 from zodbvault.repository.names import INDEX_SUFFIX
 from zodbvault.repository.store import Repository, list_files, size_of
-from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,9 +71,10 @@ def restore(
     clock: Clock,
     accept_missing_blobs: bool,
     checksum: bool,
+    at: str | None = None,
     to: Path | None = None,
 ) -> RestoreReport:
-    """Restore a site to the newest backup, or to the newest one at or before `when`.
+    """Restore a site to the newest backup, or to the newest one at or before `when`, or to a moment, `at`.
 
     source: "location", "snapshot" or "alternative". ask: puts a question and gives the answer; None asks nothing.
     checksum: compare the content of blobs that are there, not only their sizes. to: a folder that gets a copy, while
@@ -80,7 +82,9 @@ def restore(
     swap on, with a state that the same command finishes.
     Numbers as on the page "How a restore is made".
     """
-    request = Request(source, parse_when(when), to, accept_missing_blobs, checksum)
+    request = request_of(
+        source=source, when=when, at=at, to=to, accept_missing_blobs=accept_missing_blobs, checksum=checksum
+    )
     if request.to is not None:
         return restore_copy(settings, request, request.to)
     places = request.places(settings)
@@ -121,10 +125,9 @@ def _require_that_it_is_still_there(settings: Settings, request: Request, said: 
     places = request.places(settings)
     try:
         if settings.only_blobs:
-            chosen = choose_blobs_alone(places, said.timestamp)[0].timestamp
+            choose_blobs_that_were_said(places, said)
         else:
-            chosen = choose_state(settings, places, said.timestamp)[1].timestamp
-        require_what_was_said(said.timestamp, chosen, places)
+            choose_what_was_said(settings, request, said)
     except NothingThere:
         raise NothingThere(
             f"the backup of {said.timestamp} was pruned meanwhile",
@@ -135,11 +138,10 @@ def _require_that_it_is_still_there(settings: Settings, request: Request, said: 
 
 def _restore(settings: Settings, request: Request, said: Said) -> RestoreReport:
     """Restore what was said, with all locks held that it takes."""
-    places, target = request.places(settings), request.target(settings)
+    target = request.target(settings)
     if settings.only_blobs:
-        return _restore_blobs_alone(target, places, said, request)
-    repository, choice = choose_state(settings, places, said.timestamp)
-    require_what_was_said(said.timestamp, choice.timestamp, places)
+        return _restore_blobs_alone(target, request.places(settings), said, request)
+    repository, choice = choose_what_was_said(settings, request, said)
     return _restore_data_and_blobs(target, repository, choice, request)
 
 
@@ -155,7 +157,7 @@ def _ask(settings: Settings, said: Said | None, ask: Callable[[str], bool] | Non
     """Go on only after a yes, where a question is to be asked; it says what will be lost."""
     if ask is None:
         return
-    state = f"the backup of {said.timestamp}" if said is not None else "the chosen backup"
+    state = said.name if said is not None else "the chosen backup"
     data = "" if settings.only_blobs else f"{settings.datafs}"
     blobs = f"the blobs in {settings.blob_storage}" if settings.blob_storage is not None else ""
     what = f"This will replace {' and '.join(filter(None, (data, blobs)))} by {state}."
@@ -211,9 +213,8 @@ def _zope_kept_out(lock: Path) -> Iterator[None]:
 
 def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request: Request) -> RestoreReport:
     """Restore the blobs of a site whose records live elsewhere."""
-    states = choose_blobs_alone(places, said.timestamp)
+    states = choose_blobs_that_were_said(places, said)
     state = states[0]
-    require_what_was_said(said.timestamp, state.timestamp, places)
     assert settings.blob_storage is not None
     scratch = settings.blob_storage.resolve().parent
     with BlobRestore(settings.blob_storage, places.location, states, (), scratch, checksum=request.checksum) as blobs:
@@ -233,24 +234,23 @@ def _restore_data_and_blobs(
     check_files(repository, chain.lines)  # 4
     # What a killed restore left would take the space of the new one.
     remove_durably(target.restoring)
-    require_space(target.resolved.parent, chain.newest.end, f"for a second Data.fs, {target.restoring.name}")
+    require_space(target.resolved.parent, choice.end, f"for a second Data.fs, {target.restoring.name}")
     had_database = size_of(target.resolved) is not None
     ownership = ownership_for(target, repository.location / chain.newest.file.name)
     with contextlib.ExitStack() as stack:
         scratch = target.resolved.parent
         referenced = stack.enter_context(SortedKeys(scratch))
         blobs = stack.enter_context(blob_restore(settings, repository, choice, scratch, checksum=request.checksum))
-        record = repository.record_of(chain.newest)
-        last_tid = bytes.fromhex(record.last_tid) if record is not None and record.last_tid is not None else None
+        last_tid, is_known = last_tid_known(repository, choice)
         with _untouched():
             is_same_disk = settings.blob_storage is not None and share_space(settings.blob_storage, target.resolved)
-            also_needed = chain.newest.end if is_same_disk else 0
-            blobs.check_before_writing(last_tid, is_known=record is not None, also_needed=also_needed)
+            also_needed = choice.end if is_same_disk else 0
+            blobs.check_before_writing(last_tid, is_known=is_known, also_needed=also_needed)
         new = stack.enter_context(PartFile(target.resolved, ownership, part=target.restoring))  # 5
         read = stack.enter_context(readable(new))
         on_blob = None if settings.blob_storage is None else lambda oid, tid: referenced.add(oid + tid)
         with _untouched():
-            checked = write_data(repository, chain.lines, new, read, on_blob)
+            checked = write_data(repository, chain.lines, choice.end, new, read, on_blob)
         blobs.judge(checked, referenced, accept_missing=request.accept_missing_blobs)
         stored_index = repository.location / (chain.timestamp + INDEX_SUFFIX)
         placed_index = Path(f"{target.configured}.index")
@@ -266,7 +266,7 @@ def _restore_data_and_blobs(
         with behind_the_swap():
             blobs.remove(referenced)  # 8
     return RestoreReport(
-        f"Restored {target.configured} to {choice.timestamp}: {size_text(chain.newest.end)}{blobs.summary()}.",
+        f"Restored {target.configured} to {name_of(choice)}: {size_text(choice.end)}{blobs.summary()}.",
         choice.timestamp,
     )
 

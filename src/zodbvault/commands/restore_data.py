@@ -94,22 +94,29 @@ def ownership_for(target: Target, stored: Path) -> Ownership:
 def write_data(
     repository: Repository,
     lines: tuple[Line, ...],
+    end: int,
     new: PartFile,
     read: Callable[[int, int], bytes],
     on_blob: Callable[[bytes, bytes], None] | None,
 ) -> CheckedRange:
     """Write the joined bytes of the chain, checking the md5 of each line and every transaction on the way.
 
-    read: gives back what was written, by offset and length.
+    end: how many of them; the end of a transaction in the last line. read: gives back what was written, by offset and
+    length.
     """
-    checker = RestoredBytes(lines[-1].end, read, on_blob)
+    checker = RestoredBytes(end, read, on_blob)
+    left = end
     for line in lines:
         with contextlib.closing(BackgroundHash("md5")) as digest:
             path = repository.location / line.file.name
             for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
-                new.file.write(block)
                 digest.update(block)
-                checker.feed(block)
+                # What stands behind the end is read for its md5 only.
+                part = block if len(block) <= left else block[:left]
+                if part:
+                    new.file.write(part)
+                    checker.feed(part)
+                    left -= len(part)
             found = digest.hexdigest()
         if found != line.md5:
             raise DamagedBackup(

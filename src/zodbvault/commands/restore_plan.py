@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zodbvault.commands.copy_folder import require_place_for_copy
 from zodbvault.commands.restore_blobs import BlobRestore, blob_restore
-from zodbvault.commands.restore_choice import Request, choose_blobs_alone, choose_state, loss_of
+from zodbvault.commands.restore_choice import (
+    Request,
+    choose_blobs_alone,
+    choose_state,
+    last_tid_known,
+    loss_of,
+    refuse_at_for_blobs_alone,
+    request_of,
+)
 from zodbvault.commands.restore_data import check_files, target_of
 from zodbvault.commands.summary import plural, size_text
 from zodbvault.errors import ZodbvaultError
@@ -21,7 +29,6 @@ from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.locks import LockFile
 from zodbvault.io.space import free_bytes, share_space
 from zodbvault.repository.store import size_of
-from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +36,6 @@ if TYPE_CHECKING:
     from zodbvault.commands.choosing import Choice
     from zodbvault.commands.restore_blobs import Expected
     from zodbvault.commands.what_is_lost import Loss
-    from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
 
 PLAN_FORMAT = 1
@@ -46,7 +52,8 @@ class Space(NamedTuple):
 class Plan(NamedTuple):
     """What a restore would do.
 
-    timestamp: of the backup. target: the Data.fs, or the blob storage of a site whose blobs alone are backed up.
+    timestamp: of the backup. tid: of the last transaction, where it is not the backup's own; else None. target: the
+    Data.fs, or the blob storage of a site whose blobs alone are backed up.
     backups: timestamps of the chain, the full first; empty for blobs alone. size: bytes of the new Data.fs.
     blobs: None where none are restored, or too little is known. blob_note: why it is None, for people.
     running: who holds the database, None when nobody does. loss: None where no Data.fs is replaced.
@@ -54,6 +61,7 @@ class Plan(NamedTuple):
     """
 
     timestamp: str
+    tid: bytes | None
     location: Path
     target: Path
     blob_storage: Path | None
@@ -67,32 +75,42 @@ class Plan(NamedTuple):
     problems: tuple[str, ...]
 
 
-def plan_restore(settings: Settings, *, source: str, when: str | None, checksum: bool, to: Path | None = None) -> Plan:
+def plan_restore(
+    settings: Settings,
+    *,
+    source: str,
+    when: str | None,
+    checksum: bool,
+    at: str | None = None,
+    to: Path | None = None,
+) -> Plan:
     """Plan what `restore` would do with the same arguments.
 
     Raises NothingThere, DamagedDat for a `.dat` that cannot be read, ZodbvaultError where `to` is no place for a copy.
     """
-    request = Request(source, parse_when(when), to, accept_missing_blobs=False, checksum=checksum)
+    request = request_of(source=source, when=when, at=at, to=to, checksum=checksum)
     if request.to is not None:
         require_place_for_copy(settings, request.to)
     if settings.only_blobs:
         return _plan_blobs_alone(settings, request)
     places, target_settings = request.places(settings), request.target(settings)
-    repository, choice = choose_state(settings, places, request.date)
+    repository, choice = choose_state(settings, request)
     problems: list[str] = []
     _noting(problems, lambda: check_files(repository, choice.chain.lines))
     expected = None
     with blob_restore(target_settings, repository, choice, Path(gettempdir()), checksum=checksum) as blobs:
-        _noting(problems, lambda: _compare(blobs, repository, choice))
+        last_tid, is_known = last_tid_known(repository, choice)
+        _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
         expected = blobs.expected()
     target = target_of(target_settings.datafs)
-    size = choice.chain.newest.end
+    size = choice.end
     needs = {target.resolved.parent: size - (size_of(target.restoring) or 0)}
     if expected is not None and target_settings.blob_storage is not None:
         needs[target_settings.blob_storage] = expected.add_size
     space = _space(needs, problems)
     return Plan(
         timestamp=choice.timestamp,
+        tid=None if choice.cut is None else choice.cut.tid,
         location=places.location,
         target=target_settings.datafs,
         blob_storage=target_settings.blob_storage,
@@ -109,6 +127,7 @@ def plan_restore(settings: Settings, *, source: str, when: str | None, checksum:
 
 def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     """The plan for a site whose blobs alone are backed up."""
+    refuse_at_for_blobs_alone(request)
     places, target = request.places(settings), request.target(settings)
     states = choose_blobs_alone(places, request.date)
     assert target.blob_storage is not None
@@ -119,6 +138,7 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
         expected = blobs.expected()
     return Plan(
         timestamp=states[0].timestamp,
+        tid=None,
         location=places.location,
         target=target.blob_storage,
         blob_storage=target.blob_storage,
@@ -131,12 +151,6 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
         loss=None,
         problems=tuple(problems),
     )
-
-
-def _compare(blobs: BlobRestore, repository: Repository, choice: Choice) -> None:
-    record = repository.record_of(choice.chain.newest)
-    last_tid = bytes.fromhex(record.last_tid) if record is not None and record.last_tid is not None else None
-    blobs.compare(last_tid, is_known=record is not None)
 
 
 def _noting(problems: list[str], look: Callable[[], object]) -> None:
@@ -193,6 +207,8 @@ def plan_as_json(plan: Plan) -> str:
         {
             "format": PLAN_FORMAT,
             "timestamp": plan.timestamp,
+            "tid": None if plan.tid is None else plan.tid.hex(),
+            "time": None if plan.tid is None else time_of_tid(plan.tid),
             "location": str(plan.location),
             "target": str(plan.target),
             "backups": plan.backups,
@@ -239,6 +255,8 @@ def plan_as_text(plan: Plan) -> tuple[str, ...]:
         f"  state    {plan.timestamp} in {plan.location}",
         f"  target   {plan.target}",
     ]
+    if plan.tid is not None:
+        lines.append(f"  at       the transaction of {time_of_tid(plan.tid)} (tid {plan.tid.hex()})")
     if plan.backups:
         lines.append(f"  chain    {_chain_text(plan.backups)}")
     if plan.size is not None:

@@ -72,6 +72,8 @@ FINISHED_STATUSES = b" pu"
 
 UNFINISHED_STATUS = ord("c")
 UNDONE_STATUS = ord("u")
+PACKED_STATUS = ord("p")
+"""ZODB.FileStorage.fspack gives it to every transaction up to the moment that it packs to, and to no other."""
 
 
 def tid_as_bytes(tid: int) -> bytes:

@@ -548,6 +548,7 @@ COMMANDS = {
     "altrestore": "altrestore",
     "backup-verify": "verify",
     "backup-list": "list",
+    "backup-log": "log",
 }
 """The scripts of the part `backup`, and the command that each one runs."""
 

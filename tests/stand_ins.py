@@ -19,6 +19,7 @@ REPORTS = {
     "plan_restore": SimpleNamespace(problems=()),
     "verify": SimpleNamespace(lines=("all is well",), good=True),
     "list_backups": ("one", "two"),
+    "log_transactions": ("an entry",),
 }
 
 MODULES = {"plan_restore": "restore_plan"}
@@ -56,6 +57,9 @@ def install_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Calls:
     for name in REPORTS:
         module = ModuleType(f"zodbvault.commands.{MODULES.get(name, name.partition('_')[0])}")
         setattr(module, name, calls.stand_in(name))
+        if name == "log_transactions":
+            module.log_as_text = iter  # type: ignore[attr-defined]
+            module.log_as_json = lambda entries: iter(f"json of {entry}" for entry in entries)  # type: ignore[attr-defined]
         if name == "plan_restore":
             module.plan_as_text = lambda _: ("the plan",)  # type: ignore[attr-defined]
             module.plan_as_json = lambda _: '{"the": "plan"}'  # type: ignore[attr-defined]

@@ -275,6 +275,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "snapshotrestore": "snapshotrestore",
         "backup-verify": "verify",
         "backup-list": "list",
+        "backup-log": "log",
     }
     assert script_names(buildout["plone"].recipe.settings) == {
         "plone": "backup",
@@ -282,6 +283,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "plone-restore": "restore",
         "plone-verify": "verify",
         "plone-list": "list",
+        "plone-log": "log",
     }
 
 
@@ -377,7 +379,7 @@ def test_install_update_reinstall_and_uninstall(site: Site, tmp_path: Path) -> N
     output = site.buildout(BLOBLESS)
     assert "Installing backup" in output
     assert site.scripts() == {
-        "backup", "restore", "snapshotbackup", "snapshotrestore", "backup-verify", "backup-list",
+        "backup", "restore", "snapshotbackup", "snapshotrestore", "backup-verify", "backup-list", "backup-log",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "var").iterdir()} == {"backups", "snapshotbackups"}
 

@@ -146,6 +146,14 @@ def test_list(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("one\ntwo\n", "")
 
 
+def test_log(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("log", PLAIN, ["2026-11-23..2026-11-24"]) == 0
+    assert (calls.only.name, calls.only.between) == ("log_transactions", "2026-11-23..2026-11-24")
+    assert capsys.readouterr() == ("an entry\n", "")
+    assert run("log", PLAIN, ["--json"]) == 0
+    assert capsys.readouterr() == ("json of an entry\n", "")
+
+
 @pytest.mark.parametrize("command", DESCRIPTIONS)
 def test_a_quiet_success_says_nothing(command: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     for quiet in ("-q", "--quiet"):

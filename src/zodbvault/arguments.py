@@ -19,6 +19,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "snapshotrestore": "Replace the database and its blobs by the newest snapshot, or the newest at or before a date.",
     "altrestore": "Replace the database and its blobs by a backup of another site, the newest or that for a date.",
     "verify": "Check that the files of all backups, or of what a date needs, are as they were written.",
+    "log": "List the transactions in the backups, the newest first, to find the one to restore to.",
     "list": "Say which backups there are: date, kind, size, blobs.",
 }
 """The commands, and what each one does."""
@@ -49,6 +50,7 @@ class Arguments(NamedTuple):
     to: str | None = None
     at: str | None = None
     date: str | None = None
+    between: str | None = None
 
 
 class Flag(NamedTuple):
@@ -76,7 +78,7 @@ FLAGS = (
     ),
     Flag("checksum", ("--checksum",), _RESTORES, "compare the content of blobs that are there, not only their sizes"),
     Flag("dry_run", ("--dry-run",), _RESTORES, "say what would be restored, and change nothing"),
-    Flag("json", ("--json",), _RESTORES, "with --dry-run: print the plan for a program to read"),
+    Flag("json", ("--json",), _RESTORES | {"log"}, "print for a program to read; a restore does so with --dry-run"),
     Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
 )
 
@@ -125,6 +127,13 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     for value in VALUES:
         if command in value.commands:
             parser.add_argument(value.spelling, dest=value.name, metavar=value.metavar, help=value.help)
+    if command == "log":
+        parser.add_argument(
+            "between",
+            nargs="?",
+            metavar="WHEN..WHEN",
+            help="the range of time: two dates, times with their zones, or tids; one of the two may lack",
+        )
     if command in WITH_DATE:
         dates = parser.add_mutually_exclusive_group()
         dates.add_argument("date", nargs="?", help="the newest state at or before this date; without it the newest one")

@@ -112,6 +112,7 @@ def script_names(settings: Settings) -> dict[str, str]:
         "altrestore": f"{part}-altrestore",
         "verify": f"{part}-verify",
         "list": f"{part}-list",
+        "log": f"{part}-log",
     }
     if part == "backup":
         names |= {"snapshot": "snapshotbackup"}

@@ -204,6 +204,23 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     return 0
 
 
+def _log(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from itertools import islice
+
+    from zodbvault.commands.log import log_as_json, log_as_text, log_transactions
+
+    gc.enable()
+    entries = log_transactions(settings, between=wanted.between)
+    lines = log_as_json(entries) if wanted.json else log_as_text(entries)
+    # A few first, for whoever waits; then many, for the time it takes.
+    number = 20
+    while some := tuple(islice(lines, number)):
+        if not wanted.quiet and not write_lines(some):
+            break
+        number = 1000
+    return 0
+
+
 _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "backup": _backup,
     "snapshot": _snapshot,
@@ -212,4 +229,5 @@ _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "altrestore": _altrestore,
     "verify": _verify,
     "list": _list,
+    "log": _log,
 }

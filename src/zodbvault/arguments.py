@@ -49,6 +49,7 @@ class Arguments(NamedTuple):
     json: bool = False
     to: str | None = None
     at: str | None = None
+    only: str | None = None
     date: str | None = None
     between: str | None = None
 
@@ -91,9 +92,20 @@ class Value(NamedTuple):
     metavar: str
     commands: frozenset[str]
     help: str
+    choices: tuple[str, ...] | None = None
 
 
-VALUES = (Value("to", "--to", "FOLDER", _RESTORES, "restore into FOLDER, new or empty, and leave the site alone"),)
+VALUES = (
+    Value("to", "--to", "FOLDER", _RESTORES, "restore into FOLDER, new or empty, and leave the site alone"),
+    Value(
+        "only",
+        "--only",
+        "HALF",
+        _RESTORES,
+        "restore only the data, or only the blobs, which may not fit the other half then: data or blobs",
+        choices=("data", "blobs"),
+    ),
+)
 
 
 def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arguments:
@@ -126,7 +138,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             group.add_argument(*flag.spellings, dest=flag.name, action="store_true", help=flag.help)
     for value in VALUES:
         if command in value.commands:
-            parser.add_argument(value.spelling, dest=value.name, metavar=value.metavar, help=value.help)
+            parser.add_argument(
+                value.spelling, dest=value.name, metavar=value.metavar, choices=value.choices, help=value.help
+            )
     if command == "log":
         parser.add_argument(
             "between",

@@ -155,6 +155,7 @@ def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clo
         checksum=wanted.checksum,
         at=wanted.at,
         to=_folder(wanted.to),
+        only=wanted.only,
     )
     logger.info("%s", report.summary)
     return 0

@@ -17,7 +17,7 @@ from zodbvault.commands.places import usual_places
 from zodbvault.commands.point_in_time import parse_point
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.details import details_of
-from zodbvault.filestorage.format import FIRST_TRANSACTION, NO_TID, PACKED_STATUS
+from zodbvault.filestorage.format import FIRST_TRANSACTION, LAST_TID, NO_TID, PACKED_STATUS
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.repository.store import list_files, read_repository
 from zodbvault.site_settings import ConfigurationError
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 LOG_FORMAT = 1
-LAST_TID = b"\xff" * 8
 BETWEEN = ".."
 
 _HEADINGS = ("time (UTC)", "tid", "objects", "bytes", "blobs", "--at, just before", "user", "description")

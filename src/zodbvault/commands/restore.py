@@ -39,6 +39,7 @@ from zodbvault.commands.restore_data import (
 from zodbvault.commands.summary import RestoreReport, size_text
 from zodbvault.commands.users_command import run_users_command
 from zodbvault.errors import ZodbvaultError, explained, reason_of
+from zodbvault.filestorage.format import LAST_TID
 from zodbvault.io.durable import PartFile, make_folder, remove_durably
 from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.space import require_space, share_space
@@ -73,23 +74,31 @@ def restore(
     checksum: bool,
     at: str | None = None,
     to: Path | None = None,
+    only: str | None = None,
 ) -> RestoreReport:
     """Restore a site to the newest backup, or to the newest one at or before `when`, or to a moment, `at`.
 
     source: "location", "snapshot" or "alternative". ask: puts a question and gives the answer; None asks nothing.
     checksum: compare the content of blobs that are there, not only their sizes. to: a folder that gets a copy, while
-    the site is left alone; nothing is asked then. Raises ZodbvaultError with the live data as they were, or, from the
-    swap on, with a state that the same command finishes.
+    the site is left alone; nothing is asked then. only: "data" or "blobs". Raises ZodbvaultError with the live data as
+    they were, or, from the swap on, with a state that the same command finishes.
     Numbers as on the page "How a restore is made".
     """
     request = request_of(
-        source=source, when=when, at=at, to=to, accept_missing_blobs=accept_missing_blobs, checksum=checksum
+        source=source,
+        when=when,
+        at=at,
+        to=to,
+        only=only,
+        accept_missing_blobs=accept_missing_blobs,
+        checksum=checksum,
     )
+    settings = request.narrowed(settings)
     if request.to is not None:
         return restore_copy(settings, request, request.to)
     places = request.places(settings)
     said = None if _comes_with_pre_command(settings, places) else choose_and_say(settings, request)  # 1
-    _ask(settings, said, ask)  # 2
+    _ask(settings, request, said, ask)  # 2
     environment = {
         "ZODBVAULT_RUN_COMMAND": request.command,
         "ZODBVAULT_RUN_LOCATION": str(places.location),
@@ -112,7 +121,7 @@ def restore_copy(settings: Settings, request: Request, folder: Path) -> RestoreR
     with folder_for_copy(settings, folder), explained("not restored"):
         try:
             with contextlib.ExitStack() as stack:
-                if not settings.only_blobs:
+                if request.has_data(settings):
                     stack.enter_context(_database_locked(target_of(request.target(settings).datafs)))
                 return _restore(settings, request, said)
         except ZodbvaultError as error:
@@ -142,6 +151,8 @@ def _restore(settings: Settings, request: Request, said: Said) -> RestoreReport:
     if settings.only_blobs:
         return _restore_blobs_alone(target, request.places(settings), said, request)
     repository, choice = choose_what_was_said(settings, request, said)
+    if not request.has_data(settings):
+        return _restore_blobs_beside_data(target, repository, choice, request)
     return _restore_data_and_blobs(target, repository, choice, request)
 
 
@@ -153,14 +164,16 @@ def _comes_with_pre_command(settings: Settings, places: Places) -> bool:
     return True
 
 
-def _ask(settings: Settings, said: Said | None, ask: Callable[[str], bool] | None) -> None:
+def _ask(settings: Settings, request: Request, said: Said | None, ask: Callable[[str], bool] | None) -> None:
     """Go on only after a yes, where a question is to be asked; it says what will be lost."""
     if ask is None:
         return
     state = said.name if said is not None else "the chosen backup"
-    data = "" if settings.only_blobs else f"{settings.datafs}"
+    data = f"{settings.datafs}" if request.has_data(settings) else ""
     blobs = f"the blobs in {settings.blob_storage}" if settings.blob_storage is not None else ""
     what = f"This will replace {' and '.join(filter(None, (data, blobs)))} by {state}."
+    if not request.has_data(settings) and not settings.only_blobs:
+        what = f"This will add the blobs of {state} to {settings.blob_storage}."
     lost = f" {said.loss.sentence}" if said is not None and said.loss is not None else ""
     if not ask(f"{what}{lost} Are you sure?"):
         raise Declined(
@@ -222,6 +235,27 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request
         blobs.add()
         blobs.remove(())
     return RestoreReport(f"Restored the blobs of {state.timestamp}{blobs.summary()}.", state.timestamp)
+
+
+def _restore_blobs_beside_data(
+    settings: Settings, repository: Repository, choice: Choice, request: Request
+) -> RestoreReport:
+    """Add the blobs of a state; none is removed, for the data that stand there may be newer. settings: the target's."""
+    assert settings.blob_storage is not None
+    if choice.blobs is None:
+        raise ZodbvaultError(
+            f"no blobs are known for the backup of {choice.timestamp}",
+            path=repository.blob_location,
+            hint="Nothing was changed. Choose another date.",
+        )
+    scratch = settings.blob_storage.resolve().parent
+    with blob_restore(settings, repository, choice, scratch, checksum=request.checksum) as blobs, _untouched():
+        last_tid, is_known = last_tid_known(repository, choice)
+        # Where nobody knows the state's last tid, blobs that are later than it do no harm.
+        blobs.check_before_writing(last_tid if is_known else LAST_TID, is_known=True)
+        blobs.add()
+        blobs.finish()
+    return RestoreReport(f"Restored the blobs of {name_of(choice)}{blobs.summary()}.", choice.timestamp)
 
 
 def _restore_data_and_blobs(

@@ -248,6 +248,11 @@ class BlobRestore:
         assert self._plan is not None
         self._removed = remove_blobs(self._plan, referenced, missing, self._target)
 
+    def finish(self) -> None:
+        """Take away what was set aside, and remove nothing else."""
+        if self._target is not None:
+            finish_replacements(self._target)
+
     def summary(self) -> str:
         """The end of the line that says what was done."""
         if self._target is None:

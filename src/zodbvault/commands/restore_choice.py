@@ -39,19 +39,25 @@ _SOURCES = {
 }
 
 
+DATA = "data"
+BLOBS = "blobs"
+"""What may be restored alone."""
+
+
 class Request(NamedTuple):
     """What a restore is asked for.
 
     source: "location", "snapshot" or "alternative". date: as `parse_when` gives it. at: as `parse_point` gives it, None
     for a whole backup; the date does not count with it. to: a folder that gets a copy of
-    the site, the live one is left alone then. checksum: compare the content of blobs that are there, not only their
-    sizes.
+    the site, the live one is left alone then. only: "data" or "blobs", None for both. checksum: compare the content of
+    blobs that are there, not only their sizes.
     """
 
     source: str
     date: str | None
     at: bytes | None
     to: Path | None
+    only: str | None
     accept_missing_blobs: bool
     checksum: bool
 
@@ -63,6 +69,23 @@ class Request(NamedTuple):
     def places(self, settings: Settings) -> Places:
         """Where the backups are."""
         return _SOURCES[self.source][1](settings)
+
+    def narrowed(self, settings: Settings) -> Settings:
+        """The same settings for a site of which only this much is restored.
+
+        Raises ConfigurationError where that is not in the backups, and for a moment without data.
+        """
+        if settings.only_blobs and self.at is not None:
+            raise ConfigurationError(["--at needs transactions: this site's blobs alone are backed up"])
+        if settings.only_blobs and self.only == DATA:
+            raise ConfigurationError(["--only data: this site's blobs alone are backed up"])
+        if settings.blob_storage is None and self.only == BLOBS:
+            raise ConfigurationError(["--only blobs: this site's blobs are not backed up"])
+        return settings._replace(blob_storage=None, backup_blobs=False) if self.only == DATA else settings
+
+    def has_data(self, settings: Settings) -> bool:
+        """Whether a Data.fs is restored."""
+        return not settings.only_blobs and self.only != BLOBS
 
     def target(self, settings: Settings) -> Settings:
         """The same settings with what is restored to in the place of the site."""
@@ -78,12 +101,13 @@ def request_of(
     when: str | None,
     at: str | None,
     to: Path | None,
+    only: str | None,
     accept_missing_blobs: bool = False,
     checksum: bool,
 ) -> Request:
     """A request from what was written on the command line. Raises UnreadableDate."""
     point = None if at is None else parse_point(at)
-    return Request(source, parse_when(when), point, to, accept_missing_blobs, checksum)
+    return Request(source, parse_when(when), point, to, only, accept_missing_blobs, checksum)
 
 
 class Said(NamedTuple):
@@ -137,12 +161,6 @@ def last_tid_known(repository: Repository, choice: Choice) -> tuple[bytes | None
     return None if record.last_tid is None else bytes.fromhex(record.last_tid), True
 
 
-def refuse_at_for_blobs_alone(request: Request) -> None:
-    """Raise ConfigurationError where a transaction is asked for, and there are none in the backups."""
-    if request.at is not None:
-        raise ConfigurationError(["--at needs transactions: this site's blobs alone are backed up"])
-
-
 def choose_blobs_alone(places: Places, date: str | None) -> tuple[BlobChoice, ...]:
     """The states of blobs for a date, the best one first, of a site whose records live elsewhere."""
     return choose_states(read_repository(places.location, places.location), date)
@@ -160,28 +178,40 @@ def choose_and_say(settings: Settings, request: Request) -> Said:
     """Choose what to restore and say it. Raises NothingThere."""
     places, target = request.places(settings), request.target(settings)
     if settings.only_blobs:
-        refuse_at_for_blobs_alone(request)
         state = choose_blobs_alone(places, request.date)[0]
         logger.info("Restoring the blobs of %s to %s, from %s.", state.timestamp, target.blob_storage, state.place)
         return Said(state.timestamp, state.timestamp)
     repository, choice = choose_state(settings, request)
-    chain, last, name = choice.chain, choice.chain.newest, name_of(choice)
-    incrementals = f" and {plural(len(chain.lines) - 1, 'incremental')}" if len(chain.lines) > 1 else ""
-    what = (name, target.datafs, chain.timestamp, incrementals, size_text(choice.end))
-    logger.info("Restoring %s to %s: full %s%s, %s.", *what)
+    name = name_of(choice)
+    if request.has_data(settings):
+        chain = choice.chain
+        incrementals = f" and {plural(len(chain.lines) - 1, 'incremental')}" if len(chain.lines) > 1 else ""
+        what = (name, target.datafs, chain.timestamp, incrementals, size_text(choice.end))
+        logger.info("Restoring %s to %s: full %s%s, %s.", *what)
     if choice.blobs is not None:
         place = f"{choice.blobs.place} in {places.blobs}"
         logger.info("The blobs are those of %s, from %s.", choice.blobs.timestamp, place)
     elif settings.backup_blobs:
-        logger.warning("No blobs are known for %s; those that the data refer to have to be there.", last.timestamp)
+        logger.warning("No blobs are known for %s; those that the data refer to have to be there.", choice.timestamp)
+    _warn_of_one_half(request, settings)
     if request.at is None:
         _say_what_is_near(repository, choice, request.date)
     said = Said(choice.timestamp, name if choice.cut is not None else f"the backup of {name}", choice.end)
-    if request.to is not None:
+    if request.to is not None or not request.has_data(settings):
         return said
     loss = loss_of(settings, repository, choice)
     logger.info("%s", loss.sentence)
     return said._replace(loss=loss)
+
+
+def _warn_of_one_half(request: Request, settings: Settings) -> None:
+    """Say what may go wrong where only data or only blobs are restored."""
+    if request.only == DATA:
+        logger.warning("Only Data.fs is restored, no blobs: it may refer to blobs that are not there.")
+    elif request.only == BLOBS and not settings.only_blobs:
+        logger.warning(
+            "Only blobs are restored: Data.fs may refer to others. Those that are lacking are added, none is removed."
+        )
 
 
 def _say_what_is_near(repository: Repository, choice: Choice, date: str | None) -> None:

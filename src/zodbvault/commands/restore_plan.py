@@ -19,7 +19,6 @@ from zodbvault.commands.restore_choice import (
     choose_state,
     last_tid_known,
     loss_of,
-    refuse_at_for_blobs_alone,
     request_of,
 )
 from zodbvault.commands.restore_data import check_files, target_of
@@ -83,12 +82,14 @@ def plan_restore(
     checksum: bool,
     at: str | None = None,
     to: Path | None = None,
+    only: str | None = None,
 ) -> Plan:
     """Plan what `restore` would do with the same arguments.
 
     Raises NothingThere, DamagedDat for a `.dat` that cannot be read, ZodbvaultError where `to` is no place for a copy.
     """
-    request = request_of(source=source, when=when, at=at, to=to, checksum=checksum)
+    request = request_of(source=source, when=when, at=at, to=to, only=only, checksum=checksum)
+    settings = request.narrowed(settings)
     if request.to is not None:
         require_place_for_copy(settings, request.to)
     if settings.only_blobs:
@@ -96,15 +97,19 @@ def plan_restore(
     places, target_settings = request.places(settings), request.target(settings)
     repository, choice = choose_state(settings, request)
     problems: list[str] = []
-    _noting(problems, lambda: check_files(repository, choice.chain.lines))
-    expected = None
+    has_data = request.has_data(settings)
+    if has_data:
+        _noting(problems, lambda: check_files(repository, choice.chain.lines))
     with blob_restore(target_settings, repository, choice, Path(gettempdir()), checksum=checksum) as blobs:
         last_tid, is_known = last_tid_known(repository, choice)
         _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
         expected = blobs.expected()
+    if not has_data:
+        expected = None if expected is None else expected._replace(remove=0, is_certain=True)
+        if choice.blobs is None:
+            problems.append(f"no blobs are known for the backup of {choice.timestamp}")
     target = target_of(target_settings.datafs)
-    size = choice.end
-    needs = {target.resolved.parent: size - (size_of(target.restoring) or 0)}
+    needs = {target.resolved.parent: choice.end - (size_of(target.restoring) or 0)} if has_data else {}
     if expected is not None and target_settings.blob_storage is not None:
         needs[target_settings.blob_storage] = expected.add_size
     space = _space(needs, problems)
@@ -112,22 +117,21 @@ def plan_restore(
         timestamp=choice.timestamp,
         tid=None if choice.cut is None else choice.cut.tid,
         location=places.location,
-        target=target_settings.datafs,
+        target=target_settings.datafs if has_data else target_settings.blob_storage or target_settings.datafs,
         blob_storage=target_settings.blob_storage,
         backups=tuple(line.timestamp for line in choice.chain.lines),
-        size=size,
+        size=choice.end if has_data else None,
         blobs=expected,
         blob_note=_note_on_blobs(target_settings, expected, choice, problems),
         space=space,
         running=_who_runs(target.locks, problems) if request.to is None else None,
-        loss=loss_of(settings, repository, choice) if request.to is None else None,
+        loss=loss_of(settings, repository, choice) if request.to is None and has_data else None,
         problems=tuple(problems),
     )
 
 
 def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     """The plan for a site whose blobs alone are backed up."""
-    refuse_at_for_blobs_alone(request)
     places, target = request.places(settings), request.target(settings)
     states = choose_blobs_alone(places, request.date)
     assert target.blob_storage is not None
@@ -266,9 +270,10 @@ def plan_as_text(plan: Plan) -> tuple[str, ...]:
     lines += [
         f"  space    {size_text(one.needed)} needed, {size_text(one.free)} free at {one.folder}" for one in plan.space
     ]
-    if plan.size is not None:
+    if plan.size is not None or plan.running is not None:
         runs = "nobody has it open" if plan.running is None else f"is running, stop it first: {plan.running}"
-        lines.append(f"  site     {runs if plan.loss is not None else 'is left alone'}")
+        is_alone = plan.loss is None and plan.running is None
+        lines.append(f"  site     {'is left alone' if is_alone else runs}")
     if plan.loss is not None:
         lines.append(f"  lost     {plan.loss.sentence}")
     return (*lines, *(f"PROBLEM: {problem}" for problem in plan.problems))

@@ -45,6 +45,9 @@ FIRST_TRANSACTION = MAGIC_LENGTH
 NO_TID = bytes(8)
 """Comes before every tid."""
 
+LAST_TID = b"\xff" * 8
+"""Comes after every tid."""
+
 TRANSACTION_HEADER = struct.Struct(">QQBHHH")
 """tid, length, status, lengths of user, description and extension."""
 

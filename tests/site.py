@@ -549,6 +549,7 @@ COMMANDS = {
     "backup-verify": "verify",
     "backup-list": "list",
     "backup-log": "log",
+    "backup-drill": "drill",
 }
 """The scripts of the part `backup`, and the command that each one runs."""
 

@@ -20,6 +20,7 @@ REPORTS = {
     "verify": SimpleNamespace(lines=("all is well",), good=True),
     "list_backups": ("one", "two"),
     "log_transactions": ("an entry",),
+    "drill": SimpleNamespace(good=True),
 }
 
 MODULES = {"plan_restore": "restore_plan"}
@@ -60,6 +61,9 @@ def install_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Calls:
         if name == "log_transactions":
             module.log_as_text = iter  # type: ignore[attr-defined]
             module.log_as_json = lambda entries: iter(f"json of {entry}" for entry in entries)  # type: ignore[attr-defined]
+        if name == "drill":
+            module.drill_as_text = lambda _: ("rehearsed",)  # type: ignore[attr-defined]
+            module.drill_as_json = lambda _: '{"re": "hearsed"}'  # type: ignore[attr-defined]
         if name == "plan_restore":
             module.plan_as_text = lambda _: ("the plan",)  # type: ignore[attr-defined]
             module.plan_as_json = lambda _: '{"the": "plan"}'  # type: ignore[attr-defined]

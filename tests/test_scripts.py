@@ -154,6 +154,24 @@ def test_log(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("json of an entry\n", "")
 
 
+def test_drill(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("drill", PLAIN, ["2026-11-23", "--sample", "100", "--tmp", "somewhere"]) == 0
+    call = calls.only
+    assert (call.name, call.when, call.sample, call.tmp) == ("drill", "2026-11-23", 100, Path("somewhere").absolute())
+    assert capsys.readouterr() == ("rehearsed\n", "")
+    assert run("drill", PLAIN, ["--json"]) == 0
+    assert capsys.readouterr() == ('{"re": "hearsed"}\n', "")
+    calls.results["drill"] = SimpleNamespace(good=False)
+    assert run("drill", PLAIN, ["-q"]) == 1
+    assert capsys.readouterr() == ("rehearsed\n", "")
+
+
+@pytest.mark.parametrize("sample", ["0", "-1", "many", ""])
+def test_a_sample_is_a_number(sample: str, calls: Calls) -> None:
+    assert run("drill", PLAIN, [f"--sample={sample}"]) == 2
+    assert calls.calls == []
+
+
 @pytest.mark.parametrize("command", DESCRIPTIONS)
 def test_a_quiet_success_says_nothing(command: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     for quiet in ("-q", "--quiet"):

@@ -19,6 +19,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "snapshotrestore": "Replace the database and its blobs by the newest snapshot, or the newest at or before a date.",
     "altrestore": "Replace the database and its blobs by a backup of another site, the newest or that for a date.",
     "verify": "Check that the files of all backups, or of what a date needs, are as they were written.",
+    "drill": "Rehearse a restore: into a folder that goes again, where ZODB reads all of it.",
     "log": "List the transactions in the backups, the newest first, to find the one to restore to.",
     "list": "Say which backups there are: date, kind, size, blobs.",
 }
@@ -30,8 +31,9 @@ may be 2026-11-23T19:05:00+01:00; the newest backup is called latest.
 Exit codes: 0 good, 1 failed, 2 wrong usage or configuration, 75 another run is at work.
 """
 
-WITH_DATE = frozenset({"restore", "snapshotrestore", "altrestore", "verify", "list"})
+WITH_DATE = frozenset({"restore", "snapshotrestore", "altrestore", "verify", "list", "drill"})
 _RESTORES = frozenset({"restore", "snapshotrestore", "altrestore"})
+_WITH_JSON = _RESTORES | {"log", "drill"}
 _ALL = frozenset(DESCRIPTIONS)
 
 
@@ -50,6 +52,8 @@ class Arguments(NamedTuple):
     to: str | None = None
     at: str | None = None
     only: str | None = None
+    sample: str | None = None
+    tmp: str | None = None
     date: str | None = None
     between: str | None = None
 
@@ -79,32 +83,39 @@ FLAGS = (
     ),
     Flag("checksum", ("--checksum",), _RESTORES, "compare the content of blobs that are there, not only their sizes"),
     Flag("dry_run", ("--dry-run",), _RESTORES, "say what would be restored, and change nothing"),
-    Flag("json", ("--json",), _RESTORES | {"log"}, "print for a program to read; a restore does so with --dry-run"),
+    Flag(
+        "json",
+        ("--json",),
+        _RESTORES | {"log", "drill"},
+        "print for a program to read; a restore does so with --dry-run",
+    ),
     Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
 )
 
 
-class Value(NamedTuple):
+class Valued(NamedTuple):
     """One option with a value. Fields as those of Flag; metavar: what the help calls the value."""
 
     name: str
-    spelling: str
+    spellings: tuple[str, ...]
     metavar: str
     commands: frozenset[str]
     help: str
     choices: tuple[str, ...] | None = None
 
 
-VALUES = (
-    Value("to", "--to", "FOLDER", _RESTORES, "restore into FOLDER, new or empty, and leave the site alone"),
-    Value(
+VALUED = (
+    Valued("to", ("--to",), "FOLDER", _RESTORES, "restore into FOLDER, new or empty, and leave the site alone"),
+    Valued(
         "only",
-        "--only",
+        ("--only",),
         "HALF",
         _RESTORES,
         "restore only the data, or only the blobs, which may not fit the other half then: data or blobs",
         choices=("data", "blobs"),
     ),
+    Valued("sample", ("--sample",), "N", frozenset({"drill"}), "read N objects, chosen at random, and not all of them"),
+    Valued("tmp", ("--tmp",), "FOLDER", frozenset({"drill"}), "restore below FOLDER and not beside the live data"),
 )
 
 
@@ -136,10 +147,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         if command in flag.commands:
             group = volume if flag in (_QUIET, _DEBUG) else parser
             group.add_argument(*flag.spellings, dest=flag.name, action="store_true", help=flag.help)
-    for value in VALUES:
-        if command in value.commands:
+    for option in VALUED:
+        if command in option.commands:
             parser.add_argument(
-                value.spelling, dest=value.name, metavar=value.metavar, choices=value.choices, help=value.help
+                *option.spellings, dest=option.name, metavar=option.metavar, choices=option.choices, help=option.help
             )
     if command == "log":
         parser.add_argument(

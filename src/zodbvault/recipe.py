@@ -113,6 +113,7 @@ def script_names(settings: Settings) -> dict[str, str]:
         "verify": f"{part}-verify",
         "list": f"{part}-list",
         "log": f"{part}-log",
+        "drill": f"{part}-drill",
     }
     if part == "backup":
         names |= {"snapshot": "snapshotbackup"}

@@ -154,19 +154,19 @@ def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clo
         accept_missing_blobs=wanted.accept_missing_blobs,
         checksum=wanted.checksum,
         at=wanted.at,
-        to=_folder(wanted.to),
+        to=_folder("--to", wanted.to),
         only=wanted.only,
     )
     logger.info("%s", report.summary)
     return 0
 
 
-def _folder(name: str | None) -> Path | None:
-    """The folder that an argument names, from the current folder on."""
+def _folder(option: str, name: str | None) -> Path | None:
+    """The folder that an option names, from the current folder on."""
     if name is None:
         return None
     if not name:
-        raise ConfigurationError(["--to needs the name of a folder"])
+        raise ConfigurationError([f"{option} needs the name of a folder"])
     from pathlib import Path
 
     return Path(os.path.abspath(name))
@@ -176,7 +176,7 @@ def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
     from zodbvault.commands.restore_plan import plan_as_json, plan_as_text, plan_restore
 
     plan = plan_restore(
-        settings, source=source, when=wanted.date, checksum=wanted.checksum, at=wanted.at, to=_folder(wanted.to)
+        settings, source=source, when=wanted.date, checksum=wanted.checksum, at=wanted.at, to=_folder("--to", wanted.to)
     )
     if wanted.json:
         write_lines((plan_as_json(plan),))
@@ -205,6 +205,21 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     return 0
 
 
+def _drill(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from zodbvault.commands.drill import drill, drill_as_json, drill_as_text
+
+    gc.enable()
+    if wanted.sample is not None and not (wanted.sample.isascii() and wanted.sample.isdigit() and int(wanted.sample)):
+        raise ConfigurationError([f"--sample needs a number of objects, not {wanted.sample!r}"])
+    sample = None if wanted.sample is None else int(wanted.sample)
+    report = drill(settings, when=wanted.date, sample=sample, tmp=_folder("--tmp", wanted.tmp), clock=clock)
+    if wanted.json:
+        write_lines((drill_as_json(report),))
+    elif not (wanted.quiet and report.good):
+        write_lines(drill_as_text(report))
+    return 0 if report.good else 1
+
+
 def _log(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from itertools import islice
 
@@ -231,4 +246,5 @@ _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "verify": _verify,
     "list": _list,
     "log": _log,
+    "drill": _drill,
 }

@@ -26,8 +26,8 @@ FILESTORAGE_FOLDER = "filestorage"
 BLOB_FOLDER = "blobstorage"
 
 
-def require_place_for_copy(settings: Settings, folder: Path) -> None:
-    """Raise ZodbvaultError unless `folder` is empty or missing, and not among the blobs or the backups of the site."""
+def require_apart(settings: Settings, folder: Path) -> None:
+    """Raise ZodbvaultError where `folder` is among the blobs or the backups of the site."""
     resolved = folder.resolve()
     taken = [*settings.folders(), *filter(None, (settings.blob_storage,))]
     for other in (place.resolve() for place in taken):
@@ -37,8 +37,14 @@ def require_place_for_copy(settings: Settings, folder: Path) -> None:
                 path=folder,
                 hint="Nothing was done. A copy goes into a folder of its own.",
             )
+
+
+def require_place_for_copy(settings: Settings, folder: Path) -> None:
+    """Raise ZodbvaultError unless `folder` is empty or missing, and not among the blobs or the backups of the site."""
+    require_apart(settings, folder)
     if not os.path.lexists(folder):
         return
+    resolved = folder.resolve()
     if not resolved.is_dir():
         raise ZodbvaultError("is not a folder", path=folder, hint="Nothing was done.")
     with explained("the folder cannot be read", path=folder, hint="Nothing was done."):

@@ -95,7 +95,7 @@ def restore(
     )
     settings = request.narrowed(settings)
     if request.to is not None:
-        return restore_copy(settings, request, request.to)
+        return restore_copy(settings, request, request.to, choose_and_say(settings, request))
     places = request.places(settings)
     said = None if _comes_with_pre_command(settings, places) else choose_and_say(settings, request)  # 1
     _ask(settings, request, said, ask)  # 2
@@ -112,12 +112,11 @@ def restore(
     return report
 
 
-def restore_copy(settings: Settings, request: Request, folder: Path) -> RestoreReport:
-    """Restore into a folder of its own, which is new or empty. Takes no lock of the site, of its backups or of Zope.
+def restore_copy(settings: Settings, request: Request, folder: Path, said: Said) -> RestoreReport:
+    """Restore what was said into a folder of its own, which is new or empty.
 
-    Raises ZodbvaultError; the folder is as it was then.
+    Takes no lock of the site, of its backups or of Zope. Raises ZodbvaultError; the folder is as it was then.
     """
-    said = choose_and_say(settings, request)
     with folder_for_copy(settings, folder), explained("not restored"):
         try:
             with contextlib.ExitStack() as stack:

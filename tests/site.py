@@ -57,6 +57,13 @@ def timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(seconds))
 
 
+def documented_keys() -> set[str]:
+    """The keys of JSON objects that docs/restore.rst describes: what stands first in a row of its tables."""
+    page = (SOURCE.parent / "docs" / "restore.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^``(?:- )?[a-z_]+``(?:, ``[a-z_]+``)? ", page, re.MULTILINE)
+    return {key for row in rows for key in re.findall(r"[a-z_]+", row)}
+
+
 def seconds(stamp: str) -> int:
     """A timestamp as seconds since 1970."""
     return timegm(time.strptime(stamp, "%Y-%m-%d-%H-%M-%S"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from zc.zlibstorage import ZlibStorage
 
-from tests.site import Site, blob_files, tree
+from tests.site import Site, blob_files, documented_keys, tree
 from tests.stories.test_restore_to import held
 from zodbvault.commands import drill as drill_module
 from zodbvault.commands import reading
@@ -316,6 +316,7 @@ def test_the_json_has_the_documented_keys(site: Site) -> None:
     ]
     assert (content["format"], content["timestamp"], content["good"]) == (1, stamp, True)
     assert content["objects"] == content["objects_read"]
+    assert set(content) <= documented_keys()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.site import Site, State, blob_files, committed_tids
+from tests.site import Site, State, blob_files, committed_tids, documented_keys
 from zodbvault.commands.restore_plan import Plan, plan_as_json, plan_as_text, plan_restore
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.tids import time_of_tid
@@ -108,6 +108,7 @@ def test_the_json_has_the_documented_keys(site: Site) -> None:
     content: dict[str, Any] = json.loads(plan_as_json(planned(site)))
     assert next(iter(content)) == "format"
     assert set(content) == KEYS
+    assert {*content, *content["blobs"], *content["lost"]} <= documented_keys()
     assert content["format"] == 1
     assert content["timestamp"] == stamp
     assert content["backups"] == [stamp]

@@ -13,7 +13,7 @@ import pytest
 from ZODB.FileStorage.FileStorage import FileIterator
 
 from tests.filestorage.handmade import Handmade
-from tests.site import Site, committed_tids, generate_script, referenced_blobs, tree
+from tests.site import Site, committed_tids, documented_keys, generate_script, referenced_blobs, tree
 from tests.stories.test_point_in_time import content_of_copy, copied_at, lived
 from zodbvault.commands import log as log_module
 from zodbvault.commands.log import Entry, log_as_json, log_as_text, log_transactions, parse_range
@@ -168,6 +168,7 @@ def test_the_json_is_one_object_with_the_documented_keys(site: Site) -> None:
         "at_before": f"{int(entries[0].tid.hex(), 16) - 1:016x}",
     }
     assert content["transactions"][-1]["at_before"] is None
+    assert {*content, *content["transactions"][0]} <= documented_keys()
     assert json.loads("\n".join(log_as_json([]))) == {"format": 1, "transactions": []}
 
 

@@ -58,6 +58,13 @@ def timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(seconds))
 
 
+def documented_keys() -> set[str]:
+    """The keys of JSON objects that docs/restore.rst describes: what stands first in a row of its tables."""
+    page = (SOURCE.parent / "docs" / "restore.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^``(?:- )?[a-z_]+``(?:, ``[a-z_]+``)? ", page, re.MULTILINE)
+    return {key for row in rows for key in re.findall(r"[a-z_]+", row)}
+
+
 def seconds(stamp: str) -> int:
     """A timestamp as seconds since 1970."""
     return timegm(time.strptime(stamp, "%Y-%m-%d-%H-%M-%S"))
@@ -445,7 +452,7 @@ class Site:
 
     def verify(self, when: str | None = None, *, deep: bool = False) -> VerifyReport:
         """bin/backup-verify."""
-        return verify(self.settings, when=when, deep=deep)
+        return verify(self.settings, when=when, deep=deep, clock=self.clock)
 
     def list(self, when: str | None = None) -> tuple[str, ...]:
         """bin/backup-list."""
@@ -561,6 +568,8 @@ COMMANDS = {
     "altrestore": "altrestore",
     "backup-verify": "verify",
     "backup-list": "list",
+    "backup-log": "log",
+    "backup-drill": "drill",
 }
 """The scripts of the part `backup`, and the command that each one runs."""
 

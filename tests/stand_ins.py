@@ -17,9 +17,15 @@ REPORTS = {
     "snapshot": SimpleNamespace(summary="snapshot made"),
     "zipbackup": SimpleNamespace(summary="zip backup made"),
     "restore": SimpleNamespace(summary="restored"),
+    "plan_restore": SimpleNamespace(problems=()),
     "verify": SimpleNamespace(lines=("all is well",), good=True),
     "list_backups": ("one", "two"),
+    "log_transactions": ("an entry",),
+    "drill": SimpleNamespace(good=True),
 }
+
+MODULES = {"plan_restore": "restore_plan"}
+"""Where a command is whose module is not named after it."""
 
 
 @dataclass
@@ -51,7 +57,16 @@ def install_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Put stand-ins in the place of all commands."""
     calls = Calls()
     for name in REPORTS:
-        module = ModuleType(f"zodbvault.commands.{name.partition('_')[0]}")
+        module = ModuleType(f"zodbvault.commands.{MODULES.get(name, name.partition('_')[0])}")
         setattr(module, name, calls.stand_in(name))
+        if name == "log_transactions":
+            module.log_as_text = iter  # type: ignore[attr-defined]
+            module.log_as_json = lambda entries: iter(f"json of {entry}" for entry in entries)  # type: ignore[attr-defined]
+        if name == "drill":
+            module.drill_as_text = lambda _: ("rehearsed",)  # type: ignore[attr-defined]
+            module.drill_as_json = lambda _: '{"re": "hearsed"}'  # type: ignore[attr-defined]
+        if name == "plan_restore":
+            module.plan_as_text = lambda _: ("the plan",)  # type: ignore[attr-defined]
+            module.plan_as_json = lambda _: '{"the": "plan"}'  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls

@@ -146,7 +146,7 @@ def test_a_file_that_is_not_there(folder: Path) -> None:
 
 def test_each_command_gets_the_site(folder: Path, calls: Calls) -> None:
     config = str(written(folder, ONE_SITE + "enable_zipbackup = true\n"))
-    for command in ("backup", "snapshot", "zipbackup", "restore", "verify", "list"):
+    for command in ("backup", "snapshot", "zipbackup", "restore", "verify", "list", "log", "drill"):
         for arguments in ([command, "--config", config], ["--config", config, command, "--site", "plone"]):
             calls.calls.clear()
             assert main([*arguments, "-n"]) == 0

@@ -354,6 +354,8 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "snapshotrestore": "snapshotrestore",
         "backup-verify": "verify",
         "backup-list": "list",
+        "backup-log": "log",
+        "backup-drill": "drill",
     }
     assert script_names(buildout["plone"].recipe.settings) == {
         "plone": "backup",
@@ -361,6 +363,8 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "plone-restore": "restore",
         "plone-verify": "verify",
         "plone-list": "list",
+        "plone-log": "log",
+        "plone-drill": "drill",
     }
 
 
@@ -468,7 +472,8 @@ def test_install_update_reinstall_and_uninstall(site: Site, tmp_path: Path) -> N
     output = site.buildout(BLOBLESS)
     assert "Installing backup" in output
     assert site.scripts() == {
-        "backup", "restore", "snapshotbackup", "snapshotrestore", "backup-verify", "backup-list",
+        "backup", "restore", "snapshotbackup", "snapshotrestore",
+        "backup-verify", "backup-list", "backup-log", "backup-drill",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "var").iterdir()} == {"backups", "snapshotbackups"}
 

@@ -7,6 +7,7 @@ import errno
 import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +87,33 @@ def test_restore_with_all_arguments(calls: Calls) -> None:
     assert (call.ask, call.when, call.accept_missing_blobs, call.checksum) == (None, "2026-11-23", True, True)
 
 
+@pytest.mark.parametrize(
+    ("command", "source"), [("restore", "location"), ("snapshotrestore", "snapshot"), ("altrestore", "alternative")]
+)
+def test_a_dry_run_plans_and_does_not_restore(
+    command: str, source: str, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, PLAIN, ["--dry-run", "--checksum", "2026-11-23"]) == 0
+    call = calls.only
+    assert (call.name, call.source, call.when, call.checksum) == ("plan_restore", source, "2026-11-23", True)
+    assert capsys.readouterr() == ("the plan\n", "")
+    assert run(command, PLAIN, ["--dry-run", "--json"]) == 0
+    assert capsys.readouterr() == ('{"the": "plan"}\n', "")
+    assert run(command, PLAIN, ["--dry-run", "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_plan_with_problems_is_a_failure_and_never_quiet(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    calls.results["plan_restore"] = SimpleNamespace(problems=("no space",))
+    assert run("restore", PLAIN, ["--dry-run", "-q"]) == 1
+    assert capsys.readouterr() == ("the plan\n", "")
+
+
+def test_json_without_a_plan_is_wrong_usage(calls: Calls) -> None:
+    assert run("restore", PLAIN, ["-n", "--json"]) == 2
+    assert calls.calls == []
+
+
 def test_the_question_is_put_on_standard_error(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +156,32 @@ def test_list(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list", PLAIN, []) == 0
     assert calls.only.name == "list_backups"
     assert capsys.readouterr() == ("one\ntwo\n", "")
+
+
+def test_log(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("log", PLAIN, ["2026-11-23..2026-11-24"]) == 0
+    assert (calls.only.name, calls.only.between) == ("log_transactions", "2026-11-23..2026-11-24")
+    assert capsys.readouterr() == ("an entry\n", "")
+    assert run("log", PLAIN, ["--json"]) == 0
+    assert capsys.readouterr() == ("json of an entry\n", "")
+
+
+def test_drill(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("drill", PLAIN, ["2026-11-23", "--sample", "100", "--tmp", "somewhere"]) == 0
+    call = calls.only
+    assert (call.name, call.when, call.sample, call.tmp) == ("drill", "2026-11-23", 100, Path("somewhere").absolute())
+    assert capsys.readouterr() == ("rehearsed\n", "")
+    assert run("drill", PLAIN, ["--json"]) == 0
+    assert capsys.readouterr() == ('{"re": "hearsed"}\n', "")
+    calls.results["drill"] = SimpleNamespace(good=False)
+    assert run("drill", PLAIN, ["-q"]) == 1
+    assert capsys.readouterr() == ("rehearsed\n", "")
+
+
+@pytest.mark.parametrize("sample", ["0", "-1", "many", ""])
+def test_a_sample_is_a_number(sample: str, calls: Calls) -> None:
+    assert run("drill", PLAIN, [f"--sample={sample}"]) == 2
+    assert calls.calls == []
 
 
 @pytest.mark.parametrize("command", DESCRIPTIONS)

@@ -113,7 +113,17 @@ def test_an_incremental_and_no_change_import_nothing_slow(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["snapshot", "list", "verify", "verify --deep", "restore -n", "snapshotrestore -n", "ziprestore -n"]
+    "command",
+    [
+        "snapshot",
+        "list",
+        "log",
+        "verify",
+        "verify --deep",
+        "restore -n",
+        "snapshotrestore -n",
+        "ziprestore -n",
+    ],
 )
 def test_no_command_needs_zodb_or_buildout(command: str, site: Site) -> None:
     site.imported("backup")

@@ -32,7 +32,7 @@ not say otherwise: var/plones, var/plone-blobstorages, var/plone-snapshots and v
 called plone.
 """
 
-_COMMANDS = ("backup", "snapshot", "zipbackup", "restore", "verify", "list")
+_COMMANDS = ("backup", "snapshot", "zipbackup", "restore", "verify", "list", "log", "drill")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -68,14 +68,14 @@ def ask_yes(question: str) -> bool:
     return answer.strip() == "yes"
 
 
-def write_lines(lines: Iterable[str]) -> None:
-    """Write results to standard output, a line each.
+def write_lines(lines: Iterable[str]) -> bool:
+    """Write results to standard output, a line each; whether there is somebody who reads.
 
     A reader that went away (`| head`) has seen enough. Raises ZodbvaultError for any other failure.
     """
     out = sys.stdout
     if out is None:
-        return
+        return False
     text = "".join(f"{line}\n" for line in lines)
     encoding = getattr(out, "encoding", None) or "utf-8"
     # A name may hold bytes that are no text, and the terminal may know less than Unicode.
@@ -89,5 +89,7 @@ def write_lines(lines: Iterable[str]) -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, out.fileno())
             os.close(nowhere)
+        return False
     except OSError as error:
         raise ZodbvaultError(f"the result cannot be written to standard output: {reason_of(error)}") from error
+    return True

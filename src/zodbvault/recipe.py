@@ -120,6 +120,8 @@ def script_names(settings: Settings) -> dict[str, str]:
         "altrestore": f"{part}-altrestore",
         "verify": f"{part}-verify",
         "list": f"{part}-list",
+        "log": f"{part}-log",
+        "drill": f"{part}-drill",
     }
     if part == "backup":
         names |= {"snapshot": "snapshotbackup", "zipbackup": "zipbackup"}

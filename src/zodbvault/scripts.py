@@ -19,6 +19,7 @@ from zodbvault.site_settings import ConfigurationError, settings_from_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from zodbvault.arguments import Arguments
     from zodbvault.io.clock import Clock
@@ -157,9 +158,13 @@ def _altrestore(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
 
 def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    gc.enable()
+    if wanted.dry_run:
+        return _plan_restore(source, settings, wanted)
+    if wanted.json:
+        raise ConfigurationError(["--json prints a plan: it goes with --dry-run"])
     from zodbvault.commands.restore import restore
 
-    gc.enable()
     report = restore(
         settings,
         source=source,
@@ -168,16 +173,43 @@ def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clo
         clock=clock,
         accept_missing_blobs=wanted.accept_missing_blobs,
         checksum=wanted.checksum,
+        at=wanted.at,
+        to=_folder("--to", wanted.to),
+        only=wanted.only,
     )
     logger.info("%s", report.summary)
     return 0
+
+
+def _folder(option: str, name: str | None) -> Path | None:
+    """The folder that an option names, from the current folder on."""
+    if name is None:
+        return None
+    if not name:
+        raise ConfigurationError([f"{option} needs the name of a folder"])
+    from pathlib import Path
+
+    return Path(os.path.abspath(name))
+
+
+def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
+    from zodbvault.commands.restore_plan import plan_as_json, plan_as_text, plan_restore
+
+    plan = plan_restore(
+        settings, source=source, when=wanted.date, checksum=wanted.checksum, at=wanted.at, to=_folder("--to", wanted.to)
+    )
+    if wanted.json:
+        write_lines((plan_as_json(plan),))
+    elif plan.problems or not wanted.quiet:
+        write_lines(plan_as_text(plan))
+    return 1 if plan.problems else 0
 
 
 def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.verify import verify
 
     gc.enable()
-    report = verify(settings, when=wanted.date, deep=wanted.deep)
+    report = verify(settings, when=wanted.date, deep=wanted.deep, clock=clock)
     if not (wanted.quiet and report.good):
         write_lines(report.lines)
     return 0 if report.good else 1
@@ -193,6 +225,38 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     return 0
 
 
+def _drill(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from zodbvault.commands.drill import drill, drill_as_json, drill_as_text
+
+    gc.enable()
+    if wanted.sample is not None and not (wanted.sample.isascii() and wanted.sample.isdigit() and int(wanted.sample)):
+        raise ConfigurationError([f"--sample needs a number of objects, not {wanted.sample!r}"])
+    sample = None if wanted.sample is None else int(wanted.sample)
+    report = drill(settings, when=wanted.date, sample=sample, tmp=_folder("--tmp", wanted.tmp), clock=clock)
+    if wanted.json:
+        write_lines((drill_as_json(report),))
+    elif not (wanted.quiet and report.good):
+        write_lines(drill_as_text(report))
+    return 0 if report.good else 1
+
+
+def _log(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from itertools import islice
+
+    from zodbvault.commands.log import log_as_json, log_as_text, log_transactions
+
+    gc.enable()
+    entries = log_transactions(settings, between=wanted.between)
+    lines = log_as_json(entries) if wanted.json else log_as_text(entries)
+    # A few first, for whoever waits; then many, for the time it takes.
+    number = 20
+    while some := tuple(islice(lines, number)):
+        if not wanted.quiet and not write_lines(some):
+            break
+        number = 1000
+    return 0
+
+
 _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "backup": _backup,
     "snapshot": _snapshot,
@@ -203,4 +267,6 @@ _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "altrestore": _altrestore,
     "verify": _verify,
     "list": _list,
+    "log": _log,
+    "drill": _drill,
 }

@@ -208,3 +208,24 @@ def test_what_a_lock_file_says_is_shown_as_one_printable_line(tmp_path: Path) ->
 def test_a_lock_file_that_is_made_gets_its_owner_and_mode(tmp_path: Path) -> None:
     with LockFile(tmp_path / "lock", ownership=Ownership(0o660, None, None)):
         assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o660
+
+
+@pytest.mark.parametrize("program", [HOLD_AS_ZOPE, HOLD_AS_WE_DO])
+def test_one_may_ask_who_holds_a_lock_without_taking_it(tmp_path: Path, program: str) -> None:
+    path = tmp_path / "Data.fs.lock"
+    assert LockFile(path).who_holds_it() is None
+    assert not path.exists()
+    with child_that_holds(program, path) as holder:
+        before = path.stat()
+        assert f"pid {holder.pid}" in (LockFile(path).who_holds_it() or "")
+    assert LockFile(path).who_holds_it() is None
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
+    with LockFile(path):
+        assert LockFile(path).who_holds_it() is not None
+
+
+def test_a_lock_that_is_no_file_cannot_be_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ZodbvaultError, match="cannot be looked at"):
+        LockFile(tmp_path / "file" / "lock").who_holds_it()

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.timestamps import (
+    Moment,
     NextTimestamp,
     UnreadableDate,
+    nearest,
     next_timestamp,
+    parse_moment,
     parse_when,
     seconds_of,
     timestamp_of,
@@ -158,6 +161,76 @@ def test_every_day_of_the_calendar_is_a_date(day: object) -> None:
 
 def test_a_date_alone_is_before_its_midnights_backups() -> None:
     assert parse_when("2026-11-23") < "2026-11-23-00-00-00"
+
+
+@pytest.mark.parametrize(
+    ("text", "timestamp"),
+    [
+        ("2026-11-23T18:05:07Z", "2026-11-23-18-05-07"),
+        ("2026-11-23 18:05:07z", "2026-11-23-18-05-07"),
+        ("2026-11-23T18:05Z", "2026-11-23-18-05-00"),
+        ("2026-11-23T19:05:07+01:00", "2026-11-23-18-05-07"),
+        ("2026-11-23T19:05:07 +0100", "2026-11-23-18-05-07"),
+        ("2026-11-24T01:05:07.999999+07", "2026-11-23-18-05-07"),
+        ("2026-12-31T19:34:59,5-04:30", "2027-01-01-00-04-59"),
+    ],
+)
+def test_a_date_of_iso_8601_counts_with_its_time_zone(text: str, timestamp: str) -> None:
+    assert parse_when(text) == timestamp
+
+
+@pytest.mark.parametrize("text", [None, "latest", " latest "])
+def test_the_newest_has_a_word(text: str | None) -> None:
+    assert parse_when(text) is None
+
+
+def test_a_time_without_its_zone_is_not_guessed_at() -> None:
+    with pytest.raises(UnreadableDate, match=r"has no time zone.*2026-11-23T18:05:07Z") as error:
+        parse_when("2026-11-23T18:05:07")
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-31T18:05:07Z",
+        "2026-11-23T24:05:07Z",
+        "2026-11-23T18:05:07+24:00",
+        "2026-11-23T18:05:07+01:60",
+        "2026-11-23T18:05:07.Z",
+        "2026-11-23Z",
+        "0001-01-01T00:00:00+01:00",
+        "9999-12-31T23:59:59-01:00",
+        "LATEST",
+    ],
+)
+def test_what_is_no_moment_is_wrong_usage(text: str) -> None:
+    with pytest.raises(UnreadableDate, match="cannot read the date"):
+        parse_when(text)
+
+
+@given(moments, st.integers(0, 10**9 - 1))
+def test_a_moment_keeps_its_nanoseconds(moment: int, nanoseconds: int) -> None:
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)).rjust(19, "0")
+    assert parse_moment(f"{text}.{nanoseconds:09}Z") == Moment(moment, nanoseconds)
+
+
+@given(moments)
+def test_a_date_that_is_a_beginning_means_its_first_moment(moment: int) -> None:
+    stamp = timestamp_of(moment)
+    assert parse_moment(stamp) == Moment(moment, 0)
+    assert parse_moment(stamp[:16]).seconds == moment - moment % 60
+    assert parse_moment(stamp[:13]).seconds == moment - moment % 3600
+    assert parse_moment(stamp[:10]).seconds == moment - moment % 86400
+
+
+def test_the_nearest_stand_on_both_sides() -> None:
+    stamps = [f"2026-11-{day:02}-18-05-00" for day in (2, 1, 4, 5, 8, 9)]
+    assert nearest(stamps, "2026-11-06") == tuple(sorted(stamps)[2:])
+    assert nearest(stamps, "2026-10-01") == tuple(sorted(stamps)[:4])
+    assert nearest(stamps, "2026-12-01", 2) == tuple(sorted(stamps)[-2:])
+    assert nearest(stamps[:1], "2026-12-01") == (stamps[0],)
+    assert nearest([], "2026-12-01") == ()
 
 
 def test_naming_a_backup_costs_no_start_up_time() -> None:

@@ -260,7 +260,7 @@ def test_a_restore_that_was_killed_at_any_step_is_finished_by_the_next(
         if step == "adding blobs":
             patch.setattr(module.BlobRestore, "add", kill)
         elif step == "swapping":
-            patch.setattr(module, "_swap", kill)
+            patch.setattr(module, "swap", kill)
         else:
             patch.setattr(module.BlobRestore, "remove", kill)
         with pytest.raises(Killed):

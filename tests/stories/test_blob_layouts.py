@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.site import Site, State, blob_files, copy_without_times, seconds, tree
+from tests.site import Site, State, blob_files, committed_tids, copy_without_times, seconds, tree
+from tests.stories.test_point_in_time import copied_at
+from tests.stories.test_restore_to import assert_copy_is
+from zodbvault.commands.drill import drill
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io import space
 from zodbvault.io.space import NotEnoughSpace
@@ -332,3 +335,16 @@ def test_what_lost_blobs_meanwhile_is_not_taken_up_again(laid_out: Site) -> None
     assert laid_out.backup().timestamp == stamp
     require_each(laid_out, {stamp: state}, into_nothing=True)
     assert laid_out.verify(deep=True).good
+
+
+def test_each_transaction_comes_back_and_a_drill_is_good(laid_out: Site, tmp_path: Path) -> None:
+    moments: dict[str, State] = {}
+    for _ in range(3):
+        for _ in range(2):
+            laid_out.commit_blobs(2)
+            moments[committed_tids(laid_out.data)[-1][0].hex()] = laid_out.state()
+        laid_out.backup()
+    for tid, state in moments.items():
+        copied_at(laid_out, tmp_path / tid, tid)
+        assert_copy_is(tmp_path / tid, state)
+    assert drill(laid_out.settings, when=None, sample=None, tmp=None, clock=laid_out.clock).good

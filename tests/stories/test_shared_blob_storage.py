@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.site import Site, blob_files
+from zodbvault.commands.restore_plan import plan_restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +77,20 @@ def test_a_restore_of_one_takes_no_blob_of_the_other(sites: tuple[Site, Site]) -
     assert one.blobs == everything
     other.read_everything()
     one.read_everything()
+
+
+def test_a_plan_says_that_nothing_is_removed(sites: tuple[Site, Site]) -> None:
+    one, other = sites
+    stamp, _ = one.backed_up()
+    one.commit_blobs(2)
+    other.commit_blobs(2)
+    plan = plan_restore(one.settings, source="location", when=stamp, checksum=False)
+    assert plan.blobs is not None
+    assert (plan.blobs.add, plan.blobs.remove, plan.blobs.is_certain) == (0, 0, True)
+    one.options["shared_blob_storage"] = "false"
+    plan = plan_restore(one.settings, source="location", when=stamp, checksum=False)
+    assert plan.blobs is not None
+    assert plan.blobs.remove > 0
 
 
 def test_a_new_layout_looks_at_all_data(sites: tuple[Site, Site], caplog: pytest.LogCaptureFixture) -> None:

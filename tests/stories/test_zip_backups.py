@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.site import Site, tree
+from tests.stories.test_restore_to import assert_copy_is, copied
 from zodbvault.commands import snapshot as snapshot_module
+from zodbvault.commands.restore_plan import plan_restore
 from zodbvault.commands.snapshot import snapshot
 from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import ZodbvaultError
@@ -40,6 +42,18 @@ def test_a_zip_backup_is_whole_and_the_only_one(zipping: Site) -> None:
     zipping.commit_pages(5)
     zipping.restore(source="zip")
     zipping.assert_is(state)
+
+
+def test_a_plan_and_a_copy_of_the_zip_backup(zipping: Site, tmp_path: Path) -> None:
+    zipping.commit_blobs(3)
+    stamp, state = zipping.zipbackup().timestamp, zipping.state()
+    zipping.commit_blobs(3)
+    plan = plan_restore(zipping.settings, source="zip", when=None, checksum=False)
+    assert (plan.timestamp, plan.location, plan.problems) == (stamp, zipping.var / "zipbackups", ())
+    assert plan.loss is not None
+    assert plan.loss.sentence.startswith("1 transaction")
+    copied(zipping, tmp_path / "copy", source="zip")
+    assert_copy_is(tmp_path / "copy", state)
 
 
 def test_the_chain_of_the_other_backups_goes_on(zipping: Site) -> None:

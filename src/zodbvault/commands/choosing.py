@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.stored import find_stored
 from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_blob_states
@@ -18,9 +18,11 @@ from zodbvault.repository.chains import Chain, ListedChain, choose_chain, data_f
 from zodbvault.repository.dat import Line
 from zodbvault.repository.names import RECORD_SUFFIX, split_name
 from zodbvault.repository.sweep import one_step_from_done, unnamed_files
-from zodbvault.repository.timestamps import meaning_of
+from zodbvault.repository.timestamps import meaning_of, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from zodbvault.repository.store import Repository
 
 logger = logging.getLogger("zodbvault")
@@ -30,12 +32,23 @@ class NothingThere(ZodbvaultError):
     """The repository has no backup for the date."""
 
 
+class Cut(NamedTuple):
+    """Where a state ends before its backup does: at the offset `end` of Data.fs, with the transaction `tid`."""
+
+    end: int
+    tid: bytes
+
+
 @dataclass(frozen=True)
 class Choice:
-    """What a restore takes. chain: cut off at the date. blob_choices: states that may serve, the best one first."""
+    """What a restore takes. chain: cut off at the date. blob_choices: states that may serve, the best one first.
+
+    cut: where the state ends within the newest line; None for all of it.
+    """
 
     chain: Chain
     blob_choices: tuple[BlobChoice, ...] = ()
+    cut: Cut | None = None
 
     @property
     def blobs(self) -> BlobChoice | None:
@@ -44,8 +57,13 @@ class Choice:
 
     @property
     def timestamp(self) -> str:
-        """The timestamp of the state."""
+        """The timestamp of the state; of one that is cut that of the backup that it is a part of."""
         return self.chain.newest.timestamp
+
+    @property
+    def end(self) -> int:
+        """How many bytes of Data.fs the state has."""
+        return self.chain.newest.end if self.cut is None else self.cut.end
 
 
 def chains_to_restore(repository: Repository) -> tuple[Chain, ...]:
@@ -71,6 +89,12 @@ def chains_known_by_listing(repository: Repository, chains: tuple[Chain, ...]) -
     return tuple(chain for chain in repository.listed if chain.timestamp not in known)
 
 
+def timestamps_of(chains: Iterable[Chain], listed: Iterable[ListedChain]) -> list[str]:
+    """The timestamps of the backups in these chains, oldest first."""
+    with_dat = [line.timestamp for chain in chains for line in chain.lines]
+    return sorted(with_dat + [file.timestamp for chain in listed for file in chain.files])
+
+
 def choose(repository: Repository, when: str | None, *, with_blobs: bool) -> Choice:
     """The state for `when` (a date as `parse_when` gives it; None is the newest).
 
@@ -80,7 +104,9 @@ def choose(repository: Repository, when: str | None, *, with_blobs: bool) -> Cho
     listed = chains_known_by_listing(repository, chains)
     chosen = choose_chain(chains, listed, when)
     if chosen is None:
-        raise NothingThere(_nothing(when), path=repository.location, hint=_what_there_is(chains, when))
+        timestamps = timestamps_of(chains, listed)
+        hint = what_there_is(timestamps, when) + _meant(chains, when)
+        raise NothingThere(_nothing(when), path=repository.location, hint=hint)
     if isinstance(chosen, ListedChain):
         logger.warning("The chain of %s has no .dat file; its files are taken as they are.", chosen.timestamp)
         whole = chain = measured_chain(repository, chosen)
@@ -142,14 +168,20 @@ def _nothing(when: str | None) -> str:
     return "holds no backup" if when is None else f"holds no backup at or before {when} (UTC)"
 
 
-def _what_there_is(chains: tuple[Chain, ...], when: str | None) -> str:
-    """A sentence on the oldest and newest state, for somebody whose date was wrong."""
-    lines = [line for chain in chains for line in chain.lines]
-    if not lines:
+def what_there_is(timestamps: Sequence[str], when: str | None) -> str:
+    """A sentence on the backups that there are, oldest first, for somebody whose date was wrong."""
+    if not timestamps:
         return "Nothing was changed. Check the location, and that its disk is mounted."
+    if when is None or len(timestamps) == 1:
+        return f"Nothing was changed. The oldest backup is {timestamps[0]}, the newest {timestamps[-1]}."
+    near = ", ".join(nearest(timestamps, when))
+    return f"Nothing was changed. The nearest backups are {near}; the newest is {timestamps[-1]}."
+
+
+def _meant(chains: tuple[Chain, ...], when: str | None) -> str:
+    """A sentence for somebody whose date means its first moment, where backups follow that."""
     newer = newest_within(chains, when) if when is not None else None
-    meant = f" {meaning_of(when or '')}; newest of {when}: {newer}." if newer is not None else ""
-    return f"Nothing was changed. The oldest backup is {lines[0].timestamp}, the newest {lines[-1].timestamp}.{meant}"
+    return f" {meaning_of(when or '')}; newest of {when}: {newer}." if newer is not None else ""
 
 
 def recorded_blob_states(names: frozenset[str]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ _HEADINGS = ("backup (UTC)", "kind", "size", "stored", "new blobs", "blobs")
 
 def list_backups(settings: Settings, *, when: str | None) -> tuple[str, ...]:
     """Lines of a table, oldest backup first; with `when` only what a restore for that date would take."""
-    date = None if when is None else parse_when(when)
+    date = parse_when(when)
     places = usual_places(settings)
     repository = read_repository(places.location, places.blobs)
     if settings.only_blobs:

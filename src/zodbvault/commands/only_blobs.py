@@ -22,7 +22,7 @@ from zodbvault.blobs.stored import find_stored, timestamp_at
 from zodbvault.blobs.wanted import list_settled
 from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
 from zodbvault.commands.blob_records import blob_record
-from zodbvault.commands.choosing import NothingThere, recorded_blob_states
+from zodbvault.commands.choosing import NothingThere, recorded_blob_states, what_there_is
 from zodbvault.commands.container_state import ContainerBackup
 from zodbvault.commands.container_sweep import remove_made_with, states_with_manifest
 from zodbvault.commands.new_state import NewState, nothing_to_settle
@@ -127,7 +127,8 @@ def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice,
     choices = choose_states_alone(listing, stamps, when)
     if not choices:
         what = "holds no blob backup" if when is None else f"holds no blob backup at or before {when} (UTC)"
-        raise NothingThere(what, path=repository.location, hint="Nothing was changed.")
+        known = sorted({*stamps, *(one.timestamp for one in listing.stored)})
+        raise NothingThere(what, path=repository.location, hint=what_there_is(known, when))
     return choices
 
 
@@ -183,7 +184,7 @@ def _swept(places: Places, base: str, elsewhere: frozenset[str] | None) -> Repos
         parts = split_name(name)
         if parts is not None and parts[1] == PRUNED_RECORD_SUFFIX:
             _remove_state(places.location, base, parts[0])
-    leftovers = [places.location / name for name in repository.names if is_our_part(name)]
+    leftovers = [places.location / name for name in repository.names if is_our_part(name) or _is_left(name, repository)]
     newest = max(recorded_blob_states(repository.names), default=None)
     for name in repository.names:
         parts = split_name(name)
@@ -196,6 +197,12 @@ def _swept(places: Places, base: str, elsewhere: frozenset[str] | None) -> Repos
     remove_leftovers(places.location)
     remove_durably(*leftovers)
     return read_repository(places.location, places.location)
+
+
+def _is_left(name: str, repository: Repository) -> bool:
+    """Whether a file holds the checks of a state that went while it was verified."""
+    parts = split_name(name)
+    return parts is not None and parts[1] == CHECKS_SUFFIX and parts[0] + RECORD_SUFFIX not in repository.names
 
 
 class _Run:

@@ -1,91 +1,66 @@
 """A restore: the live database is the old one or the new one, whole, at every instant.
 
 New bytes are written beside the old ones and checked on the way; blobs are added before the swap and removed after it.
-Killed anywhere, the same command finishes the work.
+Killed anywhere, the same command finishes the work. What is restored is chosen in restore_choice.py; the two halves of
+the work are restore_data.py and restore_blobs.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.spill import SortedKeys
-from zodbvault.commands.choosing import Choice, NothingThere, choose
+from zodbvault.commands.choosing import NothingThere
+from zodbvault.commands.copy_folder import folder_for_copy
 from zodbvault.commands.index_file import copied_index
-from zodbvault.commands.only_blobs import choose_states
-from zodbvault.commands.places import (
-    Places,
-    alternative_places,
-    locked,
-    places_of_site,
-    snapshot_places,
-    source_ownership,
-    usual_places,
-    zip_places,
+from zodbvault.commands.places import locked, places_of_site
+from zodbvault.commands.restore_blobs import BlobRestore, blob_restore
+from zodbvault.commands.restore_choice import (
+    Request,
+    Said,
+    choose_and_say,
+    choose_blobs_that_were_said,
+    choose_what_was_said,
+    last_tid_known,
+    name_of,
+    request_of,
 )
-from zodbvault.commands.restore_blobs import BlobRestore
-from zodbvault.commands.summary import RestoreReport, plural, size_text
+from zodbvault.commands.restore_data import (
+    check_files,
+    ownership_for,
+    readable,
+    swap,
+    target_of,
+    write_data,
+)
+from zodbvault.commands.summary import RestoreReport, size_text
 from zodbvault.commands.users_command import run_users_command
 from zodbvault.errors import ZodbvaultError, explained, reason_of
-from zodbvault.filestorage.checking import RestoredBytes
-from zodbvault.io.durable import Ownership, PartFile, make_folder, remove_durably
-from zodbvault.io.gzip_members import read_blocks
-from zodbvault.io.hashing import BackgroundHash
+from zodbvault.filestorage.format import LAST_TID
+from zodbvault.io.durable import PartFile, make_folder, remove_durably
 from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.space import require_space, share_space
-from zodbvault.repository.chains import newest_timestamp, newest_within
+from zodbvault.repository.chains import newest_timestamp
 from zodbvault.repository.names import INDEX_SUFFIX
-from zodbvault.repository.store import Repository, list_files, read_repository, size_of
-from zodbvault.repository.timestamps import meaning_of, parse_when
+from zodbvault.repository.store import Repository, list_files, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from zodbvault.filestorage.checking import CheckedRange
+    from zodbvault.commands.choosing import Choice
+    from zodbvault.commands.places import Places
+    from zodbvault.commands.restore_data import Target
     from zodbvault.io.clock import Clock
-    from zodbvault.repository.dat import Line
     from zodbvault.settings import Settings
 
 logger = logging.getLogger("zodbvault")
 
-RESTORING_SUFFIX = ".restoring"
-
-# What a user's command is told that runs, and where the backups are.
-_SOURCES = {
-    "location": ("restore", usual_places),
-    "snapshot": ("snapshotrestore", snapshot_places),
-    "zip": ("ziprestore", zip_places),
-    "alternative": ("altrestore", alternative_places),
-}
-
-
-class DamagedBackup(ZodbvaultError):
-    """The stored bytes are not the ones that were backed up."""
-
 
 class Declined(ZodbvaultError):
     """The question was not answered with yes."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the database is restored to.
-
-    configured: the name that Zope knows, where `.lock` and `.index` stand. resolved: the file behind it, where a
-    symlink leads to; bytes are written beside that one.
-    """
-
-    configured: Path
-    resolved: Path
-
-    @property
-    def restoring(self) -> Path:
-        """The new bytes, until the rename."""
-        return self.resolved.with_name(self.resolved.name + RESTORING_SUFFIX)
 
 
 def restore(
@@ -97,41 +72,87 @@ def restore(
     clock: Clock,
     accept_missing_blobs: bool,
     checksum: bool,
+    at: str | None = None,
+    to: Path | None = None,
+    only: str | None = None,
 ) -> RestoreReport:
-    """Restore a site to the newest backup, or to the newest one at or before `when`.
+    """Restore a site to the newest backup, or to the newest one at or before `when`, or to a moment, `at`.
 
     source: "location", "snapshot", "zip" or "alternative". ask: puts a question and gives the answer; None asks
-    nothing. checksum: compare the content of blobs that are there, not only their sizes. Raises ZodbvaultError with the
-    live data as they were, or, from the swap on, with a state that the same command finishes.
+    nothing. checksum: compare the content of blobs that are there, not only their sizes. to: a folder that gets a copy,
+    while the site is left alone; nothing is asked then. only: "data" or "blobs". Raises ZodbvaultError with the live
+    data as they were, or, from the swap on, with a state that the same command finishes.
+    Numbers as on the page "How a restore is made".
     """
-    date = None if when is None else parse_when(when)
-    command, places_of = _SOURCES[source]
-    places = places_of(settings)
-    said = None if _comes_with_pre_command(settings, places) else _choose_and_say(settings, places, date)
-    _ask(settings, said, ask)
+    request = request_of(
+        source=source,
+        when=when,
+        at=at,
+        to=to,
+        only=only,
+        accept_missing_blobs=accept_missing_blobs,
+        checksum=checksum,
+    )
+    settings = request.narrowed(settings)
+    if request.to is not None:
+        return restore_copy(settings, request, request.to, choose_and_say(settings, request))
+    places = request.places(settings)
+    said = None if _comes_with_pre_command(settings, places) else choose_and_say(settings, request)  # 1
+    _ask(settings, request, said, ask)  # 2
     environment = {
-        "ZODBVAULT_RUN_COMMAND": command,
+        "ZODBVAULT_RUN_COMMAND": request.command,
         "ZODBVAULT_RUN_LOCATION": str(places.location),
-        "ZODBVAULT_RUN_TIMESTAMP": said or "",
+        "ZODBVAULT_RUN_TIMESTAMP": said.timestamp if said is not None else "",
     }
     run_users_command("pre_command", settings.pre_command, environment)
-    with explained("not restored"):
-        if settings.only_blobs:
-            with locked((*places_of_site(settings), places), clock.now(), writable_only=True):
-                stamp = said or _choose_and_say(settings, places, date)
-                report = _restore_blobs_alone(settings, places, stamp, checksum=checksum)
-        else:
-            with _everything_locked(settings, places, clock) as target:
-                stamp = said or _choose_and_say(settings, places, date)
-                repository = read_repository(places.location, places.blobs)
-                choice = choose(repository, stamp, with_blobs=settings.backup_blobs)
-                _require_what_was_said(stamp, choice.timestamp, places)
-                report = _restore(
-                    settings, repository, choice, target, accept_missing_blobs=accept_missing_blobs, checksum=checksum
-                )
+    with explained("not restored"), _everything_locked(settings, places, clock):  # 3
+        report = _restore(settings, request, said or choose_and_say(settings, request))
     environment["ZODBVAULT_RUN_TIMESTAMP"] = report.timestamp
     run_users_command("post_command", settings.post_command, environment, outcome=f"All else is done: {report.summary}")
     return report
+
+
+def restore_copy(settings: Settings, request: Request, folder: Path, said: Said) -> RestoreReport:
+    """Restore what was said into a folder of its own, which is new or empty.
+
+    Takes no lock of the site, of its backups or of Zope. Raises ZodbvaultError; the folder is as it was then.
+    """
+    with folder_for_copy(settings, folder), explained("not restored"):
+        try:
+            with contextlib.ExitStack() as stack:
+                if request.has_data(settings):
+                    stack.enter_context(_database_locked(target_of(request.target(settings).datafs)))
+                return _restore(settings, request, said)
+        except ZodbvaultError as error:
+            _require_that_it_is_still_there(settings, request, said, error)
+            raise
+
+
+def _require_that_it_is_still_there(settings: Settings, request: Request, said: Said, error: ZodbvaultError) -> None:
+    """Say so where a backup has pruned meanwhile what was being read: no lock keeps it from that."""
+    places = request.places(settings)
+    try:
+        if settings.only_blobs:
+            choose_blobs_that_were_said(places, said)
+        else:
+            choose_what_was_said(settings, request, said)
+    except NothingThere:
+        raise NothingThere(
+            f"the backup of {said.timestamp} was pruned meanwhile",
+            path=places.location,
+            hint="Nothing was changed. Choose a later date.",
+        ) from error
+
+
+def _restore(settings: Settings, request: Request, said: Said) -> RestoreReport:
+    """Restore what was said, with all locks held that it takes."""
+    target = request.target(settings)
+    if settings.only_blobs:
+        return _restore_blobs_alone(target, request.places(settings), said, request)
+    repository, choice = choose_what_was_said(settings, request, said)
+    if not request.has_data(settings):
+        return _restore_blobs_beside_data(target, repository, choice, request)
+    return _restore_data_and_blobs(target, repository, choice, request)
 
 
 def _comes_with_pre_command(settings: Settings, places: Places) -> bool:
@@ -142,27 +163,152 @@ def _comes_with_pre_command(settings: Settings, places: Places) -> bool:
     return True
 
 
-def _choose_and_say(settings: Settings, places: Places, date: str | None) -> str:
-    """Choose what to restore and say it; its timestamp. Raises NothingThere."""
-    repository = read_repository(places.location, places.blobs)
-    if settings.only_blobs:
-        state = choose_states(repository, date)[0]
-        logger.info("Restoring the blobs of %s to %s, from %s.", state.timestamp, settings.blob_storage, state.place)
-        return state.timestamp
-    choice = choose(repository, date, with_blobs=settings.backup_blobs)
-    chain, last = choice.chain, choice.chain.newest
-    incrementals = f" and {plural(len(chain.lines) - 1, 'incremental')}" if len(chain.lines) > 1 else ""
-    what = (last.timestamp, settings.datafs, chain.timestamp, incrementals, size_text(last.end))
-    logger.info("Restoring %s to %s: full %s%s, %s.", *what)
-    if choice.blobs is not None:
-        place = f"{choice.blobs.place} in {places.blobs}"
-        logger.info("The blobs are those of %s, from %s.", choice.blobs.timestamp, place)
-    elif settings.backup_blobs:
-        logger.warning("No blobs are known for %s; those that the data refer to have to be there.", last.timestamp)
-    newer = None if date is None else newest_within(repository.chains, date)
-    if newer is not None and newer != choice.timestamp:
-        logger.warning("%s; newest of %s: %s", meaning_of(date or ""), date, newer)
-    return choice.timestamp
+def _ask(settings: Settings, request: Request, said: Said | None, ask: Callable[[str], bool] | None) -> None:
+    """Go on only after a yes, where a question is to be asked; it says what will be lost."""
+    if ask is None:
+        return
+    state = said.name if said is not None else "the chosen backup"
+    data = f"{settings.datafs}" if request.has_data(settings) else ""
+    blobs = f"the blobs in {settings.blob_storage}" if settings.blob_storage is not None else ""
+    what = f"This will replace {' and '.join(filter(None, (data, blobs)))} by {state}."
+    if not request.has_data(settings) and not settings.only_blobs:
+        what = f"This will add the blobs of {state} to {settings.blob_storage}."
+    lost = f" {said.loss.sentence}" if said is not None and said.loss is not None else ""
+    if not ask(f"{what}{lost} Are you sure?"):
+        raise Declined(
+            "not restored: the question was not answered with yes",
+            hint="Nothing was changed. Without a terminal, use --no-prompt.",
+        )
+
+
+@contextlib.contextmanager
+def _everything_locked(settings: Settings, places: Places, clock: Clock) -> Iterator[None]:
+    """Keep out Zope and ZEO (FileStorage's own lock), and every backup of this site, until the restore is done."""
+    with contextlib.ExitStack() as stack:
+        if not settings.only_blobs:
+            stack.enter_context(_database_locked(target_of(settings.datafs)))
+        stack.enter_context(locked((*places_of_site(settings), places), clock.now(), writable_only=True))
+        yield
+
+
+@contextlib.contextmanager
+def _database_locked(target: Target) -> Iterator[None]:
+    """Hold FileStorage's lock; the folder that it stands in is made where it is missing."""
+    try:
+        make_folder(target.resolved.parent)
+    except OSError as error:
+        raise ZodbvaultError(f"the folder cannot be made: {reason_of(error)}", path=target.resolved.parent) from error
+    with contextlib.ExitStack() as stack:
+        for lock in target.locks:
+            stack.enter_context(_zope_kept_out(lock))
+        yield
+
+
+@contextlib.contextmanager
+def _zope_kept_out(lock: Path) -> Iterator[None]:
+    """Hold one lock of FileStorage's."""
+    held = LockFile(lock, nofollow=False)
+    try:
+        held.acquire()
+    except Locked as error:
+        raise ZodbvaultError(
+            f"is in use: {error.what}",
+            path=lock.with_suffix(""),
+            hint="Stop Zope and the ZEO server, then restore again. Nothing was changed.",
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request: Request) -> RestoreReport:
+    """Restore the blobs of a site whose records live elsewhere."""
+    states = choose_blobs_that_were_said(places, said)
+    state = states[0]
+    assert settings.blob_storage is not None
+    scratch = settings.blob_storage.resolve().parent
+    with BlobRestore(
+        settings.blob_storage,
+        places.location,
+        states,
+        (),
+        scratch,
+        checksum=request.checksum,
+        is_shared=settings.shared_blob_storage,
+    ) as blobs:
+        blobs.check_before_writing(None, is_known=True)
+        blobs.add()
+        blobs.remove(())
+    return RestoreReport(f"Restored the blobs of {state.timestamp}{blobs.summary()}.", state.timestamp)
+
+
+def _restore_blobs_beside_data(
+    settings: Settings, repository: Repository, choice: Choice, request: Request
+) -> RestoreReport:
+    """Add the blobs of a state; none is removed, for the data that stand there may be newer. settings: the target's."""
+    assert settings.blob_storage is not None
+    if choice.blobs is None:
+        raise ZodbvaultError(
+            f"no blobs are known for the backup of {choice.timestamp}",
+            path=repository.blob_location,
+            hint="Nothing was changed. Choose another date.",
+        )
+    scratch = settings.blob_storage.resolve().parent
+    with blob_restore(settings, repository, choice, scratch, checksum=request.checksum) as blobs, _untouched():
+        last_tid, is_known = last_tid_known(repository, choice)
+        # Where nobody knows the state's last tid, blobs that are later than it do no harm.
+        blobs.check_before_writing(last_tid if is_known else LAST_TID, is_known=True)
+        blobs.add()
+        blobs.finish()
+    return RestoreReport(f"Restored the blobs of {name_of(choice)}{blobs.summary()}.", choice.timestamp)
+
+
+def _restore_data_and_blobs(
+    settings: Settings, repository: Repository, choice: Choice, request: Request
+) -> RestoreReport:
+    """Check, write beside, add blobs, swap, remove blobs. settings: those of the target."""
+    chain, target = choice.chain, target_of(settings.datafs)
+    # A copy that is not whole goes; nobody has to finish it.
+    behind_the_swap = _behind_the_swap if request.to is None else _untouched
+    check_files(repository, chain.lines)  # 4
+    # What a killed restore left would take the space of the new one.
+    remove_durably(target.restoring)
+    require_space(target.resolved.parent, choice.end, f"for a second Data.fs, {target.restoring.name}")
+    had_database = size_of(target.resolved) is not None
+    ownership = ownership_for(target, repository.location / chain.newest.file.name)
+    with contextlib.ExitStack() as stack:
+        scratch = target.resolved.parent
+        referenced = stack.enter_context(SortedKeys(scratch))
+        blobs = stack.enter_context(blob_restore(settings, repository, choice, scratch, checksum=request.checksum))
+        last_tid, is_known = last_tid_known(repository, choice)
+        with _untouched():
+            is_same_disk = settings.blob_storage is not None and share_space(settings.blob_storage, target.resolved)
+            also_needed = choice.end if is_same_disk else 0
+            blobs.check_before_writing(last_tid, is_known=is_known, also_needed=also_needed)
+        new = stack.enter_context(PartFile(target.resolved, ownership, part=target.restoring))  # 5
+        read = stack.enter_context(readable(new))
+        on_blob = None if settings.blob_storage is None else lambda oid, tid: referenced.add(oid + tid)
+        with _untouched():
+            checked = write_data(repository, chain.lines, choice.end, new, read, on_blob)
+        blobs.judge(checked, referenced, accept_missing=request.accept_missing_blobs)
+        stored_index = repository.location / (chain.timestamp + INDEX_SUFFIX)
+        placed_index = Path(f"{target.configured}.index")
+        index = stack.enter_context(copied_index(stored_index, placed_index, ownership, read, checked.end))
+        if had_database:
+            blobs.add()  # 6
+            swap(target, new, index)  # 7
+        else:
+            # A Zope that is started after a kill would make an empty database here, and empty the blob folder.
+            swap(target, new, index)
+            with behind_the_swap():
+                blobs.add()
+        with behind_the_swap():
+            blobs.remove(referenced)  # 8
+    return RestoreReport(
+        f"Restored {target.configured} to {name_of(choice)}: {size_text(choice.end)}{blobs.summary()}.",
+        choice.timestamp,
+    )
 
 
 @contextlib.contextmanager
@@ -174,219 +320,6 @@ def _untouched() -> Iterator[None]:
         if error.hint is None:
             error.hint = "Nothing was changed. The part's verify script says which dates restore."
         raise
-
-
-def _require_what_was_said(said: str, chosen: str, places: Places) -> None:
-    """Refuse to restore another state than the one that was said, and agreed to: a backup may have run since."""
-    if chosen != said:
-        raise NothingThere(
-            f"the backup of {said} is not there any more",
-            path=places.location,
-            hint="Nothing was changed. Run the restore again; it says what it chooses now.",
-        )
-
-
-def _restore_blobs_alone(settings: Settings, places: Places, said: str, *, checksum: bool) -> RestoreReport:
-    """Restore the blobs of a site whose records live elsewhere."""
-    states = choose_states(read_repository(places.location, places.location), said)
-    state = states[0]
-    _require_what_was_said(said, state.timestamp, places)
-    assert settings.blob_storage is not None
-    scratch = settings.blob_storage.resolve().parent
-    with BlobRestore(
-        settings.blob_storage,
-        places.location,
-        states,
-        (),
-        scratch,
-        checksum=checksum,
-        is_shared=settings.shared_blob_storage,
-    ) as blobs:
-        blobs.check_before_writing(None, is_known=True)
-        blobs.add()
-        blobs.remove(())
-    return RestoreReport(f"Restored the blobs of {state.timestamp}{blobs.summary()}.", state.timestamp)
-
-
-def _ask(settings: Settings, timestamp: str | None, ask: Callable[[str], bool] | None) -> None:
-    """Go on only after a yes, where a question is to be asked."""
-    if ask is None:
-        return
-    state = f"the backup of {timestamp}" if timestamp is not None else "the chosen backup"
-    data = "" if settings.only_blobs else f"{settings.datafs}"
-    blobs = f"the blobs in {settings.blob_storage}" if settings.blob_storage is not None else ""
-    if not ask(f"This will replace {' and '.join(filter(None, (data, blobs)))} by {state}. Are you sure?"):
-        raise Declined(
-            "not restored: the question was not answered with yes",
-            hint="Nothing was changed. Without a terminal, use --no-prompt.",
-        )
-
-
-@contextlib.contextmanager
-def _everything_locked(settings: Settings, places: Places, clock: Clock) -> Iterator[Target]:
-    """Keep out Zope and ZEO (FileStorage's own lock), and every backup of this site, until the restore is done."""
-    resolved = Path(os.path.realpath(settings.datafs))
-    target = Target(settings.datafs, resolved)
-    try:
-        make_folder(resolved.parent)
-    except OSError as error:
-        raise ZodbvaultError(f"the folder cannot be made: {reason_of(error)}", path=resolved.parent) from error
-    with contextlib.ExitStack() as stack:
-        for name in dict.fromkeys((settings.datafs, resolved)):
-            lock = Path(f"{name}.lock")
-            try:
-                stack.enter_context(LockFile(lock, nofollow=False))
-            except Locked as error:
-                raise ZodbvaultError(
-                    f"is in use: {error.what}",
-                    path=name,
-                    hint="Stop Zope and the ZEO server, then restore again. Nothing was changed.",
-                ) from error
-        stack.enter_context(locked((*places_of_site(settings), places), clock.now(), writable_only=True))
-        yield target
-
-
-def _restore(
-    settings: Settings,
-    repository: Repository,
-    choice: Choice,
-    target: Target,
-    *,
-    accept_missing_blobs: bool,
-    checksum: bool,
-) -> RestoreReport:
-    """Check, write beside, add blobs, swap, remove blobs."""
-    chain = choice.chain
-    _check_files(repository, chain.lines)
-    # What a killed restore left would take the space of the new one.
-    remove_durably(target.restoring)
-    require_space(target.resolved.parent, chain.newest.end, f"for a second Data.fs, {target.restoring.name}")
-    had_database = size_of(target.resolved) is not None
-    ownership = _ownership(target, repository.location / chain.newest.file.name)
-    with contextlib.ExitStack() as stack:
-        scratch = target.resolved.parent
-        referenced = stack.enter_context(SortedKeys(scratch))
-        record = repository.record_of(chain.newest)
-        missing = record.blobs.missing if record is not None and record.blobs is not None else ()
-        blobs = stack.enter_context(
-            BlobRestore(
-                settings.blob_storage,
-                repository.blob_location,
-                choice.blob_choices,
-                missing,
-                scratch,
-                checksum=checksum,
-                is_shared=settings.shared_blob_storage,
-            )
-        )
-        last_tid = bytes.fromhex(record.last_tid) if record is not None and record.last_tid is not None else None
-        with _untouched():
-            is_same_disk = settings.blob_storage is not None and share_space(settings.blob_storage, target.resolved)
-            also_needed = chain.newest.end if is_same_disk else 0
-            blobs.check_before_writing(last_tid, is_known=record is not None, also_needed=also_needed)
-        new = stack.enter_context(PartFile(target.resolved, ownership, part=target.restoring))
-        read = stack.enter_context(_readable(new))
-        on_blob = None if settings.blob_storage is None else lambda oid, tid: referenced.add(oid + tid)
-        with _untouched():
-            checked = _write(repository, chain.lines, new, read, on_blob)
-        blobs.judge(checked, referenced, accept_missing=accept_missing_blobs)
-        stored_index = repository.location / (chain.timestamp + INDEX_SUFFIX)
-        placed_index = Path(f"{target.configured}.index")
-        index = stack.enter_context(copied_index(stored_index, placed_index, ownership, read, checked.end))
-        if had_database:
-            blobs.add()
-            _swap(target, new, index)
-        else:
-            # A Zope that is started after a kill would make an empty database here, and empty the blob folder.
-            _swap(target, new, index)
-            with _behind_the_swap():
-                blobs.add()
-        with _behind_the_swap():
-            blobs.remove(referenced)
-    return RestoreReport(
-        f"Restored {target.configured} to {choice.timestamp}: {size_text(chain.newest.end)}{blobs.summary()}.",
-        choice.timestamp,
-    )
-
-
-def _check_files(repository: Repository, lines: tuple[Line, ...]) -> None:
-    """See that every file of the chain is there in its size, before anything is touched."""
-    for line in lines:
-        path = repository.location / line.file.name
-        size = size_of(path)
-        record = repository.record_of(line)
-        expected = record.stored_size if record is not None else None if line.file.is_compressed else line.size
-        if size is None:
-            raise DamagedBackup("is missing", path=path, hint="Nothing was changed. Choose an earlier date.")
-        if expected is not None and size != expected:
-            raise DamagedBackup(
-                f"has {size} bytes, written were {expected}",
-                path=path,
-                hint="Nothing was changed. Choose an earlier date.",
-            )
-
-
-def _ownership(target: Target, stored: Path) -> Ownership:
-    """Owner, group and mode of the file that is replaced; else of its folder, but for nobody who cannot read `stored`.
-
-    stored: a data file of the backup, which has the mode of the database that it was made from.
-    """
-    if size_of(target.resolved) is not None:
-        return source_ownership(target.resolved)
-    folder = source_ownership(target.resolved.parent)
-    return folder._replace(mode=folder.mode & (source_ownership(stored).mode | 0o600) & 0o666)
-
-
-def _write(
-    repository: Repository,
-    lines: tuple[Line, ...],
-    new: PartFile,
-    read: Callable[[int, int], bytes],
-    on_blob: Callable[[bytes, bytes], None] | None,
-) -> CheckedRange:
-    """Write the joined bytes of the chain, checking the md5 of each line and every transaction on the way.
-
-    read: gives back what was written, by offset and length.
-    """
-    checker = RestoredBytes(lines[-1].end, read, on_blob)
-    for line in lines:
-        with contextlib.closing(BackgroundHash("md5")) as digest:
-            path = repository.location / line.file.name
-            for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
-                new.file.write(block)
-                digest.update(block)
-                checker.feed(block)
-            found = digest.hexdigest()
-        if found != line.md5:
-            raise DamagedBackup(
-                f"holds md5 {found}, written was {line.md5}",
-                path=path,
-                hint="Data.fs was not touched. Choose an earlier date.",
-            )
-    checked = checker.finish()
-    new.finish()
-    return checked
-
-
-@contextlib.contextmanager
-def _readable(new: PartFile) -> Iterator[Callable[[int, int], bytes]]:
-    """Reads bytes of the new file, by offset and length, also when its mode would not let us open it."""
-    descriptor = os.dup(new.file.fileno())
-    try:
-        yield lambda offset, length: os.pread(descriptor, length, offset)
-    finally:
-        os.close(descriptor)
-
-
-def _swap(target: Target, new: PartFile, index: PartFile | None) -> None:
-    """The one instant of change. No index of the old database may stand beside the new one, not for a moment."""
-    remove_durably(Path(f"{target.configured}.index"))
-    new.publish()
-    if index is not None:
-        try:
-            index.publish()
-        except OSError as error:
-            logger.warning("%s: cannot be written: %s; the site only starts slower.", index.path, reason_of(error))
 
 
 @contextlib.contextmanager

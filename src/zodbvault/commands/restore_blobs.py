@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.layouts import BUSHY, OID_SIZE, key_of_bushy
 from zodbvault.blobs.manifest import manifest_layout, merge_state
 from zodbvault.blobs.opening import opened_container, opened_state
+from zodbvault.blobs.pool import without
 from zodbvault.blobs.target import (
     AddOutcome,
     RestorePlan,
@@ -33,9 +34,27 @@ if TYPE_CHECKING:
     from zodbvault.blobs.containers import Container
     from zodbvault.blobs.manifest import Entry
     from zodbvault.commands.blob_choices import BlobChoice
+    from zodbvault.commands.choosing import Choice
     from zodbvault.filestorage.checking import CheckedRange
+    from zodbvault.repository.store import Repository
+    from zodbvault.settings import Settings
 
 logger = logging.getLogger("zodbvault")
+
+
+class Expected(NamedTuple):
+    """What a restore will do to the blobs of a site. choice: the state in use; None where none is known.
+
+    add, add_size: number and bytes of the blobs that the site lacks or has damaged. remove: how many of its blobs the
+    state does not have. is_certain: False where they are removed only if the state has every blob that the data refer
+    to, which shows when these are read.
+    """
+
+    choice: BlobChoice | None
+    add: int
+    add_size: int
+    remove: int
+    is_certain: bool
 
 
 class BlobRestore:
@@ -87,11 +106,27 @@ class BlobRestore:
         last_tid: of the data, where it is known already (is_known). also_needed: bytes that will be written in the
         same file system before the blobs. Raises ZodbvaultError with nothing changed.
         """
+        if self.compare(last_tid, is_known=is_known):
+            self._require_space(also_needed)
+
+    def compare(self, last_tid: bytes | None, *, is_known: bool) -> bool:
+        """Compare state and site; False where that has to wait for the data. Arguments as in check_before_writing()."""
         if self._blob_storage is None or (not is_known and self._is_later_than_data):
-            return
+            return False
         self._last_tid = last_tid
         self._take_first_that_can_be_read()
-        self._require_space(also_needed)
+        return True
+
+    def expected(self) -> Expected | None:
+        """What the comparison says that is to be done; None before it, and without blobs."""
+        if self._plan is None or self._target is None:
+            return None
+        choice = self._choice
+        is_exact = choice is not None and choice.is_exact
+        removes = not self._is_shared and choice is not None and (is_exact or choice.is_of_date)
+        lost = sorted(key for path in self._missing if (key := key_of_bushy(path)) is not None)
+        gone = sum(1 for _ in without(((key, 0) for key in self._plan.not_in_state), iter(lost))) if removes else 0
+        return Expected(choice, self._plan.blobs, self._plan.bytes, gone, is_certain=is_exact or not removes)
 
     def judge(self, checked: CheckedRange, referenced: Iterable[bytes], *, accept_missing: bool) -> None:
         """Decide whether data and blobs fit together. Nothing of the site has been changed yet.
@@ -216,6 +251,11 @@ class BlobRestore:
         assert self._plan is not None
         self._removed = remove_blobs(self._plan, referenced, missing, self._target)
 
+    def finish(self) -> None:
+        """Take away what was set aside, and remove nothing else."""
+        if self._target is not None:
+            finish_replacements(self._target)
+
     def summary(self) -> str:
         """The end of the line that says what was done."""
         if self._target is None:
@@ -232,6 +272,23 @@ class BlobRestore:
     @property
     def _is_later_than_data(self) -> bool:
         return self._choice is not None and self._choice.is_later
+
+
+def blob_restore(
+    settings: Settings, repository: Repository, choice: Choice, scratch: Path, *, checksum: bool
+) -> BlobRestore:
+    """The blobs' part of a restore of a chosen state. settings: those of the target."""
+    record = repository.record_of(choice.chain.newest)
+    missing = record.blobs.missing if record is not None and record.blobs is not None else ()
+    return BlobRestore(
+        settings.blob_storage,
+        repository.blob_location,
+        choice.blob_choices,
+        missing,
+        scratch,
+        checksum=checksum,
+        is_shared=settings.shared_blob_storage,
+    )
 
 
 def entries_of(choice: BlobChoice, scratch: Path) -> Generator[Entry, None, None]:

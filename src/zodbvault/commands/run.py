@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from typing import TYPE_CHECKING, NamedTuple
+
+from zodbvault.filestorage.tids import tid_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,19 +69,8 @@ def warn_of_state(run: BackupRun, record: Record) -> None:
             "The chain has %d backups. A full one now and then (full_after_days, or --full) keeps restores fast.",
             record.chain_backups,
         )
-    if record.last_tid is not None and record.last_tid > tid_at(run.clock.now() + TOLERATED_CLOCK_SKEW):
+    if record.last_tid is not None and record.last_tid > tid_at(int(run.clock.now()) + TOLERATED_CLOCK_SKEW).hex():
         logger.warning("The last transaction of Data.fs is later than the clock: tid %s.", record.last_tid)
-
-
-def tid_at(moment: float) -> str:
-    """The tid of a moment in seconds since 1970 (UTC), 16 hexadecimal digits.
-
-    The first half counts minutes since 1900 in months of 31 days, the second half is a fraction of a minute
-    (persistent.timestamp).
-    """
-    year, month, day, hour, minute, second = time.gmtime(moment)[:6]
-    minutes = ((((year - 1900) * 12 + month - 1) * 31 + day - 1) * 24 + hour) * 60 + minute
-    return f"{minutes:08x}{int((second + moment % 1) / 60 * 2**32):08x}"
 
 
 def new_timestamp(repository: Repository, clock: Clock) -> str:

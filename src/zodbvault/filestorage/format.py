@@ -45,6 +45,9 @@ FIRST_TRANSACTION = MAGIC_LENGTH
 NO_TID = bytes(8)
 """Comes before every tid."""
 
+LAST_TID = b"\xff" * 8
+"""Comes after every tid."""
+
 TRANSACTION_HEADER = struct.Struct(">QQBHHH")
 """tid, length, status, lengths of user, description and extension."""
 
@@ -72,6 +75,8 @@ FINISHED_STATUSES = b" pu"
 
 UNFINISHED_STATUS = ord("c")
 UNDONE_STATUS = ord("u")
+PACKED_STATUS = ord("p")
+"""ZODB.FileStorage.fspack gives it to every transaction up to the moment that it packs to, and to no other."""
 
 
 def tid_as_bytes(tid: int) -> bytes:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         def write(self, data: bytes, /) -> int | None: ...
 
 
-__all__ = ["BLOCK_SIZE", "DamagedFile", "MemberWriter", "Stored", "open_stored", "read_blocks"]
+__all__ = ["BLOCK_SIZE", "DamagedFile", "MemberTable", "MemberWriter", "Stored", "open_stored", "read_blocks"]
 
 BLOCK_SIZE = 1 << 20
 """Bytes of uncompressed data in a member, at most."""
@@ -298,6 +298,54 @@ class _OwnMembers:
             raise DamagedFile("became shorter while it was read", path=self._path)
         self.position += length
         return member
+
+
+class MemberTable:
+    """Where the members of a file of ours begin, so that any of them can be inflated without those before it.
+
+    fd: open for reading; it stays the caller's. size: of the uncompressed bytes. 16 bytes of memory for each member.
+    is_ours: False where the file has anything but members of ours; the table is of no use then.
+    Raises DamagedFile where a member is cut short.
+    """
+
+    def __init__(self, fd: int, path: str | Path) -> None:
+        from array import array
+
+        self._fd = fd
+        self._path = path
+        self._stored_size = os.fstat(fd).st_size
+        self._codec = _codec()
+        # Offsets of the members, in the file and in the uncompressed bytes.
+        self._stored, self._starts = array("Q"), array("Q")
+        position = self.size = 0
+        while position < self._stored_size:
+            header = os.pread(fd, HEADER_SIZE, position)
+            if len(header) < HEADER_SIZE or not header.startswith(HEADER_START):
+                break
+            (length,) = MEMBER_LENGTH.unpack_from(header, len(HEADER_START))
+            trailer = os.pread(fd, TRAILER.size, position + length - TRAILER.size) if length > TRAILER.size else b""
+            if len(trailer) < TRAILER.size:
+                raise DamagedFile(f"is cut short: the member at byte {position:,} is not whole", path=path)
+            self._stored.append(position)
+            self._starts.append(self.size)
+            self.size += TRAILER.unpack(trailer)[1]
+            position += length
+        self.is_ours = position == self._stored_size and position > 0
+
+    def number_of(self, offset: int) -> int:
+        """The number of the member that has the uncompressed byte at `offset`."""
+        from bisect import bisect_right
+
+        return bisect_right(self._starts, offset) - 1
+
+    def inflate(self, number: int) -> tuple[int, bytes]:
+        """The offset of a member's first uncompressed byte, and all its bytes. Raises DamagedFile."""
+        members = _OwnMembers(self._fd, self._path, self._stored_size)
+        members.position = self._stored[number]
+        member = members.read_next()
+        if member is None:
+            raise DamagedFile("was changed while it was read", path=self._path)
+        return self._starts[number], _inflate_member(self._codec, self._path, member)
 
 
 def _inflate_in_threads(

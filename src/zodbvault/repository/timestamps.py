@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import re
 import time
-from typing import NamedTuple
+from bisect import bisect
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# What a date without hour, minute or second lacks.
+_MIDNIGHT = "yyyy-mm-dd-00-00-00"
 _FORMAT = "%Y-%m-%d-%H-%M-%S"
 _WHEN = r"(\d{4})-(\d\d)-(\d\d)(?:-(\d\d)(?:-(\d\d)(?:-(\d\d))?)?)?\Z"
+_ISO = (
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9})\d*)?)?"
+    r" ?(?:([Zz])|([+-])(\d\d):?(\d\d)?)?\Z"
+)
+
+LATEST = "latest"
+"""The word for the newest backup, for who wants to say it."""
 
 
 class UnreadableDate(ZodbvaultError):
@@ -67,22 +80,87 @@ def next_timestamp(newest: str | None, now: float) -> NextTimestamp:
     return NextTimestamp(after, 0.0, seconds_of(newest) - int(now))
 
 
-def parse_when(text: str) -> str:
-    """Check a date that a person gave and return it in the form that timestamps are compared with.
+class Moment(NamedTuple):
+    """A moment in UTC, to the second and the nanoseconds in it. seconds: since 1970."""
 
-    `YYYY-MM-DD`, or more of `YYYY-MM-DD-HH-MM-SS`, in UTC. A date alone is before its midnight's backups, because it
-    is shorter than their timestamps. Raises UnreadableDate for anything else.
+    seconds: int
+    nanoseconds: int
+
+
+def parse_when(text: str | None) -> str | None:
+    """Check a date that a person gave and return it in the form that timestamps are compared with; None is the newest.
+
+    `YYYY-MM-DD`, or more of `YYYY-MM-DD-HH-MM-SS`, in UTC; ISO 8601 with a time zone; `latest`, or None. A date alone
+    is before its midnight's backups, because it is shorter than their timestamps. Raises UnreadableDate for anything
+    else.
     """
-    match = re.match(_WHEN, text.strip(), re.ASCII)
-    if match:
-        numbers = [int(group) for group in match.groups() if group is not None]
-        year, month, day, hour, minute, second = numbers + [0] * (6 - len(numbers))
-        if hour < 24 and minute < 60 and second < 60 and 1 <= day <= _days_of(year, month):
-            return text.strip()
-    raise UnreadableDate(
+    if text is None or text.strip() == LATEST:
+        return None
+    if is_timestamp_like(text.strip()):
+        return text.strip()
+    moment = parse_moment(text)
+    return timestamp_of(moment.seconds)
+
+
+def parse_moment(text: str) -> Moment:
+    """The moment that a date means, in any of its forms but `latest`; a date without a second means its first moment.
+
+    Raises UnreadableDate.
+    """
+    import calendar
+
+    stripped = text.strip()
+    if is_timestamp_like(stripped):
+        return Moment(seconds_of(stripped + _MIDNIGHT[len(stripped) :]), 0)
+    match = re.match(_ISO, stripped, re.ASCII)
+    if match is None:
+        raise _unreadable(text)
+    year, month, day, hour, minute, second = (int(group or 0) for group in match.groups()[:6])
+    fraction, utc, sign, zone_hours, zone_minutes = match.groups()[6:]
+    if utc is None and sign is None:
+        hint = (
+            f"Give it as {stripped}Z for UTC, with another zone as {stripped}+01:00, or as YYYY-MM-DD-HH-MM-SS (UTC)."
+        )
+        raise UnreadableDate(f"the date {text!r} has no time zone", hint=hint)
+    offset = int(zone_hours or 0) * 60 + int(zone_minutes or 0)
+    if not _is_moment(year, month, day, hour, minute, second) or offset >= 24 * 60 or int(zone_minutes or 0) > 59:
+        raise _unreadable(text)
+    seconds = calendar.timegm((year, month, day, hour, minute, second)) - (-60 if sign == "-" else 60) * offset
+    if not 1 <= time.gmtime(seconds).tm_year <= 9999:
+        raise _unreadable(text)
+    return Moment(seconds, int((fraction or "0").ljust(9, "0")))
+
+
+def is_timestamp_like(text: str) -> bool:
+    """Whether `text` is a timestamp, or a real date that is the beginning of one."""
+    match = re.match(_WHEN, text, re.ASCII)
+    if match is None:
+        return False
+    numbers = [int(group) for group in match.groups() if group is not None]
+    year, month, day, hour, minute, second = numbers + [0] * (6 - len(numbers))
+    return _is_moment(year, month, day, hour, minute, second)
+
+
+def _is_moment(year: int, month: int, day: int, hour: int, minute: int, second: int) -> bool:
+    return hour < 24 and minute < 60 and second < 60 and 1 <= day <= _days_of(year, month)
+
+
+def _unreadable(text: str) -> UnreadableDate:
+    return UnreadableDate(
         f"cannot read the date {text!r}",
-        hint="Give it as YYYY-MM-DD or YYYY-MM-DD-HH-MM-SS, in UTC, for example 2026-11-23-18-05-00.",
+        hint=(
+            "Give it as YYYY-MM-DD or YYYY-MM-DD-HH-MM-SS, in UTC, for example 2026-11-23-18-05-00; or with its time"
+            " zone, 2026-11-23T19:05:00+01:00; or as latest."
+        ),
     )
+
+
+def nearest(timestamps: Iterable[str], when: str, count: int = 4) -> tuple[str, ...]:
+    """Those of `timestamps` that stand next to the date `when`, on both sides of it, in their order."""
+    every = sorted(set(timestamps))
+    place = bisect(every, when)
+    first = max(0, min(place - count // 2, len(every) - count))
+    return tuple(every[first : first + count])
 
 
 def meaning_of(when: str) -> str:

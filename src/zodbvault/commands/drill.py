@@ -1,0 +1,232 @@
+"""A rehearsal: restore a backup into a folder that goes again, read all of it with ZODB, and say how long it took.
+
+What a verification finds by checksums this finds by doing it. The site is left alone. The result is kept beside the
+backup, for list, check and report to show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from zodbvault.blobs.layouts import OID_SIZE
+from zodbvault.blobs.target import open_target
+from zodbvault.commands.choosing import NothingThere
+from zodbvault.commands.copy_folder import require_apart
+from zodbvault.commands.places import repository_ownership, source_ownership
+from zodbvault.commands.reading import Reading, read_database
+from zodbvault.commands.restore import restore_copy
+from zodbvault.commands.restore_blobs import entries_of
+from zodbvault.commands.restore_choice import Request, choose_and_say, choose_state, last_tid_known
+from zodbvault.commands.summary import iso_time, plural
+from zodbvault.errors import ZodbvaultError, explained
+from zodbvault.filestorage.format import LAST_TID, NO_TID
+from zodbvault.io.locks import Locked, LockFile
+from zodbvault.io.space import NotEnoughSpace
+from zodbvault.repository.checks import Checks, read_checks, write_checks
+from zodbvault.repository.timestamps import parse_when
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zodbvault.io.clock import Clock
+    from zodbvault.settings import Settings
+
+logger = logging.getLogger("zodbvault")
+
+DRILL_FORMAT = 1
+PREFIX = "zodbvault-drill-"
+LOCK_NAME = "lock"
+SITE_FOLDER = "site"
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DrillReport(NamedTuple):
+    """What a rehearsal found. seconds: that the restore took. reading: None where it did not come to that.
+
+    failures: what went wrong; none of them and it is good. failed: their number, where it is more than are named.
+    """
+
+    timestamp: str
+    seconds: float
+    reading: Reading | None
+    failures: tuple[str, ...]
+    failed: int
+
+    @property
+    def good(self) -> bool:
+        """Whether the backup restores, and all of it can be read."""
+        return self.failed == 0
+
+
+def drill(settings: Settings, *, when: str | None, sample: int | None, tmp: Path | None, clock: Clock) -> DrillReport:
+    """Rehearse a restore of the newest backup, or of the newest at or before `when`.
+
+    sample: read so many objects; None for all. tmp: where the folder is made; None for beside the live data. Raises
+    NothingThere, and ZodbvaultError where the rehearsal itself cannot be made: too little space, no folder to write.
+    """
+    request = Request("location", parse_when(when), None, None, None, accept_missing_blobs=False, checksum=False)
+    place = tmp or _beside(settings)
+    require_apart(settings, place)
+    with _folder(place) as folder:
+        request = request._replace(to=folder / SITE_FOLDER)
+        said = choose_and_say(settings, request)
+        started = time.monotonic()
+        failures: list[str] = []
+        reading = None
+        try:
+            restore_copy(settings, request, folder / SITE_FOLDER, said)
+        except (NothingThere, NotEnoughSpace):
+            raise
+        except ZodbvaultError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:
+                raise
+            failures.append(str(error))
+        seconds = time.monotonic() - started
+        failed = len(failures)
+        if not failures:
+            target = request.target(settings)
+            if not settings.only_blobs:
+                reading = read_database(target.datafs, target.blob_storage, sample)
+                failures += reading.failures
+                failed += reading.failed
+            wrong = _wrong_sizes(settings, request._replace(date=said.timestamp))
+            failures += wrong
+            failed += len(wrong)
+    report = DrillReport(said.timestamp, round(seconds, 1), reading, tuple(failures), failed)
+    _keep(settings, request, report, clock)
+    return report
+
+
+def _beside(settings: Settings) -> Path:
+    """The folder of the live data, or the nearest one above it that is there."""
+    live = settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
+    folder = live.resolve().parent
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
+
+
+@contextlib.contextmanager
+def _folder(place: Path) -> Iterator[Path]:
+    """A new folder that only we may look into, removed in the end. Removes those that killed rehearsals left."""
+    with explained("no folder for the rehearsal can be made", path=place, hint="Name another place with --tmp."):
+        _remove_left_overs(place)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    try:
+        with LockFile(folder / LOCK_NAME):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left_overs(place: Path) -> None:
+    for old in place.glob(f"{PREFIX}*"):
+        lock = LockFile(old / LOCK_NAME)
+        status = old.lstat()
+        is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+        # One without a lock file is being made, or empty.
+        if not is_ours or not (old / LOCK_NAME).is_file() or lock.who_holds_it() is not None:
+            continue
+        with contextlib.suppress(Locked), lock:
+            logger.info("Removing %s, which a killed rehearsal left.", old)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _wrong_sizes(settings: Settings, request: Request) -> tuple[str, ...]:
+    """Blobs of the restored state that are missing, or of another size than its manifest says."""
+    target = request.target(settings)
+    if settings.only_blobs or target.blob_storage is None:
+        return ()
+    repository, choice = choose_state(settings, request)
+    blobs = choice.blobs
+    if blobs is None or not blobs.is_exact:
+        return ()  # of what has no manifest nothing is known but what was copied
+    last_tid, is_known = last_tid_known(repository, choice)
+    last = (last_tid or NO_TID) if is_known and blobs.is_later else LAST_TID
+    found: list[str] = []
+    scratch = target.blob_storage.parent
+    with (
+        open_target(target.blob_storage, "bushy") as restored,
+        contextlib.closing(entries_of(blobs, scratch)) as entries,
+    ):
+        for entry in entries:
+            if entry.key[OID_SIZE:] > last:
+                continue
+            status = restored.status_of(entry.key)
+            if status is None or status.st_size != entry.size:
+                size = "missing" if status is None else f"there with {status.st_size:,} bytes"
+                found.append(f"a blob of {entry.size:,} bytes is {size}: {restored.path_of(entry.key)}")
+    return tuple(found)
+
+
+def _keep(settings: Settings, request: Request, report: DrillReport, clock: Clock) -> None:
+    """Write the result beside the backup, where that is possible."""
+    location = request.places(settings).location
+    known = read_checks(location, report.timestamp) or Checks(report.timestamp)
+    checks = known._replace(drilled=iso_time(clock.now()), drilled_good=report.good, drill_seconds=report.seconds)
+    source = settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
+    ownership = repository_ownership(source_ownership(source), location)
+    if not write_checks(location, checks, ownership):
+        logger.info("%s cannot be written, so the result is not kept there.", location)
+
+
+def drill_as_text(report: DrillReport) -> tuple[str, ...]:
+    """What a rehearsal found, for people."""
+    lines = [f"{report.timestamp}: rehearsed: {'good' if report.good else 'FAILED'}"]
+    if report.reading is not None:
+        lines.append(f"  {_read_text(report.reading)}")
+    if report.good:
+        lines.append(f"  A real restore would take about {about_text(report.seconds)}.")
+    lines += [f"  FAILED: {what}" for what in report.failures]
+    more = report.failed - len(report.failures)
+    if more:
+        lines.append(f"  FAILED: {plural(more, 'more object')}")
+    return tuple(lines)
+
+
+def _read_text(reading: Reading) -> str:
+    what = plural(reading.read, "object")
+    if reading.read < reading.objects:
+        what = f"{reading.read:,} of {plural(reading.objects, 'object')}"
+    encrypted = f", {reading.encrypted:,} of them encrypted" if reading.encrypted else ""
+    return f"ZODB read {what}{encrypted}, which refer to {plural(reading.blobs, 'blob')}."
+
+
+def about_text(seconds: float) -> str:
+    """A time for people, not more exact than it is: `2 s`, `3 min`, `1.5 h`."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def drill_as_json(report: DrillReport) -> str:
+    """What a rehearsal found, for programs; the keys are those of docs/restore.rst."""
+    reading = report.reading
+    return json.dumps(
+        {
+            "format": DRILL_FORMAT,
+            "timestamp": report.timestamp,
+            "good": report.good,
+            "seconds": report.seconds,
+            "objects": None if reading is None else reading.objects,
+            "objects_read": None if reading is None else reading.read,
+            "blobs_read": None if reading is None else reading.blobs,
+            "encrypted": None if reading is None else reading.encrypted,
+            "failed": report.failed,
+            "failures": report.failures,
+        },
+        indent=1,
+    )

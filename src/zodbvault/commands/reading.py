@@ -1,0 +1,162 @@
+"""Reading a restored database with ZODB itself, as the site would: each object, and each blob that one refers to.
+
+The one module that opens a database as a storage; only a rehearsal does. Objects are read and unpickled without their
+classes, which belong to the site and are not installed here. Knows nothing of backups.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MOST_FAILURES = 20
+"""Of more than these a person learns nothing new."""
+
+ROOT_OID = bytes(8)
+
+_ZLIB_MARK = b".z"
+"""Begins the data of records that zc.zlibstorage compressed."""
+_ENCRYPTED_MARK = b".e"
+
+
+class Reading(NamedTuple):
+    """What was read. objects: how many there are; read: of them. blobs: that these refer to, and were there.
+
+    encrypted: of those that were read: their content cannot be looked into. failures: texts, the first few of
+    `failed`.
+    """
+
+    objects: int
+    read: int
+    blobs: int
+    encrypted: int
+    failed: int
+    failures: tuple[str, ...]
+
+
+class _Reader:
+    """Reads the objects of one open storage, and notes what is wrong."""
+
+    def __init__(self, storage: Any, *, has_blobs: bool) -> None:
+        from ZODB.blob import is_blob_record
+        from ZODB.POSException import POSKeyError
+        from ZODB.serialize import referencesf
+        from ZODB.utils import load_current
+
+        self._storage = storage
+        self._has_blobs = has_blobs
+        self._is_blob, self._unpickle, self._load, self._no_object = (
+            is_blob_record,
+            referencesf,
+            load_current,
+            POSKeyError,
+        )
+        self.read = self.blobs = self.encrypted = self.failed = 0
+        self.failures: list[str] = []
+
+    def look_at(self, oid: bytes) -> None:
+        """Read one object, and look for its blob if it is one."""
+        try:
+            data, tid = self._load(self._storage, oid)
+        except self._no_object:
+            return  # its creation was undone
+        except Exception as error:  # noqa: BLE001 - a damaged database may end in nearly every exception there is
+            self._fail(f"object 0x{oid.hex()} cannot be read: {type(error).__name__}: {error}")
+            return
+        self.read += 1
+        try:
+            plain = _plain(data)
+            if plain is None:
+                self.encrypted += 1
+                return
+            self._unpickle(plain)
+            is_blob = self._is_blob(plain)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(f"object 0x{oid.hex()} cannot be unpickled: {type(error).__name__}: {error}")
+            return
+        if is_blob and self._has_blobs:
+            self._look_for_blob(oid, tid)
+
+    def load_root(self) -> None:
+        """Let ZODB load the root object, as a site does when it starts."""
+        import ZODB
+
+        try:
+            data, _ = self._load(self._storage, ROOT_OID)
+            if data[:2] in (_ZLIB_MARK, _ENCRYPTED_MARK):
+                return  # for a storage that is not installed here; it was looked at as an object
+            # The storage is closed by whoever opened it.
+            connection = ZODB.DB(self._storage).open()
+            len(connection.root())
+            connection.close()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(f"the root object cannot be loaded: {type(error).__name__}: {error}")
+
+    def _look_for_blob(self, oid: bytes, tid: bytes) -> None:
+        try:
+            os.stat(self._storage.loadBlob(oid, tid))
+        except (self._no_object, OSError):
+            self._fail(f"the blob of object 0x{oid.hex()}, transaction {tid.hex()}, is missing")
+        else:
+            self.blobs += 1
+
+    def _fail(self, what: str) -> None:
+        self.failed += 1
+        if self.failed <= MOST_FAILURES:
+            self.failures.append(what)
+
+
+def read_database(datafs: Path, blob_storage: Path | None, sample: int | None) -> Reading:
+    """Open the database at `datafs`, for reading only, and read its root and every object, or `sample` of them.
+
+    What cannot be read is a failure of the reading, no exception; also when the database cannot be opened at all.
+    """
+    from ZODB.FileStorage import FileStorage
+
+    # ZODB warns of what a pack leaves behind, to nobody's use here.
+    logging.getLogger("ZODB").addHandler(logging.NullHandler())
+    try:
+        storage = FileStorage(str(datafs), read_only=True, blob_dir=None if blob_storage is None else str(blob_storage))
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from being opened is the finding
+        return Reading(0, 0, 0, 0, 1, (f"ZODB cannot open it: {type(error).__name__}: {error}",))
+    with closing(storage):
+        reader = _Reader(storage, has_blobs=blob_storage is not None)
+        objects = len(storage)
+        for oid in _chosen(storage, objects, sample):
+            reader.look_at(oid)
+        if objects:
+            reader.load_root()
+        return Reading(objects, reader.read, reader.blobs, reader.encrypted, reader.failed, tuple(reader.failures))
+
+
+def _chosen(storage: Any, objects: int, sample: int | None) -> Iterator[bytes]:
+    """The oids to look at: all, or so many of them, anywhere in the database."""
+    # A storage has no public way to go on behind an object whose creation was undone.
+    oids = storage._index.keys()
+    if sample is None or sample >= objects:
+        yield from oids
+        return
+    numbers = iter(sorted(random.sample(range(objects), sample)))
+    wanted = next(numbers, None)
+    for number, oid in enumerate(oids):
+        if number == wanted:
+            yield oid
+            wanted = next(numbers, None)
+
+
+def _plain(data: bytes) -> bytes | None:
+    """The pickles of a record, as the storages around FileStorage hide them; None where they are encrypted."""
+    if data[:2] == _ENCRYPTED_MARK:
+        return None
+    if data[:2] == _ZLIB_MARK:
+        import zlib
+
+        return zlib.decompress(data[2:])
+    return data

@@ -434,7 +434,7 @@ class Site:
 
     def verify(self, when: str | None = None, *, deep: bool = False) -> VerifyReport:
         """bin/backup-verify."""
-        return verify(self.settings, when=when, deep=deep)
+        return verify(self.settings, when=when, deep=deep, clock=self.clock)
 
     def list(self, when: str | None = None) -> tuple[str, ...]:
         """bin/backup-list."""

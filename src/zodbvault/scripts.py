@@ -157,7 +157,7 @@ def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.verify import verify
 
     gc.enable()
-    report = verify(settings, when=wanted.date, deep=wanted.deep)
+    report = verify(settings, when=wanted.date, deep=wanted.deep, clock=clock)
     if not (wanted.quiet and report.good):
         write_lines(report.lines)
     return 0 if report.good else 1

@@ -166,7 +166,7 @@ def _swept(places: Places, elsewhere: frozenset[str] | None) -> Repository:
         parts = split_name(name)
         if parts is not None and parts[1] == PRUNED_RECORD_SUFFIX:
             _remove_state(places.location, parts[0])
-    leftovers = [places.location / name for name in repository.names if is_our_part(name)]
+    leftovers = [places.location / name for name in repository.names if is_our_part(name) or _is_left(name, repository)]
     newest = max(recorded_blob_states(repository.names), default=None)
     for name in repository.names:
         parts = split_name(name)
@@ -179,6 +179,12 @@ def _swept(places: Places, elsewhere: frozenset[str] | None) -> Repository:
         remove_durably(*leftovers)
         repository = read_repository(places.location, places.location)
     return repository
+
+
+def _is_left(name: str, repository: Repository) -> bool:
+    """Whether a file holds the checks of a state that went while it was verified."""
+    parts = split_name(name)
+    return parts is not None and parts[1] == CHECKS_SUFFIX and parts[0] + RECORD_SUFFIX not in repository.names
 
 
 def _back_up(

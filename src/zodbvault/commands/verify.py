@@ -1,6 +1,7 @@
 """Whether what is stored is what was backed up: names, sizes, checksums, and with `deep` every transaction.
 
-Takes no lock: a running backup is neither disturbed nor waited for.
+Takes no lock: a running backup is neither disturbed nor waited for. The result is kept beside the backups, where that
+is possible.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from zodbvault.commands.choosing import (
     choose_blobs,
     measured_chain,
 )
-from zodbvault.commands.places import usual_places
-from zodbvault.commands.summary import plural
+from zodbvault.commands.places import repository_ownership, source_ownership, usual_places
+from zodbvault.commands.recording import Verification, keep_verdicts, verdicts_of_chain
+from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.verify_blobs import lacks_blob_state, missing_from_state, verify_chains_blobs
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
@@ -34,6 +36,7 @@ from zodbvault.repository.timestamps import parse_when
 if TYPE_CHECKING:
     from zodbvault.commands.places import Places
     from zodbvault.filestorage.checking import CheckedRange
+    from zodbvault.io.clock import Clock
     from zodbvault.repository.dat import Line
     from zodbvault.settings import Settings
 
@@ -56,7 +59,7 @@ class Finding:
     what: str
 
 
-def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
+def verify(settings: Settings, *, when: str | None, deep: bool, clock: Clock) -> VerifyReport:
     """Verify all backups of a site, or those that a restore for `when` needs.
 
     deep: unpack everything and follow every transaction, as a restore does, without writing.
@@ -64,7 +67,7 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
     date = None if when is None else parse_when(when)
     places = usual_places(settings)
     if settings.only_blobs:
-        return _verify_blobs_alone(places, date)
+        return _verify_blobs_alone(settings, places, date, deep=deep, clock=clock)
     repository = read_repository(places.location, places.blobs)
     findings: list[Finding] = []
     if date is None:
@@ -85,7 +88,17 @@ def verify(settings: Settings, *, when: str | None, deep: bool) -> VerifyReport:
     without_blobs = {
         choice.chain.timestamp for choice in choices if settings.backup_blobs and lacks_blob_state(choice, deep=deep)
     }
+    verdicts: dict[str, bool | None] = {}
+    for chain in chains:
+        damaged = {finding.timestamp for finding in findings} & _stamps(chain)
+        verdicts |= verdicts_of_chain(sorted(_stamps(chain)), damaged, lacks_blobs=chain.timestamp in without_blobs)
+    keep_verdicts(places.location, verdicts, _verification(settings.datafs, places, deep=deep, clock=clock))
     return _report(chains, findings, without_blobs, deep=deep)
+
+
+def _verification(source: Path, places: Places, *, deep: bool, clock: Clock) -> Verification:
+    ownership = repository_ownership(source_ownership(source), places.location)
+    return Verification(iso_time(clock.now()), deep, ownership)
 
 
 def _every_choice(settings: Settings, repository: Repository, findings: list[Finding]) -> tuple[Choice, ...]:
@@ -117,7 +130,9 @@ def _scratch(location: Path) -> Path:
     return Path(gettempdir())
 
 
-def _verify_blobs_alone(places: Places, date: str | None) -> VerifyReport:
+def _verify_blobs_alone(
+    settings: Settings, places: Places, date: str | None, *, deep: bool, clock: Clock
+) -> VerifyReport:
     """The same for a site whose blobs alone are backed up."""
     from zodbvault.commands.only_blobs import verify_states
 
@@ -127,8 +142,11 @@ def _verify_blobs_alone(places: Places, date: str | None) -> VerifyReport:
         lines.append(f"{timestamp}: blobs checked: {'DAMAGED' if wrong else 'good'}")
         lines += [f"  {what}" for what in wrong]
     if not states:
-        lines.append(f"No backups in {places.location}.")
-    return VerifyReport(tuple(lines), good=bool(states) and not any(wrong for _, wrong in states))
+        return VerifyReport((f"No backups in {places.location}.",), good=False)
+    assert settings.blob_storage is not None
+    verdicts = {timestamp: not wrong for timestamp, wrong in states}
+    keep_verdicts(places.location, verdicts, _verification(settings.blob_storage, places, deep=deep, clock=clock))
+    return VerifyReport(tuple(lines), good=not any(wrong for _, wrong in states))
 
 
 def _verify_chain(repository: Repository, choice: Choice, scratch: Path, *, deep: bool) -> list[Finding]:

@@ -69,5 +69,7 @@ def is_our_part(name: str) -> bool:
     if whole == ID_NAME:
         return True
     parts = split_name(whole)
+    if parts is not None and parts[1].startswith(f"{CHECKS_SUFFIX}."):
+        return True  # several processes may write one at a time, so something random stands before the end
     ours = (*DATA_SUFFIXES, *COMPANION_SUFFIXES, *MANIFEST_SUFFIXES, DAT_SUFFIX)
     return parts is not None and parts[1] in ours

@@ -16,6 +16,7 @@ from zodbvault.io.stored import DamagedFile
 from zodbvault.repository.chains import Chain, data_files
 from zodbvault.repository.dat import Line, can_follow
 from zodbvault.repository.names import (
+    CHECKS_SUFFIX,
     COMPANION_SUFFIXES,
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
@@ -220,7 +221,8 @@ def _settle_dataless(repository: Repository) -> bool:
 def _dataless(repository: Repository, known: set[str]) -> list[Path]:
     """Our files beside data files that do not exist, in the order of removal. known: the timestamps that do.
 
-    Manifests go before records: a record tells that what stands beside it is ours.
+    Manifests go before records: a record tells that what stands beside it is ours. Checks may come alone: a verify
+    holds no lock, and its backup may have been pruned meanwhile.
     """
     found: list[tuple[int, Path]] = []
     for name in repository.names | repository.blob_names:
@@ -232,7 +234,7 @@ def _dataless(repository: Repository, known: set[str]) -> list[Path]:
         has_record = timestamp + RECORD_SUFFIX in repository.names
         if suffix in MANIFEST_SUFFIXES and not of_blobs_alone:
             found.append((0, repository.path(name)))
-        elif suffix in COMPANION_SUFFIXES and has_record:
+        elif suffix == CHECKS_SUFFIX or (suffix in COMPANION_SUFFIXES and has_record):
             found.append((1 + COMPANION_SUFFIXES.index(suffix), repository.path(name)))
     return [path for _, path in sorted(found)]
 

@@ -1,0 +1,136 @@
+"""What became of a backup when it was looked at again, `TS.checks.json`: last verified, last rehearsed, and the result.
+
+The file goes with its backup and is optional for readers. It is written without the repository's lock, so a run that
+holds the lock may remove it, or the part that is being written, at any moment: a result that cannot be kept is no
+error. Knows nothing of how a backup is verified.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zodbvault.errors import reason_of
+from zodbvault.io.durable import PART_SUFFIX, Ownership, PartFile, SyncBatch, sync_folder
+from zodbvault.repository.names import CHECKS_SUFFIX
+from zodbvault.repository.store import UnreadableFile, read_small
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+logger = logging.getLogger("zodbvault")
+
+FORMAT_VERSION = 1
+
+QUICK = "quick"
+DEFAULT = "default"
+DEEP = "deep"
+"""How thoroughly a backup was verified."""
+
+
+class Checks(NamedTuple):
+    """The last checks of the backup at `timestamp`. Times are ISO 8601 in UTC; None where it was never done.
+
+    verified_good: None too where the data are good and nobody knows their blobs. verified_how: QUICK, DEFAULT or DEEP.
+    drilled: when a restore of it was rehearsed. drill_seconds: how long the
+    rehearsed restore took.
+    """
+
+    timestamp: str
+    verified: str | None = None
+    verified_good: bool | None = None
+    verified_how: str | None = None
+    drilled: str | None = None
+    drilled_good: bool | None = None
+    drill_seconds: float | None = None
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "verified": (str,),
+    "verified_good": (bool,),
+    "verified_how": (str,),
+    "drilled": (str,),
+    "drilled_good": (bool,),
+    "drill_seconds": (int, float),
+}
+
+
+def format_checks(checks: Checks) -> bytes:
+    """The content of the file: JSON, the format version first."""
+    return json.dumps({"format": FORMAT_VERSION, **checks._asdict()}, indent=1).encode() + b"\n"
+
+
+def parse_checks(content: bytes, timestamp: str) -> Checks | None:
+    """Read the content of the file of the backup at `timestamp`; None for what is not such a file, or a later format.
+
+    A value of a wrong type is as good as none.
+    """
+    try:
+        values: Any = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or values.get("format") != FORMAT_VERSION or values.get("timestamp") != timestamp:
+        return None
+    known = {name: values.get(name) for name in Checks._fields if name != "timestamp"}
+    return Checks(timestamp, **{name: value if _fits(name, value) else None for name, value in known.items()})
+
+
+def _fits(name: str, value: object) -> bool:
+    wanted = _TYPES[name]
+    # To Python, JSON's true and false are numbers too.
+    return isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
+
+
+def read_checks(location: Path, timestamp: str) -> Checks | None:
+    """What is known of the backup at `timestamp`; None when there is no such file, or it cannot be read."""
+    path = location / (timestamp + CHECKS_SUFFIX)
+    try:
+        checks = parse_checks(read_small(path), timestamp)
+    except FileNotFoundError:
+        return None
+    except UnreadableFile as error:
+        logger.warning("%s. What it says of earlier checks does not count.", error)
+        return None
+    if checks is None:
+        logger.warning("%s: holds no checks that this version can read; they do not count.", path)
+    return checks
+
+
+def write_checks(location: Path, checks: Checks, ownership: Ownership) -> bool:
+    """Keep the checks of one backup, durably; whether that was possible."""
+    return write_all_checks(location, (checks,), ownership)
+
+
+def write_all_checks(location: Path, every: Iterable[Checks], ownership: Ownership) -> bool:
+    """Keep the checks of several backups, durably; whether that was possible. The folder is synced once."""
+    try:
+        # Leaving the stack removes the parts that did not get their names.
+        with contextlib.ExitStack() as stack:
+            batch = stack.enter_context(SyncBatch())
+            parts = [_written(stack, batch, location, checks, ownership) for checks in every]
+            batch.finish()
+            for part in parts:
+                os.replace(part.part, part.path)
+        sync_folder(location)
+    except OSError as error:
+        # On a disk that is there for reading only, or swept by a backup meanwhile.
+        logger.debug("%s: the checks cannot be kept: %s", location, reason_of(error))
+        return False
+    return True
+
+
+def _written(
+    stack: contextlib.ExitStack, batch: SyncBatch, location: Path, checks: Checks, ownership: Ownership
+) -> PartFile:
+    """A file without its name. Nobody holds a lock, so the part has a name that no other process uses."""
+    path = location / (checks.timestamp + CHECKS_SUFFIX)
+    unlike_others = path.with_name(f"{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
+    part = stack.enter_context(PartFile(path, ownership, part=unlike_others))
+    part.file.write(format_checks(checks))
+    batch.add_file(part.file.fileno())
+    part.file.close()
+    return part

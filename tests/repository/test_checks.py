@@ -1,0 +1,123 @@
+"""The file beside a backup that says when it was last verified and rehearsed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.repository.made import OWNERSHIP, Made, stamp
+from zodbvault.repository.checks import (
+    Checks,
+    format_checks,
+    parse_checks,
+    read_checks,
+    write_all_checks,
+    write_checks,
+)
+from zodbvault.repository.names import is_our_part
+from zodbvault.repository.prune import prune_chains
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHECKS = Checks(
+    stamp(0), "2026-11-23T18:05:00Z", True, "deep", "2026-11-24T03:00:00Z", False, 12.5
+)  # fmt: skip
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    assert write_checks(tmp_path, CHECKS, OWNERSHIP)
+    assert read_checks(tmp_path, stamp(0)) == CHECKS
+    assert read_checks(tmp_path, stamp(1)) is None
+    path = tmp_path / f"{stamp(0)}.checks.json"
+    assert list(json.loads(path.read_bytes())) == [
+        "format", "timestamp", "verified", "verified_good", "verified_how", "drilled", "drilled_good", "drill_seconds",
+    ]  # fmt: skip
+    assert stat.S_IMODE(path.stat().st_mode) == OWNERSHIP.mode
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_many_at_once_and_again(tmp_path: Path) -> None:
+    for good in (True, False):
+        every = [Checks(stamp(number), "2026-11-23T18:05:00Z", good, "default") for number in range(150)]
+        assert write_all_checks(tmp_path, every, OWNERSHIP)
+        assert [read_checks(tmp_path, checks.timestamp) for checks in every] == every
+    assert len(os.listdir(tmp_path)) == 150
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{" * 10_000,
+        b'{"format": 1}',
+        b"\xff",
+        format_checks(CHECKS).replace(b'"format": 1', b'"format": 2'),
+        format_checks(CHECKS._replace(timestamp=stamp(1))),
+    ],
+)
+def test_what_is_no_such_file_counts_as_none(content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / f"{stamp(0)}.checks.json").write_bytes(content)
+    assert read_checks(tmp_path, stamp(0)) is None
+    assert "do not count" in caplog.text
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(format_checks(CHECKS))
+    (tmp_path / f"{stamp(0)}.checks.json").symlink_to("elsewhere")
+    assert read_checks(tmp_path, stamp(0)) is None
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(Checks._fields), st.none() | st.booleans() | st.integers() | st.text() | st.floats()
+    )
+)
+def test_a_value_of_another_type_is_as_good_as_none(values: dict[str, object]) -> None:
+    content = json.dumps({"format": 1, **values, "timestamp": stamp(0)}).encode()
+    checks = parse_checks(content, stamp(0))
+    assert checks is not None
+    for name in ("verified", "verified_how", "drilled"):
+        assert getattr(checks, name) is None or isinstance(getattr(checks, name), str)
+    for name in ("verified_good", "drilled_good"):
+        assert getattr(checks, name) in (None, True, False)
+        assert type(getattr(checks, name)) is not int
+    assert type(checks.drill_seconds) in (type(None), int, float)
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    assert not write_checks(tmp_path / "missing", CHECKS, OWNERSHIP)
+    # Where the name is taken by a folder, nothing half done stays either.
+    (tmp_path / f"{stamp(0)}.checks.json").mkdir()
+    assert not write_checks(tmp_path, CHECKS, OWNERSHIP)
+    assert os.listdir(tmp_path) == [f"{stamp(0)}.checks.json"]
+
+
+def test_they_go_with_their_backup(tmp_path: Path) -> None:
+    made = Made(tmp_path / "made")
+    made.chain(stamp(0), stamp(1))
+    made.chain(stamp(2))
+    for number in range(3):
+        write_checks(made.location, Checks(stamp(number)), OWNERSHIP)
+    prune_chains(made.read(), 1, with_blobs=True)
+    assert {name for name in made.names() if "checks" in name} == {f"{stamp(2)}.checks.json"}
+
+
+def test_a_sweep_removes_those_that_came_too_late(tmp_path: Path) -> None:
+    made = Made(tmp_path / "made")
+    made.chain(stamp(1))
+    for number in (0, 1, 2):
+        write_checks(made.location, Checks(stamp(number)), OWNERSHIP)
+    part = f"{stamp(1)}.checks.json.0a1b2c3d.part"
+    (made.location / part).write_bytes(b"{")
+    assert is_our_part(part)
+    made.sweep()
+    assert {name for name in made.names() if "checks" in name} == {f"{stamp(1)}.checks.json"}
+    made.assert_repozo_restores()

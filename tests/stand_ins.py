@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from zodbvault.commands.tables import Result, Table
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,7 +19,7 @@ REPORTS = {
     "snapshot": SimpleNamespace(summary="snapshot made"),
     "restore": SimpleNamespace(summary="restored"),
     "verify": SimpleNamespace(lines=("all is well",), good=True),
-    "list_backups": ("one", "two"),
+    "list_backups": Result(Table((), ()), ("one", "two"), (), {"format": 1}),
 }
 
 

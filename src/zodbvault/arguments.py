@@ -19,7 +19,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "snapshotrestore": "Replace the database and its blobs by the newest snapshot, or the newest at or before a date.",
     "altrestore": "Replace the database and its blobs by a backup of another site, the newest or that for a date.",
     "verify": "Check that the files of all backups, or of what a date needs, are as they were written.",
-    "list": "Say which backups there are: date, kind, size, blobs.",
+    "list": "Say which backups there are: date, kind, size, blobs; with a date, what a restore for it would take.",
 }
 """The commands, and what each one does."""
 
@@ -29,6 +29,9 @@ Exit codes: 0 good, 1 failed, 2 wrong usage or configuration, 75 another run is 
 """
 
 WITH_DATE = frozenset({"restore", "snapshotrestore", "altrestore", "verify", "list"})
+LOOKING = frozenset({"list", "verify"})
+"""The commands that look at one repository of the site, or at all of them."""
+_WITH_JSON = frozenset({"list"})
 _RESTORES = frozenset({"restore", "snapshotrestore", "altrestore"})
 _ALL = frozenset(DESCRIPTIONS)
 
@@ -43,24 +46,28 @@ class Arguments(NamedTuple):
     accept_missing_blobs: bool = False
     checksum: bool = False
     deep: bool = False
+    snapshots: bool = False
+    all_locations: bool = False
+    json: bool = False
     date: str | None = None
 
 
 class Flag(NamedTuple):
-    """One option without a value. name: the attribute of Arguments. commands: those that know it."""
+    """One option without a value. name: the attribute of Arguments. commands: those that know it.
+
+    group: of those with the same word only one may be given.
+    """
 
     name: str
     spellings: tuple[str, ...]
     commands: frozenset[str]
     help: str
+    group: str = ""
 
-
-_QUIET = Flag("quiet", ("-q", "--quiet"), _ALL, "say nothing but warnings and errors")
-_DEBUG = Flag("debug", ("--debug",), _ALL, "say more, with times, and where an error comes from")
 
 FLAGS = (
-    _QUIET,
-    _DEBUG,
+    Flag("quiet", ("-q", "--quiet"), _ALL, "say nothing but warnings and errors", group="volume"),
+    Flag("debug", ("--debug",), _ALL, "say more, with times, and where an error comes from", group="volume"),
     Flag("no_prompt", ("-n", "--no-prompt"), _ALL, "ask nothing"),
     Flag("full", ("--full",), frozenset({"backup"}), "make a full backup"),
     Flag(
@@ -71,6 +78,9 @@ FLAGS = (
     ),
     Flag("checksum", ("--checksum",), _RESTORES, "compare the content of blobs that are there, not only their sizes"),
     Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
+    Flag("snapshots", ("--snapshots",), LOOKING, "look at the snapshots, not at the backups", group="location"),
+    Flag("all_locations", ("--all",), LOOKING, "look at backups and snapshots", group="location"),
+    Flag("json", ("--json",), _WITH_JSON, "write the result as JSON, for programs"),
 )
 
 
@@ -97,11 +107,12 @@ def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arg
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Let `parser` understand the arguments of a command."""
-    volume = parser.add_mutually_exclusive_group()
-    for flag in FLAGS:
-        if command in flag.commands:
-            group = volume if flag in (_QUIET, _DEBUG) else parser
-            group.add_argument(*flag.spellings, dest=flag.name, action="store_true", help=flag.help)
+    flags = [flag for flag in FLAGS if command in flag.commands]
+    names = dict.fromkeys(flag.group for flag in flags if flag.group)
+    groups = {name: parser.add_mutually_exclusive_group() for name in names}
+    for flag in flags:
+        group = groups.get(flag.group, parser)
+        group.add_argument(*flag.spellings, dest=flag.name, action="store_true", help=flag.help)
     if command in WITH_DATE:
         dates = parser.add_mutually_exclusive_group()
         dates.add_argument("date", nargs="?", help="the newest state at or before this date; without it the newest one")
@@ -119,9 +130,10 @@ def arguments_from(parsed: argparse.Namespace) -> Arguments:
 
 def _only_flags(command: str, arguments: Sequence[str]) -> Arguments | None:
     """What a list of flags asks for; None when it is anything else."""
-    known = {spelling: flag.name for flag in FLAGS if command in flag.commands for spelling in flag.spellings}
-    names = {known.get(argument) for argument in arguments}
-    if None in names or {"quiet", "debug"} <= names:
+    known = {spelling: flag for flag in FLAGS if command in flag.commands for spelling in flag.spellings}
+    flags = {known.get(argument) for argument in arguments}
+    groups = [flag.group for flag in flags if flag is not None and flag.group]
+    if None in flags or len(groups) != len(set(groups)):
         return None
-    values: dict[str, Any] = {name: True for name in names if name is not None}
+    values: dict[str, Any] = {flag.name: True for flag in flags if flag is not None}
     return Arguments(**values)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from zodbvault.errors import ZodbvaultError, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from zodbvault.commands.tables import Table
 
 LOGGER_NAME = "zodbvault"
 
@@ -91,3 +93,50 @@ def write_lines(lines: Iterable[str]) -> None:
             os.close(nowhere)
     except OSError as error:
         raise ZodbvaultError(f"the result cannot be written to standard output: {reason_of(error)}") from error
+
+
+def write_json(data: Mapping[str, object]) -> None:
+    """Write a result for programs to standard output, in ASCII. Raises ZodbvaultError as write_lines does."""
+    import json
+
+    write_lines((json.dumps(data, indent=1),))
+
+
+def write_table(table: Table) -> None:
+    """Write a table to standard output: drawn where that is a terminal and rich is installed, else plain text.
+
+    Nothing is written of a table without rows. Raises ZodbvaultError as write_lines does.
+    """
+    from zodbvault.commands.tables import aligned
+
+    if table.rows and sys.stdout is not None and sys.stdout.isatty():
+        with suppress(ImportError):
+            if _draw(table):
+                return
+    write_lines(aligned(table))
+
+
+def _draw(table: Table) -> bool:
+    """Draw a table with rich, on a narrow terminal without the columns to spare; False where it is too wide even so.
+
+    Raises ImportError where rich is not installed.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    from zodbvault.commands.tables import ALARMS, fitting, width_of
+
+    console = Console(highlight=False)
+    # Three characters stand between two columns, and one on each side.
+    fitted = fitting(table, console.width - 2, between=3)
+    if width_of(fitted, between=3) > console.width - 2:
+        return False
+    drawn = Drawn(box=SIMPLE_HEAD, pad_edge=False)
+    for column in fitted.columns:
+        drawn.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=True)
+    for row in fitted.rows:
+        drawn.add_row(*(Text(cell, "bold red" if any(word in cell for word in ALARMS) else "") for cell in row))
+    console.print(drawn)
+    return True

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from zodbvault.arguments import parse_arguments
-from zodbvault.console import ask_yes, logging_to_stderr, write_lines
+from zodbvault.console import ask_yes, logging_to_stderr, write_json, write_lines, write_table
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.site_settings import ConfigurationError, settings_from_plain
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from zodbvault.arguments import Arguments
+    from zodbvault.commands.tables import Result
     from zodbvault.io.clock import Clock
     from zodbvault.site_settings import PlainValue, Settings
 
@@ -157,7 +158,7 @@ def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.verify import verify
 
     gc.enable()
-    report = verify(settings, when=wanted.date, deep=wanted.deep, clock=clock)
+    report = verify(settings, when=wanted.date, deep=wanted.deep, which=_location(wanted), clock=clock)
     if not (wanted.quiet and report.good):
         write_lines(report.lines)
     return 0 if report.good else 1
@@ -167,10 +168,25 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.list import list_backups
 
     gc.enable()
-    lines = list_backups(settings, when=wanted.date)
-    if not wanted.quiet:
-        write_lines(lines)
+    _show(list_backups(settings, when=wanted.date, which=_location(wanted), clock=clock), wanted)
     return 0
+
+
+def _show(result: Result, wanted: Arguments) -> None:
+    """Write what was found to standard output; warnings are logged."""
+    if wanted.json:
+        write_json(result.data)
+        return
+    if not wanted.quiet:
+        write_table(result.table)
+        write_lines(result.lines)
+    for warning in result.warnings:
+        logger.warning("%s", warning)
+
+
+def _location(wanted: Arguments) -> str:
+    """Which repositories are to be looked at, in the words of places.py."""
+    return "all" if wanted.all_locations else "snapshots" if wanted.snapshots else "backups"
 
 
 _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {

@@ -13,7 +13,7 @@ from zodbvault.io.locks import LockFile
 from zodbvault.repository.names import LOCK_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from zodbvault.settings import Settings
@@ -53,6 +53,19 @@ def alternative_places(settings: Settings) -> Places:
         assert settings.alternative_blob_location is not None
         return Places(settings.alternative_blob_location, settings.alternative_blob_location)
     return Places(settings.alternative_location, settings.alternative_blob_location)
+
+
+BACKUPS = "backups"
+SNAPSHOTS = "snapshots"
+ALL = "all"
+
+LOCATIONS: Mapping[str, Callable[[Settings], Places]] = {BACKUPS: usual_places, SNAPSHOTS: snapshot_places}
+"""The repositories that a site may have, by the names that list, verify, check, prune and report know them by."""
+
+
+def chosen_places(settings: Settings, which: str) -> tuple[tuple[str, Places], ...]:
+    """The repositories of this site that a command is to look at, with their names. which: in LOCATIONS, or ALL."""
+    return tuple((name, places_of(settings)) for name, places_of in LOCATIONS.items() if which in (name, ALL))
 
 
 def make_folders(places: Places) -> None:

@@ -21,7 +21,7 @@ from zodbvault.commands.choosing import (
     choose_blobs,
     measured_chain,
 )
-from zodbvault.commands.places import repository_ownership, source_ownership, usual_places
+from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
 from zodbvault.commands.recording import Verification, keep_verdicts, verdicts_of_chain
 from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.verify_blobs import lacks_blob_state, missing_from_state, verify_chains_blobs
@@ -29,8 +29,8 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import new_hash, sha256_of
-from zodbvault.repository.chains import Chain
-from zodbvault.repository.store import Repository, read_repository, size_of
+from zodbvault.repository.chains import Chain, newest_timestamp
+from zodbvault.repository.store import Repository, list_files, read_repository, size_of
 from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
@@ -59,15 +59,30 @@ class Finding:
     what: str
 
 
-def verify(settings: Settings, *, when: str | None, deep: bool, clock: Clock) -> VerifyReport:
-    """Verify all backups of a site, or those that a restore for `when` needs.
+def verify(settings: Settings, *, when: str | None, deep: bool, which: str, clock: Clock) -> VerifyReport:
+    """Verify all backups in the repositories that `which` names, or those that a restore for `when` needs.
 
-    deep: unpack everything and follow every transaction, as a restore does, without writing.
+    deep: unpack everything and follow every transaction, as a restore does, without writing. which: in LOCATIONS, or
+    ALL; a repository without backups is left out then, if another one has some.
     """
     date = None if when is None else parse_when(when)
-    places = usual_places(settings)
-    if settings.only_blobs:
-        return _verify_blobs_alone(settings, places, date, deep=deep, clock=clock)
+    reports = {}
+    chosen = chosen_places(settings, which)
+    if which == ALL:
+        chosen = tuple(each for each in chosen if newest_timestamp(list_files(each[1].location))) or chosen
+    for name, places in chosen:
+        if settings.only_blobs:
+            reports[name] = _verify_blobs_alone(settings, places, date, deep=deep, clock=clock)
+        else:
+            reports[name] = _verify(settings, places, date, deep=deep, clock=clock)
+    if len(reports) == 1:
+        return next(iter(reports.values()))
+    lines = tuple(f"{name}: {line}" for name, report in reports.items() for line in report.lines)
+    return VerifyReport(lines, good=all(report.good for report in reports.values()))
+
+
+def _verify(settings: Settings, places: Places, date: str | None, *, deep: bool, clock: Clock) -> VerifyReport:
+    """The same for one repository. date: as `parse_when` gives it."""
     repository = read_repository(places.location, places.blobs)
     findings: list[Finding] = []
     if date is None:

@@ -550,6 +550,7 @@ COMMANDS = {
     "altrestore": "altrestore",
     "backup-verify": "verify",
     "backup-list": "list",
+    "backup-check": "check",
 }
 """The scripts of the part `backup`, and the command that each one runs."""
 

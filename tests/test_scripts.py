@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.stand_ins import Calls, install_stand_ins
-from zodbvault.arguments import DESCRIPTIONS, FLAGS, Arguments, add_arguments, arguments_from, parse_arguments
+from zodbvault.arguments import DESCRIPTIONS, FLAGS, VALUED, Arguments, add_arguments, arguments_from, parse_arguments
+from zodbvault.commands.watching import Thresholds
 from zodbvault.errors import ZodbvaultError
 from zodbvault.scripts import run
 from zodbvault.settings import Surroundings, parse_settings, settings_from_plain, settings_to_plain
@@ -33,7 +34,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 def refused(command: str, *arguments: str) -> None:
     with pytest.raises(SystemExit) as caught:
         run(command, PLAIN, arguments)
-    assert caught.value.code == 2
+    # To a monitoring system 2 would mean that the backups are broken.
+    assert caught.value.code == (3 if command == "check" else 2)
 
 
 def test_backup(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +120,30 @@ def test_list(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("one\ntwo\n", "")
 
 
+def test_check(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", PLAIN, []) == 0
+    assert (calls.only.which, calls.only.thresholds, calls.only.metrics) == ("backups", Thresholds(), None)
+    assert capsys.readouterr() == ("ZODBVAULT OK: fine\n", "")
+    calls.calls.clear()
+    assert run("check", PLAIN, ["--all", "--max-age=1h", "--max-drill-age", "2d", "--metrics", "file"]) == 0
+    assert calls.only.which == "all"
+    assert calls.only.thresholds == Thresholds(3600, max_drill_age=2 * 86400)
+    assert calls.only.metrics == Path("file")
+
+
+@pytest.mark.parametrize(
+    "error", [ZodbvaultError("cannot be listed"), OSError(5, "Input/output error"), RuntimeError("a mistake of ours")]
+)
+def test_to_a_monitoring_system_every_error_is_unknown(
+    error: Exception, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls.results["check"] = error
+    assert run("check", PLAIN, []) == 3
+    out, err = capsys.readouterr()
+    assert out.startswith("ZODBVAULT UNKNOWN: ")
+    assert err.startswith("ERROR: ")
+
+
 @pytest.mark.parametrize("command", DESCRIPTIONS)
 def test_a_quiet_success_says_nothing(command: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     for quiet in ("-q", "--quiet"):
@@ -140,7 +166,7 @@ def test_help_says_what_the_exit_codes_mean(command: str, calls: Calls, capsys: 
         run(command, PLAIN, ["-h"])
     assert caught.value.code == 0
     out, err = capsys.readouterr()
-    assert "75 another run is at work" in out
+    assert ("3 UNKNOWN" if command == "check" else "75 another run is at work") in out
     assert err == ""
     assert calls.calls == []
 
@@ -168,6 +194,12 @@ def test_flags_mean_the_same_with_and_without_argparse() -> None:
                 parser = argparse.ArgumentParser()
                 add_arguments(parser, command)
                 assert arguments_from(parser.parse_args([spelling])) == expected
+        for valued in VALUED:
+            for spelling in valued.spellings:
+                if command in valued.commands:
+                    assert parse_arguments(command, "x", [spelling, "9"]) == Arguments(**{valued.name: "9"})
+                else:
+                    refused(command, spelling, "9")
         assert parse_arguments(command, "x", ["-qn"]) == Arguments(quiet=True, no_prompt=True)
 
 

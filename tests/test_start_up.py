@@ -112,7 +112,9 @@ def test_an_incremental_and_no_change_import_nothing_slow(site: Site) -> None:
     assert unchanged <= incremental
 
 
-@pytest.mark.parametrize("command", ["snapshot", "list", "verify", "verify --deep", "restore -n", "snapshotrestore -n"])
+@pytest.mark.parametrize(
+    "command", ["snapshot", "list", "check", "verify", "verify --deep", "restore -n", "snapshotrestore -n"]
+)
 def test_no_command_needs_zodb_or_buildout(command: str, site: Site) -> None:
     site.imported("backup")
     site.imported("snapshot")

@@ -20,6 +20,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "altrestore": "Replace the database and its blobs by a backup of another site, the newest or that for a date.",
     "verify": "Check that the files of all backups, or of what a date needs, are as they were written.",
     "list": "Say which backups there are: date, kind, size, blobs; with a date, what a restore for it would take.",
+    "check": "Say whether the backups are as they should be, for a monitoring system (Nagios, Icinga, Prometheus).",
 }
 """The commands, and what each one does."""
 
@@ -28,16 +29,20 @@ Dates are UTC: YYYY-MM-DD, or more of YYYY-MM-DD-HH-MM-SS; a date alone means it
 Exit codes: 0 good, 1 failed, 2 wrong usage or configuration, 75 another run is at work.
 """
 
+CHECK_EXIT_CODES = """\
+Exit codes: 0 OK, 1 WARNING, 2 CRITICAL (no backup, too old, damaged), 3 UNKNOWN (it could not be found out).
+"""
+
 WITH_DATE = frozenset({"restore", "snapshotrestore", "altrestore", "verify", "list"})
-LOOKING = frozenset({"list", "verify"})
+LOOKING = frozenset({"list", "verify", "check"})
 """The commands that look at one repository of the site, or at all of them."""
-_WITH_JSON = frozenset({"list"})
+_WITH_JSON = frozenset({"list", "check"})
 _RESTORES = frozenset({"restore", "snapshotrestore", "altrestore"})
 _ALL = frozenset(DESCRIPTIONS)
 
 
 class Arguments(NamedTuple):
-    """What was asked for. date: as it was written; None where none was given."""
+    """What was asked for. Dates, ages, sizes and files: as they were written; None where none was given."""
 
     quiet: bool = False
     debug: bool = False
@@ -49,6 +54,11 @@ class Arguments(NamedTuple):
     snapshots: bool = False
     all_locations: bool = False
     json: bool = False
+    max_age: str | None = None
+    max_full_age: str | None = None
+    max_drill_age: str | None = None
+    min_free: str | None = None
+    metrics: str | None = None
     date: str | None = None
 
 
@@ -84,8 +94,43 @@ FLAGS = (
 )
 
 
+class Valued(NamedTuple):
+    """One option with a value. name: the attribute of Arguments. commands: those that know it."""
+
+    name: str
+    spellings: tuple[str, ...]
+    metavar: str
+    commands: frozenset[str]
+    help: str
+
+
+_CHECK = frozenset({"check"})
+
+VALUED = (
+    Valued(
+        "max_age", ("--max-age",), "AGE", _CHECK, "CRITICAL where a change is longer in no backup, 26h if not given"
+    ),
+    Valued("max_full_age", ("--max-full-age",), "AGE", _CHECK, "WARNING where the newest full is older, such as 8d"),
+    Valued(
+        "max_drill_age", ("--max-drill-age",), "AGE", _CHECK, "WARNING where the last drill is longer ago, such as 45d"
+    ),
+    Valued("min_free", ("--min-free",), "SPACE", _CHECK, "WARNING where less is free (10%%, 5GB), 10%% if not given"),
+    Valued("metrics", ("--metrics",), "FILE", _CHECK, "write the numbers to this file too, in Prometheus' text format"),
+)
+
+
+def exit_codes(command: str) -> str:
+    """What the exit codes of a command mean, for its help."""
+    return CHECK_EXIT_CODES if command == "check" else EXIT_CODES
+
+
+def usage_exit_code(command: str | None) -> int:
+    """The exit code for wrong usage: to a monitoring system 2 would mean that the backups are broken."""
+    return 3 if command == "check" else 2
+
+
 def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arguments:
-    """What the arguments of a script ask for. Leaves through SystemExit(2) where they are wrong, (0) after the help.
+    """What the arguments of a script ask for. Leaves through SystemExit where they are wrong, and after the help.
 
     command: a key of DESCRIPTIONS. program: the script's name.
     """
@@ -97,12 +142,15 @@ def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arg
     parser = argparse.ArgumentParser(
         prog=program,
         description=DESCRIPTIONS[command],
-        epilog=EXIT_CODES,
+        epilog=exit_codes(command),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_arguments(parser, command)
-    return arguments_from(parser.parse_args(arguments))
+    try:
+        return arguments_from(parser.parse_args(arguments))
+    except SystemExit as stop:
+        raise SystemExit(usage_exit_code(command) if stop.code else stop.code) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -113,6 +161,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     for flag in flags:
         group = groups.get(flag.group, parser)
         group.add_argument(*flag.spellings, dest=flag.name, action="store_true", help=flag.help)
+    for valued in VALUED:
+        if command in valued.commands:
+            parser.add_argument(*valued.spellings, dest=valued.name, metavar=valued.metavar, help=valued.help)
     if command in WITH_DATE:
         dates = parser.add_mutually_exclusive_group()
         dates.add_argument("date", nargs="?", help="the newest state at or before this date; without it the newest one")

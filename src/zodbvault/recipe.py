@@ -112,6 +112,7 @@ def script_names(settings: Settings) -> dict[str, str]:
         "altrestore": f"{part}-altrestore",
         "verify": f"{part}-verify",
         "list": f"{part}-list",
+        "check": f"{part}-check",
     }
     if part == "backup":
         names |= {"snapshot": "snapshotbackup"}

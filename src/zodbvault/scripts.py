@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.arguments import parse_arguments
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("zodbvault")
 
+UNKNOWN = 3
+"""What a monitoring system is told by `check` where nothing could be found out."""
+
 INTERRUPTED = 130
 """The exit code of a shell command that ended by Ctrl-C."""
 
@@ -35,14 +39,15 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
     """Run one command of a generated script and return its exit code.
 
     command: a key of DESCRIPTIONS. plain: what `settings_to_plain` made. arguments: those of the command line, without
-    the program's name; None takes the process's own. Leaves through SystemExit(2) for arguments that are wrong.
+    the program's name; None takes the process's own. Leaves through SystemExit for arguments that are wrong.
     """
     wanted = parse_arguments(command, os.path.basename(sys.argv[0]), sys.argv[1:] if arguments is None else arguments)
 
     def perform() -> int:
         return run_command(command, settings_from_plain(plain, _defaults), wanted)
 
-    return exit_code_of(perform, log_level(quiet=wanted.quiet, debug=wanted.debug))
+    level = log_level(quiet=wanted.quiet, debug=wanted.debug)
+    return exit_code_of(perform, level, error_code=error_code_of(command))
 
 
 def _defaults() -> Mapping[str, PlainValue]:
@@ -60,7 +65,12 @@ def run_command(command: str, settings: Settings, wanted: Arguments) -> int:
 
         return _PERFORMERS[command](settings, wanted, clock_from_environment())
 
-    return exit_code_of(perform, level)
+    return exit_code_of(perform, level, error_code=error_code_of(command))
+
+
+def error_code_of(command: str) -> int | None:
+    """The exit code of every error of a command; None where each has its own."""
+    return UNKNOWN if command == "check" else None
 
 
 def log_level(*, quiet: bool, debug: bool) -> int:
@@ -70,37 +80,43 @@ def log_level(*, quiet: bool, debug: bool) -> int:
     return logging.DEBUG if debug else logging.INFO
 
 
-def exit_code_of(work: Callable[[], int], level: int) -> int:
+def exit_code_of(work: Callable[[], int], level: int, *, error_code: int | None = None) -> int:
     """Do some work that returns an exit code; whatever it raises becomes one ERROR line and an exit code.
 
-    The traceback is shown only when `level` is DEBUG.
+    error_code: of all errors, which then stand on standard output too, where a monitoring system reads; None: each
+    has its own. The traceback is shown only when `level` is DEBUG.
     """
     with logging_to_stderr(level):
         try:
             return work()
         except ZodbvaultError as error:
-            return _report(error)
+            return _report(error, error_code)
         except KeyboardInterrupt:
             logger.error("Interrupted. It is safe to run the same command again.")
             return INTERRUPTED
         except OSError as error:
             path = error.filename if isinstance(error.filename, (str, bytes)) else None
             return _report(
-                ZodbvaultError(reason_of(error), path=path, hint="With --debug it says where this happened.")
+                ZodbvaultError(reason_of(error), path=path, hint="With --debug it says where this happened."),
+                error_code,
             )
         except Exception as error:  # noqa: BLE001 - whatever is left is a mistake of ours, and cron wants one line
             return _report(
                 ZodbvaultError(
                     f"this is a bug in zodbvault: {type(error).__name__}: {error}",
                     hint="Please report it, with the traceback that --debug shows.",
-                )
+                ),
+                error_code,
             )
 
 
-def _report(error: ZodbvaultError) -> int:
+def _report(error: ZodbvaultError, error_code: int | None) -> int:
     logger.debug("Where the error comes from:", exc_info=True)
     logger.error("%s", error)
-    return error.exit_code
+    if error_code is None:
+        return error.exit_code
+    write_lines((f"ZODBVAULT UNKNOWN: {error}",))
+    return error_code
 
 
 def _backup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
@@ -172,6 +188,21 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     return 0
 
 
+def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from zodbvault.commands.check import check
+    from zodbvault.commands.watching import thresholds_from
+
+    gc.enable()
+    thresholds = thresholds_from(wanted.max_age, wanted.max_full_age, wanted.max_drill_age, wanted.min_free)
+    metrics = None if wanted.metrics is None else Path(wanted.metrics)
+    report = check(settings, which=_location(wanted), thresholds=thresholds, metrics=metrics, clock=clock)
+    if wanted.json:
+        write_json(report.data)
+    elif not (wanted.quiet and report.state == 0):
+        write_lines(report.lines)
+    return int(report.state)
+
+
 def _show(result: Result, wanted: Arguments) -> None:
     """Write what was found to standard output; warnings are logged."""
     if wanted.json:
@@ -197,4 +228,5 @@ _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "altrestore": _altrestore,
     "verify": _verify,
     "list": _list,
+    "check": _check,
 }

@@ -551,6 +551,7 @@ COMMANDS = {
     "backup-verify": "verify",
     "backup-list": "list",
     "backup-check": "check",
+    "backup-prune": "prune",
 }
 """The scripts of the part `backup`, and the command that each one runs."""
 

@@ -213,6 +213,32 @@ def _(site: Site) -> None:
         assert len(site.timestamps()) == left
 
 
+def fulls_left(site: Site, **options: str) -> list[str]:
+    """The days of the fulls that stay of ten, one every three days from the 24th of November 2076, a Tuesday."""
+    site.options = {"keep": "1", "location": str(site.folder / "-".join(options)), "backup_blobs": "false", **options}
+    site.set_clock("2076-11-24-00-00-00")
+    for _ in range(10):
+        site.backup(full=True)
+        site.tick(3 * 86400 - 60)
+    return [stamp[5:10] for stamp in site.timestamps()]
+
+
+@effect_of("keep_daily")
+def _(site: Site) -> None:
+    assert fulls_left(site, keep_daily="3") == ["12-15", "12-18", "12-21"]
+
+
+@effect_of("keep_weekly")
+def _(site: Site) -> None:
+    # A week ends on Sunday: the 13th and the 20th of December.
+    assert fulls_left(site, keep_weekly="3") == ["12-12", "12-18", "12-21"]
+
+
+@effect_of("keep_monthly")
+def _(site: Site) -> None:
+    assert fulls_left(site, keep_monthly="5") == ["11-30", "12-21"]
+
+
 @effect_of("keep_blob_days")
 def _(site: Site) -> None:
     left = []

@@ -276,6 +276,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "backup-verify": "verify",
         "backup-list": "list",
         "backup-check": "check",
+        "backup-prune": "prune",
     }
     assert script_names(buildout["plone"].recipe.settings) == {
         "plone": "backup",
@@ -284,6 +285,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "plone-verify": "verify",
         "plone-list": "list",
         "plone-check": "check",
+        "plone-prune": "prune",
     }
 
 
@@ -380,7 +382,7 @@ def test_install_update_reinstall_and_uninstall(site: Site, tmp_path: Path) -> N
     assert "Installing backup" in output
     assert site.scripts() == {
         "backup", "restore", "snapshotbackup", "snapshotrestore", "backup-verify", "backup-list",
-        "backup-check",
+        "backup-check", "backup-prune",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "var").iterdir()} == {"backups", "snapshotbackups"}
 

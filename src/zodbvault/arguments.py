@@ -20,6 +20,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "altrestore": "Replace the database and its blobs by a backup of another site, the newest or that for a date.",
     "verify": "Check that the files of all backups, or of what a date needs, are as they were written.",
     "list": "Say which backups there are: date, kind, size, blobs; with a date, what a restore for it would take.",
+    "prune": "Remove the backups that keep, keep_daily, keep_weekly and keep_monthly do not hold; each backup does it.",
     "check": "Say whether the backups are as they should be, for a monitoring system (Nagios, Icinga, Prometheus).",
 }
 """The commands, and what each one does."""
@@ -34,9 +35,9 @@ Exit codes: 0 OK, 1 WARNING, 2 CRITICAL (no backup, too old, damaged), 3 UNKNOWN
 """
 
 WITH_DATE = frozenset({"restore", "snapshotrestore", "altrestore", "verify", "list"})
-LOOKING = frozenset({"list", "verify", "check"})
+LOOKING = frozenset({"list", "verify", "check", "prune"})
 """The commands that look at one repository of the site, or at all of them."""
-_WITH_JSON = frozenset({"list", "check"})
+_WITH_JSON = frozenset({"list", "check", "prune"})
 _RESTORES = frozenset({"restore", "snapshotrestore", "altrestore"})
 _ALL = frozenset(DESCRIPTIONS)
 
@@ -54,6 +55,7 @@ class Arguments(NamedTuple):
     snapshots: bool = False
     all_locations: bool = False
     json: bool = False
+    dry_run: bool = False
     max_age: str | None = None
     max_full_age: str | None = None
     max_drill_age: str | None = None
@@ -90,6 +92,7 @@ FLAGS = (
     Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
     Flag("snapshots", ("--snapshots",), LOOKING, "look at the snapshots, not at the backups", group="location"),
     Flag("all_locations", ("--all",), LOOKING, "look at backups and snapshots", group="location"),
+    Flag("dry_run", ("--dry-run",), frozenset({"prune"}), "remove nothing, only say what would go, and why"),
     Flag("json", ("--json",), _WITH_JSON, "write the result as JSON, for programs"),
 )
 

@@ -39,7 +39,7 @@ not say otherwise: var/plones, var/plone-blobstorages, var/plone-snapshots and v
 called plone.
 """
 
-_COMMANDS = ("backup", "snapshot", "restore", "verify", "list", "check")
+_COMMANDS = ("backup", "snapshot", "restore", "verify", "list", "check", "prune")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -113,6 +113,7 @@ def script_names(settings: Settings) -> dict[str, str]:
         "verify": f"{part}-verify",
         "list": f"{part}-list",
         "check": f"{part}-check",
+        "prune": f"{part}-prune",
     }
     if part == "backup":
         names |= {"snapshot": "snapshotbackup"}

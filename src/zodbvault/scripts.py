@@ -188,6 +188,14 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     return 0
 
 
+def _prune(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from zodbvault.commands.prune import prune
+
+    gc.enable()
+    _show(prune(settings, which=_location(wanted), dry_run=wanted.dry_run, clock=clock), wanted)
+    return 0
+
+
 def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.check import check
     from zodbvault.commands.watching import thresholds_from
@@ -229,4 +237,5 @@ _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "verify": _verify,
     "list": _list,
     "check": _check,
+    "prune": _prune,
 }

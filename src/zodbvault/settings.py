@@ -225,6 +225,16 @@ OPTIONS: tuple[Option, ...] = (
         default=2,
     ),
     Option(
+        "keep_daily",
+        Kind.NUMBER,
+        "Beside the fulls that ``keep`` holds keep the newest full of each of this many days that have one, with its"
+        " incremental ones.",
+        _OURS,
+        default=0,
+    ),
+    Option("keep_weekly", Kind.NUMBER, "The same for weeks, which begin on Monday.", _OURS, default=0),
+    Option("keep_monthly", Kind.NUMBER, "The same for months.", _OURS, default=0),
+    Option(
         "keep_blob_days",
         Kind.NUMBER,
         "How many days to keep the states of an ``only_blobs`` site; 0 keeps all. Other sites go by ``keep``.",
@@ -500,6 +510,9 @@ class _Reader:
             nice=self._number("nice", most=MOST_NICE),
             io_priority=self._choice("io_priority"),
             keep=self._number("keep"),
+            keep_daily=self._periods("keep_daily", only_blobs),
+            keep_weekly=self._periods("keep_weekly", only_blobs),
+            keep_monthly=self._periods("keep_monthly", only_blobs),
             keep_blob_days=self._number("keep_blob_days"),
             pre_command=self._text("pre_command"),
             post_command=self._text("post_command"),
@@ -566,6 +579,15 @@ class _Reader:
         if number < 0 or (most is not None and number > most):
             span = "from 0 on" if most is None else f"from 0 to {most}"
             self._mistake(name, f"{value!r} is not a whole number {span}")
+        return number
+
+    def _periods(self, name: str, only_blobs: bool) -> int:
+        """A number of days, weeks or months, where it can have an effect."""
+        number = self._number(name)
+        if number > 0 and only_blobs:
+            self._mistake(name, "has no effect with only_blobs; keep_blob_days says what stays")
+        elif number > 0 and self._number("keep") == 0:
+            self._mistake(name, "has no effect with keep = 0, which keeps all; set keep = 1, say")
         return number
 
     def _choice(self, name: str) -> str:

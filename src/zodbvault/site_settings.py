@@ -51,6 +51,9 @@ class Settings(NamedTuple):
     nice: int
     io_priority: str
     keep: int
+    keep_daily: int
+    keep_weekly: int
+    keep_monthly: int
     keep_blob_days: int
     pre_command: str
     post_command: str

@@ -126,8 +126,17 @@ def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int) -> b
     return keep_blob_days > 0 and now - seconds_of(newest) > keep_blob_days * DAY / 2
 
 
-def states_to_go(states: Sequence[State], now: int, *, keep_blob_days: int, keep: int) -> tuple[str, ...]:
-    """The timestamps of the states that are to be removed, in the order of removal: newest first in each group.
+@dataclass(frozen=True)
+class GroupVerdict:
+    """What becomes of some states that go or stay together, oldest first, and why."""
+
+    timestamps: tuple[str, ...]
+    stays: bool
+    reason: str
+
+
+def judge_states(states: Sequence[State], now: int, *, keep_blob_days: int, keep: int) -> tuple[GroupVerdict, ...]:
+    """What becomes of each group of states, oldest first.
 
     A group is a complete manifest and the changes on it. It goes when all of it is older than keep_blob_days (0: that
     does not count), or when it is not among the newest `keep` groups (0: that does not count). The newest one stays.
@@ -137,12 +146,18 @@ def states_to_go(states: Sequence[State], now: int, *, keep_blob_days: int, keep
         if state.is_complete or not groups:
             groups.append([])
         groups[-1].append(state)
-    gone: list[str] = []
+    verdicts: list[GroupVerdict] = []
     for age, group in enumerate(reversed(groups)):
         is_old = keep_blob_days > 0 and now - seconds_of(group[-1].timestamp) > keep_blob_days * DAY
-        if age > 0 and (is_old or (keep > 0 and age >= keep)):
-            gone = [state.timestamp for state in reversed(group)] + gone
-    return tuple(gone)
+        stays, reason = True, f"not older than {keep_blob_days} days" if keep_blob_days else "all are kept"
+        if age == 0:
+            reason = "the newest"
+        elif is_old:
+            stays, reason = False, f"older than {keep_blob_days} days"
+        elif 0 < keep <= age:
+            stays, reason = False, f"older than the newest {keep}"
+        verdicts.append(GroupVerdict(tuple(state.timestamp for state in group), stays, reason))
+    return tuple(reversed(verdicts))
 
 
 def _records_elsewhere(settings: Settings, places: Places) -> frozenset[str] | None:
@@ -269,14 +284,25 @@ def _record(
     )
 
 
-def _prune(places: Places, pool: Pool, settings: Settings, now: int, *, is_full: bool) -> None:
+def prune_states_alone(settings: Settings, places: Places, *, clock: Clock) -> tuple[GroupVerdict, ...]:
+    """Let old states go, as a backup does that made no full one; what became of each group."""
+    with locked((places,), clock.now()), Pool(places.location) as pool:
+        pool.prepare()
+        pool.sweep()
+        _swept(places, _records_elsewhere(settings, places))
+        return _prune(places, pool, settings, int(clock.now()), is_full=False)
+
+
+def _prune(places: Places, pool: Pool, settings: Settings, now: int, *, is_full: bool) -> tuple[GroupVerdict, ...]:
     """Remove the states that are old enough, the newest of a group first, and then the blobs that only they named.
 
     `keep` counts fulls, so it counts in a run that made one.
     """
     repository = read_repository(places.location, places.location)
     keep = settings.keep if is_full else 0
-    gone = states_to_go(recorded_states(repository), now, keep_blob_days=settings.keep_blob_days, keep=keep)
+    verdicts = judge_states(recorded_states(repository), now, keep_blob_days=settings.keep_blob_days, keep=keep)
+    # Oldest group first, and in each the newest state first.
+    gone = [stamp for group in verdicts if not group.stays for stamp in reversed(group.timestamps)]
     for stamp in gone:
         # The one instant in which a state goes; what a kill leaves then is found by that name.
         rename_durably(places.location / (stamp + RECORD_SUFFIX), places.location / (stamp + PRUNED_RECORD_SUFFIX))
@@ -284,6 +310,7 @@ def _prune(places: Places, pool: Pool, settings: Settings, now: int, *, is_full:
     if gone:
         logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
         prune_pool(manifests_in(places.location), pool)
+    return verdicts
 
 
 def _remove_state(location: Path, stamp: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.services import listening
 from tests.site import Site, blob_files
 from zodbvault.settings import OPTIONS, ConfigurationError, Status, Surroundings, parse_settings
 
@@ -281,6 +282,26 @@ def _(site: Site) -> None:
     site.datafs.write_bytes(b"")
     assert site.command("backup").returncode == 1
     assert not seen.exists()
+
+
+@effect_of("metrics_file")
+def _(site: Site) -> None:
+    site.close()
+    assert site.command("backup").returncode == 0
+    site.options["metrics_file"] = "numbers.prom"
+    assert site.command("backup").returncode == 0
+    assert 'zodbvault_backups{location="backups",part="backup"} 1.0' in (site.folder / "numbers.prom").read_text()
+
+
+@effect_of("healthcheck_url")
+def _(site: Site) -> None:
+    site.close()
+    with listening() as service:
+        assert site.command("backup").returncode == 0
+        assert service.calls == []
+        site.options["healthcheck_url"] = service.url
+        assert site.command("backup").returncode == 0
+    assert [path for path, _ in service.calls] == ["/ping/start", "/ping"]
 
 
 @effect_of("debug")

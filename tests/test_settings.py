@@ -111,6 +111,8 @@ def test_the_defaults_of_a_part_called_backup() -> None:
         enable_snapshotrestore=True,
         alternative_location=None,
         alternative_blob_location=None,
+        metrics_file=None,
+        healthcheck_url="",
     )
 
 

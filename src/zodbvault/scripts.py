@@ -120,9 +120,11 @@ def _report(error: ZodbvaultError, error_code: int | None) -> int:
 
 
 def _backup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
-    from zodbvault.commands.backup import backup
-
     gc.enable()
+    if settings.metrics_file is not None or settings.healthcheck_url:
+        from zodbvault.commands.telling import backup_and_tell as backup
+    else:
+        from zodbvault.commands.backup import backup
     report = backup(settings, full=wanted.full, clock=clock)
     logger.info("%s", report.summary)
     return 0

@@ -257,6 +257,22 @@ OPTIONS: tuple[Option, ...] = (
         default="",
     ),
     Option(
+        "metrics_file",
+        Kind.PATH,
+        "A file that each backup writes its numbers to, in Prometheus' text format, for the textfile collector of the"
+        " node exporter: those of ``check --all --metrics``. Needs ``zodbvault[metrics]``.",
+        _OURS,
+    ),
+    Option(
+        "healthcheck_url",
+        Kind.TEXT,
+        "The address of a service such as healthchecks.io, which raises an alarm when nobody calls it for too long."
+        " Each backup calls it when it succeeded, with ``/start`` behind it when it begins, and with ``/fail`` when it"
+        " failed, with the last lines of the log. A call that fails never fails a backup.",
+        _OURS,
+        default="",
+    ),
+    Option(
         "debug",
         Kind.BOOLEAN,
         "Log more, with times, as ``--debug`` does for one run.",
@@ -408,7 +424,7 @@ def plain_defaults() -> dict[str, PlainValue]:
     """The defaults of the options that do not depend on where a site is, as a generated script holds them."""
     places = (Kind.BACKUPS, Kind.PATH)
     values = {each.name: each.default for each in OPTIONS if each.name in Settings._fields and each.kind not in places}
-    return {**values, "alternative_location": None, "alternative_blob_location": None}
+    return {**values, "alternative_location": None, "alternative_blob_location": None, "metrics_file": None}
 
 
 @dataclass(frozen=True)
@@ -520,6 +536,8 @@ class _Reader:
             enable_snapshotrestore=self._boolean("enable_snapshotrestore"),
             alternative_location=alternative[0],
             alternative_blob_location=alternative[1],
+            metrics_file=self._path("metrics_file", self._around.base),
+            healthcheck_url=self._address("healthcheck_url"),
         )
 
     def _take(self, name: str, value: object) -> None:
@@ -604,6 +622,14 @@ class _Reader:
             return value
         self._mistake(name, f"{value!r} is not text")
         return ""
+
+    def _address(self, name: str) -> str:
+        """A web address; empty for none."""
+        text = self._text(name).strip()
+        begins = text.lower().startswith(("http://", "https://"))
+        if text and (not begins or not text.isascii() or not text.isprintable() or " " in text):
+            self._mistake(name, f"{text!r} is not a web address; it begins with http:// or https://")
+        return text
 
     def _backups(self, name: str) -> Path:
         default = self._default_folder(OPTION_BY_NAME[name])

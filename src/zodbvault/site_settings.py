@@ -33,6 +33,7 @@ class Settings(NamedTuple):
     blob_storage and the two blob locations are None where blobs are not backed up. part: name of the buildout part or
     of the site. keep_blob_days and full_after_days: days. pre_command and post_command: shell text, may be empty.
     alternative_location, alternative_blob_location: the backups of another site, None where none are named.
+    metrics_file: None for none. healthcheck_url: may be empty.
     """
 
     part: str
@@ -61,6 +62,8 @@ class Settings(NamedTuple):
     enable_snapshotrestore: bool
     alternative_location: Path | None
     alternative_blob_location: Path | None
+    metrics_file: Path | None
+    healthcheck_url: str
 
     def folders(self) -> tuple[Path, ...]:
         """The folders that backups and snapshots of this site go into, those that are used."""
@@ -79,6 +82,7 @@ _PATHS = frozenset(
         "blobsnapshotlocation",
         "alternative_location",
         "alternative_blob_location",
+        "metrics_file",
     }
 )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -282,6 +284,27 @@ def _(site: Site) -> None:
     site.datafs.write_bytes(b"")
     assert site.command("backup").returncode == 1
     assert not seen.exists()
+
+
+@effect_of("log_file")
+def _(site: Site) -> None:
+    site.options["log_file"] = "backup.log"
+    site.close()
+    assert site.command("backup", "-q").stderr == ""
+    assert "INFO: Full backup " in (site.folder / "backup.log").read_text()
+
+
+@effect_of("syslog")
+def _(site: Site) -> None:
+    site.options["syslog"] = "log"
+    site.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(site.folder / "log"))
+        assert site.command("backup", "-q").stderr == ""
+        log.settimeout(10)
+        lines = [log.recv(65536).decode() for _ in range(2)]
+    assert re.match(r"<30>zodbvault\[\d+\]: backup: INFO: Please wait", lines[0])
+    assert "INFO: Full backup " in lines[1]
 
 
 @effect_of("metrics_file")

@@ -113,6 +113,8 @@ def test_the_defaults_of_a_part_called_backup() -> None:
         alternative_blob_location=None,
         metrics_file=None,
         healthcheck_url="",
+        log_file=None,
+        syslog=None,
     )
 
 

@@ -55,6 +55,7 @@ class Arguments(NamedTuple):
     snapshots: bool = False
     all_locations: bool = False
     json: bool = False
+    log_json: bool = False
     dry_run: bool = False
     max_age: str | None = None
     max_full_age: str | None = None
@@ -80,6 +81,7 @@ class Flag(NamedTuple):
 FLAGS = (
     Flag("quiet", ("-q", "--quiet"), _ALL, "say nothing but warnings and errors", group="volume"),
     Flag("debug", ("--debug",), _ALL, "say more, with times, and where an error comes from", group="volume"),
+    Flag("log_json", ("--log-json",), _ALL, "write log lines as JSON, for programs"),
     Flag("no_prompt", ("-n", "--no-prompt"), _ALL, "ask nothing"),
     Flag("full", ("--full",), frozenset({"backup"}), "make a full backup"),
     Flag(

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_command(_command(options), settings, arguments_from(options))
 
     level = log_level(quiet=options.quiet, debug=options.debug)
-    return exit_code_of(load_and_run, level, error_code=error_code_of(options.command))
+    return exit_code_of(load_and_run, level, error_code=error_code_of(options.command), log_json=options.log_json)
 
 
 def _command(options: argparse.Namespace) -> str:

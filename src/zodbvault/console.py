@@ -15,6 +15,7 @@ from zodbvault.errors import ZodbvaultError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from zodbvault.commands.tables import Table
 
@@ -22,24 +23,69 @@ LOGGER_NAME = "zodbvault"
 
 
 @contextmanager
-def logging_to_stderr(level: int) -> Iterator[logging.Logger]:
+def logging_to_stderr(
+    level: int, *, as_json: bool = False, log_file: Path | None = None, syslog: Path | None = None, part: str = ""
+) -> Iterator[logging.Logger]:
     """Write the project's log lines from `level` on to standard error; with times (UTC) when it is DEBUG.
 
-    May be nested: the innermost one counts.
+    as_json: each as a JSON object. log_file: a file that the lines, those of INFO at least, are added to, with times.
+    syslog: the socket of the system's log, which gets the same. One that cannot be written is a warning. part: of the
+    buildout, whose name the system's log gets. May be nested: the innermost one counts.
     """
     logger = logging.getLogger(LOGGER_NAME)
     handler = logging.StreamHandler()
-    handler.setFormatter(_formatter(with_times=level <= logging.DEBUG))
+    handler.setFormatter(_json_formatter() if as_json else _formatter(with_times=level <= logging.DEBUG))
     old_level, old_propagate, old_handlers = logger.level, logger.propagate, logger.handlers
     logger.handlers = [handler]
     logger.setLevel(level)
     logger.propagate = False
     try:
+        if log_file is not None or syslog is not None:
+            handler.setLevel(level)
+            logger.setLevel(min(level, logging.INFO))
+            _add_further(logger, log_file, syslog, part)
         yield logger
     finally:
+        for further in logger.handlers[1:]:
+            further.close()
         logger.handlers = old_handlers
         logger.setLevel(old_level)
         logger.propagate = old_propagate
+
+
+def _add_further(logger: logging.Logger, log_file: Path | None, syslog: Path | None, part: str) -> None:
+    """Let a logger write to a file and to the system's log too."""
+    from zodbvault.further_logs import LogFile, SystemLog
+
+    terminal = logger.handlers[0]
+    if log_file is not None:
+        file = LogFile(log_file, terminal)
+        file.setFormatter(_formatter(with_times=True))
+        logger.addHandler(file)
+    if syslog is not None:
+        system = SystemLog(syslog, part, terminal)
+        system.setFormatter(_formatter(with_times=False))
+        logger.addHandler(system)
+
+
+def _json_formatter() -> logging.Formatter:
+    """Lines for programs: a JSON object each, in ASCII."""
+    import json
+    import time
+
+    class JsonFormatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            line = {
+                "time": f"{moment}.{int(record.msecs):03}Z",
+                "level": record.levelname,
+                "message": record.getMessage(),
+            }
+            if record.exc_info:
+                line["traceback"] = self.formatException(record.exc_info)
+            return json.dumps(line)
+
+    return JsonFormatter()
 
 
 def _formatter(*, with_times: bool) -> logging.Formatter:

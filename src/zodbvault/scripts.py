@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zodbvault.arguments import parse_arguments
 from zodbvault.console import ask_yes, logging_to_stderr, write_json, write_lines, write_table
@@ -47,7 +47,7 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
         return run_command(command, settings_from_plain(plain, _defaults), wanted)
 
     level = log_level(quiet=wanted.quiet, debug=wanted.debug)
-    return exit_code_of(perform, level, error_code=error_code_of(command))
+    return exit_code_of(perform, level, error_code=error_code_of(command), log_json=wanted.log_json)
 
 
 def _defaults() -> Mapping[str, PlainValue]:
@@ -65,7 +65,7 @@ def run_command(command: str, settings: Settings, wanted: Arguments) -> int:
 
         return _PERFORMERS[command](settings, wanted, clock_from_environment())
 
-    return exit_code_of(perform, level, error_code=error_code_of(command))
+    return exit_code_of(perform, level, error_code=error_code_of(command), log_json=wanted.log_json, settings=settings)
 
 
 def error_code_of(command: str) -> int | None:
@@ -80,13 +80,21 @@ def log_level(*, quiet: bool, debug: bool) -> int:
     return logging.DEBUG if debug else logging.INFO
 
 
-def exit_code_of(work: Callable[[], int], level: int, *, error_code: int | None = None) -> int:
+def exit_code_of(
+    work: Callable[[], int],
+    level: int,
+    *,
+    error_code: int | None = None,
+    log_json: bool = False,
+    settings: Settings | None = None,
+) -> int:
     """Do some work that returns an exit code; whatever it raises becomes one ERROR line and an exit code.
 
     error_code: of all errors, which then stand on standard output too, where a monitoring system reads; None: each
-    has its own. The traceback is shown only when `level` is DEBUG.
+    has its own. log_json: log lines are JSON. settings: say where else they go, when they are known. The traceback is
+    shown only when `level` is DEBUG.
     """
-    with logging_to_stderr(level):
+    with logging_to_stderr(level, as_json=log_json, **_places_of_logs(settings)):
         try:
             return work()
         except ZodbvaultError as error:
@@ -108,6 +116,12 @@ def exit_code_of(work: Callable[[], int], level: int, *, error_code: int | None 
                 ),
                 error_code,
             )
+
+
+def _places_of_logs(settings: Settings | None) -> Mapping[str, Any]:
+    if settings is None:
+        return {}
+    return {"log_file": settings.log_file, "syslog": settings.syslog, "part": settings.part}
 
 
 def _report(error: ZodbvaultError, error_code: int | None) -> int:

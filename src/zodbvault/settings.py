@@ -257,6 +257,19 @@ OPTIONS: tuple[Option, ...] = (
         default="",
     ),
     Option(
+        "log_file",
+        Kind.PATH,
+        "A file that all scripts add their log lines to, with times (UTC); also those that ``-q`` leaves out.",
+        _OURS,
+    ),
+    Option(
+        "syslog",
+        Kind.PATH,
+        "The socket of the system's log, ``/dev/log`` on Linux, where syslog or journald listens: all scripts write"
+        " their log lines there too.",
+        _OURS,
+    ),
+    Option(
         "metrics_file",
         Kind.PATH,
         "A file that each backup writes its numbers to, in Prometheus' text format, for the textfile collector of the"
@@ -424,7 +437,8 @@ def plain_defaults() -> dict[str, PlainValue]:
     """The defaults of the options that do not depend on where a site is, as a generated script holds them."""
     places = (Kind.BACKUPS, Kind.PATH)
     values = {each.name: each.default for each in OPTIONS if each.name in Settings._fields and each.kind not in places}
-    return {**values, "alternative_location": None, "alternative_blob_location": None, "metrics_file": None}
+    absent = ("alternative_location", "alternative_blob_location", "metrics_file", "log_file", "syslog")
+    return {**values, **dict.fromkeys(absent)}
 
 
 @dataclass(frozen=True)
@@ -538,6 +552,8 @@ class _Reader:
             alternative_blob_location=alternative[1],
             metrics_file=self._path("metrics_file", self._around.base),
             healthcheck_url=self._address("healthcheck_url"),
+            log_file=self._path("log_file", self._around.base),
+            syslog=self._path("syslog", self._around.base),
         )
 
     def _take(self, name: str, value: object) -> None:

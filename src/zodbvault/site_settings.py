@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     blob_storage and the two blob locations are None where blobs are not backed up. part: name of the buildout part or
     of the site. keep_blob_days and full_after_days: days. pre_command and post_command: shell text, may be empty.
     alternative_location, alternative_blob_location: the backups of another site, None where none are named.
-    metrics_file: None for none. healthcheck_url: may be empty.
+    metrics_file, log_file, syslog: None for none. healthcheck_url: may be empty.
     """
 
     part: str
@@ -64,6 +64,8 @@ class Settings(NamedTuple):
     alternative_blob_location: Path | None
     metrics_file: Path | None
     healthcheck_url: str
+    log_file: Path | None
+    syslog: Path | None
 
     def folders(self) -> tuple[Path, ...]:
         """The folders that backups and snapshots of this site go into, those that are used."""
@@ -83,6 +85,8 @@ _PATHS = frozenset(
         "alternative_location",
         "alternative_blob_location",
         "metrics_file",
+        "log_file",
+        "syslog",
     }
 )
 

@@ -176,6 +176,11 @@ def _index(
     return copied_index(live, kept, run.ownership, source.read, copied.end)
 
 
+def _ratio_text(stored: int, size: int) -> str:
+    """` (31 %)`; nothing of what is so small that the frame is most of it."""
+    return f" ({100 * stored / size:.0f} %)" if size >= 1000 else ""
+
+
 def _report(run: BackupRun, record: Record) -> BackupReport:
     """The one line that says what was done."""
     seconds = max(run.clock.now() - run.started, 0.0)
@@ -183,7 +188,7 @@ def _report(run: BackupRun, record: Record) -> BackupReport:
     parts = [
         (
             f"{record.kind.capitalize()} backup {record.timestamp}: "
-            f"{size_text(size)} of Data.fs in {size_text(record.stored_size)}"
+            f"{size_text(size)} of Data.fs in {size_text(record.stored_size)}{_ratio_text(record.stored_size, size)}"
         ),
         plural(record.transactions or 0, "transaction"),
     ]

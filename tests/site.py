@@ -552,6 +552,7 @@ COMMANDS = {
     "backup-list": "list",
     "backup-check": "check",
     "backup-prune": "prune",
+    "backup-report": "report",
 }
 """The scripts of the part `backup`, and the command that each one runs."""
 

@@ -20,6 +20,7 @@ REPORTS = {
     "restore": SimpleNamespace(summary="restored"),
     "verify": SimpleNamespace(lines=("all is well",), good=True),
     "list_backups": Result(Table((), ()), ("one", "two"), (), {"format": 1}),
+    "report": "<!DOCTYPE html>",
     "prune": Result(Table((), ()), ("one goes",), (), {"format": 1}),
     "check": SimpleNamespace(state=0, lines=("ZODBVAULT OK: fine",), data={"format": 1}),
 }

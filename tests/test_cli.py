@@ -128,7 +128,7 @@ def test_a_file_that_is_not_there(folder: Path) -> None:
 
 def test_each_command_gets_the_site(folder: Path, calls: Calls) -> None:
     config = str(written(folder, ONE_SITE))
-    for command in ("backup", "snapshot", "restore", "verify", "list", "check", "prune"):
+    for command in ("backup", "snapshot", "restore", "verify", "list", "check", "prune", "report"):
         for arguments in ([command, "--config", config], ["--config", config, command, "--site", "plone"]):
             calls.calls.clear()
             assert main([*arguments, "-n"]) == 0

@@ -277,6 +277,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "backup-list": "list",
         "backup-check": "check",
         "backup-prune": "prune",
+        "backup-report": "report",
     }
     assert script_names(buildout["plone"].recipe.settings) == {
         "plone": "backup",
@@ -286,6 +287,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "plone-list": "list",
         "plone-check": "check",
         "plone-prune": "prune",
+        "plone-report": "report",
     }
 
 
@@ -382,7 +384,7 @@ def test_install_update_reinstall_and_uninstall(site: Site, tmp_path: Path) -> N
     assert "Installing backup" in output
     assert site.scripts() == {
         "backup", "restore", "snapshotbackup", "snapshotrestore", "backup-verify", "backup-list",
-        "backup-check", "backup-prune",
+        "backup-check", "backup-prune", "backup-report",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "var").iterdir()} == {"backups", "snapshotbackups"}
 

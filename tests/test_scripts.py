@@ -131,6 +131,12 @@ def test_check(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert calls.only.metrics == Path("file")
 
 
+def test_report(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", PLAIN, ["--all", "--max-age", "2h"]) == 0
+    assert (calls.only.which, calls.only.thresholds) == ("all", Thresholds(7200))
+    assert capsys.readouterr() == ("<!DOCTYPE html>\n", "")
+
+
 @pytest.mark.parametrize(
     "error", [ZodbvaultError("cannot be listed"), OSError(5, "Input/output error"), RuntimeError("a mistake of ours")]
 )
@@ -148,7 +154,8 @@ def test_to_a_monitoring_system_every_error_is_unknown(
 def test_a_quiet_success_says_nothing(command: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     for quiet in ("-q", "--quiet"):
         assert run(command, PLAIN, ["-n", quiet]) == 0
-    assert capsys.readouterr() == ("", "")
+        # A page that was asked for is no talk.
+        assert capsys.readouterr() == ("<!DOCTYPE html>\n" if command == "report" else "", "")
 
 
 def test_a_quiet_verify_says_what_is_wrong(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:

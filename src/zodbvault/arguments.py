@@ -20,6 +20,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "altrestore": "Replace the database and its blobs by a backup of another site, the newest or that for a date.",
     "verify": "Check that the files of all backups, or of what a date needs, are as they were written.",
     "list": "Say which backups there are: date, kind, size, blobs; with a date, what a restore for it would take.",
+    "report": "Write a page about the backups, one HTML file that needs nothing else.",
     "prune": "Remove the backups that keep, keep_daily, keep_weekly and keep_monthly do not hold; each backup does it.",
     "check": "Say whether the backups are as they should be, for a monitoring system (Nagios, Icinga, Prometheus).",
 }
@@ -35,7 +36,7 @@ Exit codes: 0 OK, 1 WARNING, 2 CRITICAL (no backup, too old, damaged), 3 UNKNOWN
 """
 
 WITH_DATE = frozenset({"restore", "snapshotrestore", "altrestore", "verify", "list"})
-LOOKING = frozenset({"list", "verify", "check", "prune"})
+LOOKING = frozenset({"list", "verify", "check", "prune", "report"})
 """The commands that look at one repository of the site, or at all of them."""
 _WITH_JSON = frozenset({"list", "check", "prune"})
 _RESTORES = frozenset({"restore", "snapshotrestore", "altrestore"})
@@ -62,6 +63,7 @@ class Arguments(NamedTuple):
     max_drill_age: str | None = None
     min_free: str | None = None
     metrics: str | None = None
+    output: str | None = None
     date: str | None = None
 
 
@@ -110,17 +112,21 @@ class Valued(NamedTuple):
 
 
 _CHECK = frozenset({"check"})
+_JUDGING = frozenset({"check", "report"})
 
 VALUED = (
+    Valued("max_age", ("--max-age",), "AGE", _JUDGING, "CRITICAL where a change is longer in no backup; usually 26h"),
+    Valued("max_full_age", ("--max-full-age",), "AGE", _JUDGING, "WARNING where the newest full is older, such as 8d"),
     Valued(
-        "max_age", ("--max-age",), "AGE", _CHECK, "CRITICAL where a change is longer in no backup, 26h if not given"
+        "max_drill_age",
+        ("--max-drill-age",),
+        "AGE",
+        _JUDGING,
+        "WARNING where the last drill is longer ago, such as 45d",
     ),
-    Valued("max_full_age", ("--max-full-age",), "AGE", _CHECK, "WARNING where the newest full is older, such as 8d"),
-    Valued(
-        "max_drill_age", ("--max-drill-age",), "AGE", _CHECK, "WARNING where the last drill is longer ago, such as 45d"
-    ),
-    Valued("min_free", ("--min-free",), "SPACE", _CHECK, "WARNING where less is free (10%%, 5GB), 10%% if not given"),
+    Valued("min_free", ("--min-free",), "SPACE", _JUDGING, "WARNING where less is free (10%%, 5GB), 10%% if not given"),
     Valued("metrics", ("--metrics",), "FILE", _CHECK, "write the numbers to this file too, in Prometheus' text format"),
+    Valued("output", ("-o", "--output"), "FILE", frozenset({"report"}), "the file; standard output if not given"),
 )
 
 

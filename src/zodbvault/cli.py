@@ -39,7 +39,7 @@ not say otherwise: var/plones, var/plone-blobstorages, var/plone-snapshots and v
 called plone.
 """
 
-_COMMANDS = ("backup", "snapshot", "restore", "verify", "list", "check", "prune")
+_COMMANDS = ("backup", "snapshot", "restore", "verify", "list", "check", "prune", "report")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

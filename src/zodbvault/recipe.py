@@ -114,6 +114,7 @@ def script_names(settings: Settings) -> dict[str, str]:
         "list": f"{part}-list",
         "check": f"{part}-check",
         "prune": f"{part}-prune",
+        "report": f"{part}-report",
     }
     if part == "backup":
         names |= {"snapshot": "snapshotbackup"}

@@ -212,6 +212,23 @@ def _prune(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     return 0
 
 
+def _report_page(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from zodbvault.commands.report import report
+    from zodbvault.commands.watching import thresholds_from
+
+    gc.enable()
+    thresholds = thresholds_from(wanted.max_age, wanted.max_full_age, wanted.max_drill_age, wanted.min_free)
+    page = report(settings, which=_location(wanted), thresholds=thresholds, clock=clock)
+    if wanted.output is None:
+        write_lines((page,))
+    else:
+        from zodbvault.commands.report import write_page
+
+        write_page(Path(wanted.output), page)
+        logger.info("The page about the backups is %s.", wanted.output)
+    return 0
+
+
 def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.check import check
     from zodbvault.commands.watching import thresholds_from
@@ -254,4 +271,5 @@ _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "list": _list,
     "check": _check,
     "prune": _prune,
+    "report": _report_page,
 }

@@ -161,7 +161,7 @@ def _judge_age(facts: Facts, most: float) -> Judgement:
     newest = f"newest backup {duration_text(max(0.0, facts.now - facts.newest))} old"
     if facts.is_current:
         return Judgement("backup", State.OK, f"{newest}, nothing was changed since")
-    what = newest if facts.unsaved_since is None else f"{newest}, oldest change since {duration_text(age)} ago"
+    what = newest if facts.unsaved_since is None else f"{newest}, first change after it {duration_text(age)} ago"
     if age > most:
         return Judgement("backup", State.CRITICAL, f"{what}, more than {duration_text(most)}")
     return Judgement("backup", State.OK, what)

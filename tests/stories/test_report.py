@@ -91,6 +91,7 @@ def test_what_it_tells(site: Site) -> None:
     assert oldest in chains[1]
     assert chains[1].index(newest) < chains[1].index(oldest)
     assert chains[1].endswith("4 none")
+    assert re.search(rf"{newest} [\d.]+ \w+ 4 {stamps[3]} ", chains[1])
     titles = [element for element in page.text["title"] if ": " in element]
     assert f"{stamps[4][:10]}: 1 backup, 1 full" in titles
     assert f"{stamps[5][:10]}: 1 backup, 0 full" in titles

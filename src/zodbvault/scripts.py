@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from zodbvault.site_settings import ConfigurationError, settings_from_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from zodbvault.arguments import Arguments
     from zodbvault.commands.tables import Result
@@ -63,9 +65,20 @@ def run_command(command: str, settings: Settings, wanted: Arguments) -> int:
     def perform() -> int:
         from zodbvault.io.clock import clock_from_environment
 
-        return _PERFORMERS[command](settings, wanted, clock_from_environment())
+        with _bars(wanted):
+            return _PERFORMERS[command](settings, wanted, clock_from_environment())
 
     return exit_code_of(perform, level, error_code=error_code_of(command), log_json=wanted.log_json, settings=settings)
+
+
+def _bars(wanted: Arguments) -> AbstractContextManager[None]:
+    """Bars for what takes long, where a person looks on."""
+    if wanted.quiet or wanted.log_json or sys.stderr is None or not sys.stderr.isatty():
+        return nullcontext()
+    from zodbvault.io.progress import listening
+    from zodbvault.progress_bars import Bars
+
+    return listening(Bars())
 
 
 def error_code_of(command: str) -> int | None:

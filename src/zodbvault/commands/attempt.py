@@ -18,6 +18,7 @@ from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
 from zodbvault.filestorage.copying import CopiedRange, copy_range
 from zodbvault.io.durable import PartFile
 from zodbvault.io.gzip_members import MemberWriter
+from zodbvault.io.progress import step
 from zodbvault.io.space import require_space
 from zodbvault.repository.dat import Line
 from zodbvault.repository.names import INDEX_SUFFIX, data_file
@@ -43,7 +44,7 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
     stamp = new_timestamp(run.repository, run.clock)
     name = stamp + (".fsz" if is_full else ".deltafsz")
     with run.blobs.met_blobs() as met, PartFile(run.location / name, run.ownership) as data:
-        with MemberWriter(data.file) as writer:
+        with MemberWriter(data.file) as writer, step("Data.fs", source.size() - verdict.start) as on_progress:
             copied = copy_range(
                 source,
                 verdict.start,
@@ -54,6 +55,7 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
                 (lambda oid, tid: met.add(oid + tid)) if run.blobs.enabled or not is_full else None,
                 every_record=not is_full,
                 clock=run.clock,
+                on_progress=on_progress,
             )
         if chain is not None and copied.end == copied.start:
             # What seemed to be a transaction was not committed after all.

@@ -242,12 +242,16 @@ class BlobBackup:
     def _change(self, stamp: str, repository: Repository, chain: Chain, met: SortedKeys) -> Iterator[BlobResult]:
         """The blobs that the new records name, and a delta manifest."""
         from zodbvault.blobs.pool import backup_change
+        from zodbvault.io.progress import step
 
         newest = repository.record_of(chain.newest)
         before = None if newest is None else newest.blobs
         with self._part(stamp + DELTA_MANIFEST_SUFFIX) as part:
             total = 0 if before is None else before.total
-            outcome = backup_change(self._source, self._pool, part, met, self._manifests, previous_total=total)
+            with step("blobs", None) as on_progress:
+                outcome = backup_change(
+                    self._source, self._pool, part, met, self._manifests, on_progress, previous_total=total
+                )
             record = blob_record(
                 outcome,
                 total=outcome.summary.total_blobs or 0,
@@ -262,6 +266,7 @@ class BlobBackup:
     ) -> Iterator[BlobResult]:
         """Every blob of the site, and a complete manifest."""
         from zodbvault.blobs.pool import backup_complete
+        from zodbvault.io.progress import step
 
         newest = self._newest_state(repository)
         directory = None
@@ -273,9 +278,10 @@ class BlobBackup:
         with self._part(stamp + COMPLETE_MANIFEST_SUFFIX) as part, contextlib.ExitStack() as stack:
             previous = stack.enter_context(contextlib.closing(newest())) if newest is not None else None
             others = self._manifests()
-            outcome = backup_complete(
-                self._source, self._pool, part, previous, others, met, last_tid, directory=directory
-            )
+            with step("blobs", None) as on_progress:
+                outcome = backup_complete(
+                    self._source, self._pool, part, previous, others, met, last_tid, on_progress, directory=directory
+                )
             summary = outcome.summary
             record = blob_record(outcome, total=summary.blobs, total_size=summary.bytes)
             yield self._result(part, record, outcome, depends_on_source=True)

@@ -28,6 +28,7 @@ from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably, rename_durably, write_durably
+from zodbvault.io.progress import step
 from zodbvault.repository.identity import new_id, read_id
 from zodbvault.repository.names import (
     CHECKS_SUFFIX,
@@ -222,9 +223,9 @@ def _back_up(
         if states:
             previous = stack.enter_context(contextlib.closing(_newest_state(repository, states, pool)))
         part = stack.enter_context(PartFile(repository.location / (stamp + suffix), ownership))
-        outcome = backup_only_blobs(
-            source, pool, part, previous, manifests_in(repository.location), is_full, clock.now()
-        )
+        on_progress = stack.enter_context(step("blobs", None))
+        manifests = manifests_in(repository.location)
+        outcome = backup_only_blobs(source, pool, part, previous, manifests, is_full, clock.now(), on_progress)
         if outcome.waiting:
             logger.info("%s: too young, or being written; the next run takes them.", plural(outcome.waiting, "file"))
         if not is_full and not outcome.summary.blobs and not outcome.removed:

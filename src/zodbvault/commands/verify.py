@@ -29,6 +29,7 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import new_hash, sha256_of
+from zodbvault.io.progress import step
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.store import Repository, list_files, read_repository, size_of
 from zodbvault.repository.timestamps import parse_when
@@ -198,8 +199,11 @@ def _verify_line(repository: Repository, line: Line, *, deep: bool) -> list[Find
             return [Finding(line.timestamp, "its record and its line in the .dat file do not agree")]
         if size != record.stored_size:
             return [Finding(line.timestamp, f"{line.file.name} has {size} bytes, written were {record.stored_size}")]
-        if not deep and sha256_of(path)[1] != record.sha256:
-            return [Finding(line.timestamp, f"{line.file.name} is not what was written (another sha256)")]
+        if not deep:
+            with step(line.file.name, size) as on_progress:
+                sha256 = sha256_of(path, on_progress)[1]
+            if sha256 != record.sha256:
+                return [Finding(line.timestamp, f"{line.file.name} is not what was written (another sha256)")]
     except ZodbvaultError as error:
         return [Finding(line.timestamp, str(error))]
     return []

@@ -68,9 +68,9 @@ class Arguments(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """One option without a value. name: the attribute of Arguments. commands: those that know it.
+    """One option. name: the attribute of Arguments. commands: those that know it.
 
-    group: of those with the same word only one may be given.
+    group: of those with the same word only one may be given. metavar: what its value is called; empty: it has none.
     """
 
     name: str
@@ -78,9 +78,10 @@ class Flag(NamedTuple):
     commands: frozenset[str]
     help: str
     group: str = ""
+    metavar: str = ""
 
 
-FLAGS = (
+FLAGS: tuple[Flag, ...] = (
     Flag("quiet", ("-q", "--quiet"), _ALL, "say nothing but warnings and errors", group="volume"),
     Flag("debug", ("--debug",), _ALL, "say more, with times, and where an error comes from", group="volume"),
     Flag("log_json", ("--log-json",), _ALL, "write log lines as JSON, for programs"),
@@ -101,33 +102,32 @@ FLAGS = (
 )
 
 
-class Valued(NamedTuple):
-    """One option with a value. name: the attribute of Arguments. commands: those that know it."""
-
-    name: str
-    spellings: tuple[str, ...]
-    metavar: str
-    commands: frozenset[str]
-    help: str
-
-
 _CHECK = frozenset({"check"})
 _JUDGING = frozenset({"check", "report"})
 
 VALUED = (
-    Valued("max_age", ("--max-age",), "AGE", _JUDGING, "CRITICAL where a change is longer in no backup; usually 26h"),
-    Valued("max_full_age", ("--max-full-age",), "AGE", _JUDGING, "WARNING where the newest full is older, such as 8d"),
-    Valued(
-        "max_drill_age",
-        ("--max-drill-age",),
-        "AGE",
+    Flag(
+        "max_age",
+        ("--max-age",),
         _JUDGING,
-        "WARNING where the last drill is longer ago, such as 45d",
+        "CRITICAL where a change is longer in no backup; usually 26h",
+        metavar="AGE",
     ),
-    Valued("min_free", ("--min-free",), "SPACE", _JUDGING, "WARNING where less is free (10%%, 5GB), 10%% if not given"),
-    Valued("metrics", ("--metrics",), "FILE", _CHECK, "write the numbers to this file too, in Prometheus' text format"),
-    Valued("output", ("-o", "--output"), "FILE", frozenset({"report"}), "the file; standard output if not given"),
+    Flag("max_full_age", ("--max-full-age",), _JUDGING, "WARNING where the newest full is older", metavar="AGE"),
+    Flag("max_drill_age", ("--max-drill-age",), _JUDGING, "WARNING where the last drill is longer ago", metavar="AGE"),
+    Flag(
+        "min_free", ("--min-free",), _JUDGING, "WARNING where less is free (10%%, 5GB); usually 10%%", metavar="SPACE"
+    ),
+    Flag(
+        "metrics",
+        ("--metrics",),
+        _CHECK,
+        "write the numbers to this file too, as Prometheus reads them",
+        metavar="FILE",
+    ),
+    Flag("output", ("-o", "--output"), frozenset({"report"}), "the file; standard output if not given", metavar="FILE"),
 )
+"""The options that take a value."""
 
 
 def exit_codes(command: str) -> str:

@@ -31,6 +31,7 @@ from zodbvault.commands.backup import backup
 from zodbvault.commands.list import list_backups
 from zodbvault.commands.restore import restore
 from zodbvault.commands.snapshot import snapshot
+from zodbvault.commands.tables import aligned
 from zodbvault.commands.verify import verify
 from zodbvault.commands.zipbackup import zipbackup
 from zodbvault.io.clock import PretendClock
@@ -450,13 +451,14 @@ class Site:
             checksum=checksum,
         )
 
-    def verify(self, when: str | None = None, *, deep: bool = False) -> VerifyReport:
+    def verify(self, when: str | None = None, *, deep: bool = False, which: str = "backups") -> VerifyReport:
         """bin/backup-verify."""
-        return verify(self.settings, when=when, deep=deep, clock=self.clock)
+        return verify(self.settings, when=when, deep=deep, which=which, clock=self.clock)
 
-    def list(self, when: str | None = None) -> tuple[str, ...]:
-        """bin/backup-list."""
-        return list_backups(self.settings, when=when)
+    def list(self, when: str | None = None, *, which: str = "backups") -> tuple[str, ...]:
+        """bin/backup-list: the table, what stands below it, and the warnings."""
+        result = list_backups(self.settings, when=when, which=which, clock=self.clock)
+        return (*aligned(result.table), *result.lines, *result.warnings)
 
     def backed_up(self, *, full: bool = False) -> tuple[str, State]:
         """A backup, its timestamp and the state that it has to bring back."""
@@ -570,6 +572,9 @@ COMMANDS = {
     "backup-list": "list",
     "backup-log": "log",
     "backup-drill": "drill",
+    "backup-check": "check",
+    "backup-prune": "prune",
+    "backup-report": "report",
 }
 """The scripts of the part `backup`, and the command that each one runs."""
 

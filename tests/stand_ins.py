@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from zodbvault.commands.tables import Result, Table
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,9 +21,12 @@ REPORTS = {
     "restore": SimpleNamespace(summary="restored"),
     "plan_restore": SimpleNamespace(problems=()),
     "verify": SimpleNamespace(lines=("all is well",), good=True),
-    "list_backups": ("one", "two"),
+    "list_backups": Result(Table((), ()), ("one", "two"), (), {"format": 1}),
     "log_transactions": ("an entry",),
     "drill": SimpleNamespace(good=True),
+    "report": "<!DOCTYPE html>",
+    "prune": Result(Table((), ()), ("one goes",), (), {"format": 1}),
+    "check": SimpleNamespace(state=0, lines=("ZODBVAULT OK: fine",), data={"format": 1}),
 }
 
 MODULES = {"plan_restore": "restore_plan"}
@@ -64,9 +69,9 @@ def install_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Calls:
             module.log_as_json = lambda entries: iter(f"json of {entry}" for entry in entries)  # type: ignore[attr-defined]
         if name == "drill":
             module.drill_as_text = lambda _: ("rehearsed",)  # type: ignore[attr-defined]
-            module.drill_as_json = lambda _: '{"re": "hearsed"}'  # type: ignore[attr-defined]
+            module.drill_as_data = lambda _: {"re": "hearsed"}  # type: ignore[attr-defined]
         if name == "plan_restore":
             module.plan_as_text = lambda _: ("the plan",)  # type: ignore[attr-defined]
-            module.plan_as_json = lambda _: '{"the": "plan"}'  # type: ignore[attr-defined]
+            module.plan_as_data = lambda _: {"the": "plan"}  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls

@@ -146,7 +146,8 @@ def test_a_file_that_is_not_there(folder: Path) -> None:
 
 def test_each_command_gets_the_site(folder: Path, calls: Calls) -> None:
     config = str(written(folder, ONE_SITE + "enable_zipbackup = true\n"))
-    for command in ("backup", "snapshot", "zipbackup", "restore", "verify", "list", "log", "drill"):
+    commands = "backup snapshot zipbackup restore verify drill list log check prune report"
+    for command in commands.split():
         for arguments in ([command, "--config", config], ["--config", config, command, "--site", "plone"]):
             calls.calls.clear()
             assert main([*arguments, "-n"]) == 0
@@ -199,6 +200,19 @@ def test_wrong_usage(calls: Calls) -> None:
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
+    assert calls.calls == []
+
+
+def test_to_a_monitoring_system_wrong_usage_and_configuration_are_unknown(
+    folder: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["check", "--nonsense"], ["check", "--max-age"], ["--config", "x", "check", "extra"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 3
+    capsys.readouterr()
+    assert main(["check", "--config", str(folder / "missing.toml")]) == 3
+    assert capsys.readouterr().out.startswith("ZODBVAULT UNKNOWN: ")
     assert calls.calls == []
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,62 @@ def test_what_was_configured_before_is_there_again() -> None:
     with logging_to_stderr(logging.WARNING):
         pass
     assert (logger.level, logger.propagate, list(logger.handlers)) == before
+
+
+def test_lines_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to_stderr(logging.INFO, as_json=True) as logger:
+        logger.debug("unseen")
+        logger.info("copying %d blobs", 3)
+        try:
+            raise ValueError("bad")
+        except ValueError:
+            logger.warning("two\nlines of bl\u00f6bs", exc_info=True)
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    assert first == {"level": "INFO", "message": "copying 3 blobs"}
+    assert second["message"] == "two\nlines of bl\u00f6bs"
+    assert "ValueError: bad" in second["traceback"]
+
+
+def test_a_file_gets_all_lines_also_the_quiet_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log"
+    for level in (logging.WARNING, logging.DEBUG):
+        with logging_to_stderr(level, log_file=path) as logger:
+            logger.debug("looking")
+            logger.info("copying")
+            logger.warning("a bl\u00f6b")
+    lines = [line.split(" ", 1) for line in path.read_text().splitlines()]
+    assert [text for _, text in lines] == [
+        "INFO: copying",
+        "WARNING: a bl\u00f6b",
+        "DEBUG: looking",
+        "INFO: copying",
+        "WARNING: a bl\u00f6b",
+    ]
+    assert all(re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{3}Z", moment) for moment, _ in lines)
+    assert capsys.readouterr().err.splitlines()[0] == "WARNING: a bl\u00f6b"
+
+
+def test_places_that_cannot_be_written_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to_stderr(logging.WARNING, log_file=tmp_path / "no" / "log", syslog=tmp_path / "none") as logger:
+        logger.error("said all the same")
+        logger.error("and said once")
+    err = capsys.readouterr().err.splitlines()
+    assert sorted(err) == [
+        "ERROR: and said once",
+        "ERROR: said all the same",
+        f"WARNING: {tmp_path}/no/log: the log file cannot be written: No such file or directory",
+        f"WARNING: {tmp_path}/none: the system's log cannot be written: No such file or directory",
+    ]
+
+
+def test_a_full_disk_under_the_log_file_is_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to_stderr(logging.INFO, log_file=Path("/dev/full")) as logger:
+        for number in range(3):
+            logger.info("line %d", number)
+    err = capsys.readouterr().err
+    assert err.count("WARNING: /dev/full: the log file cannot be written: No space left on device\n") == 1
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import docutils.core
@@ -38,7 +39,15 @@ def blocks(title: str, page: str = README) -> list[str]:
 
 def run(site: Site, command: str) -> subprocess.CompletedProcess[str]:
     """Run lines of shell in the folder of a site whose scripts are in bin, where `zodbvault` is a command too."""
-    for name in ("backup", "backup-list", "restore"):
+    for name in (
+        "backup",
+        "backup-list",
+        "backup-verify",
+        "backup-check",
+        "backup-prune",
+        "backup-report",
+        "restore",
+    ):
         generate_script(site, name)
     repozo, zodbvault = site.folder / "bin" / "repozo", site.folder / "bin" / "zodbvault"
     repozo.write_text(f"#!{sys.executable}\nfrom ZODB.scripts.repozo import main\nmain()\n")
@@ -129,6 +138,44 @@ def test_cron_has_no_mail_to_send(tmp_path: Path) -> None:
     finished = run(site, command.replace("/srv/site", str(site.folder)))
     site.close()
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("page", ["seeing.rst", "watching.rst", "keeping.rst"])
+def test_the_commands_of_a_page_do_what_it_tells(page: str, tmp_path: Path) -> None:
+    text = (PROJECT / "docs" / page).read_text(encoding="utf-8")
+    commands = [
+        block.astext()
+        for block in document(text).findall(docutils.nodes.literal_block)
+        if block.astext().startswith("bin/")
+    ]
+    assert commands
+    site = Site(tmp_path / "site", start=time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime()))
+    site.commit_blobs(2)
+    stamp, _ = site.backed_up()
+    site.snapshot()
+    site.close()
+    # There was no drill yet, and the disk of the tests may be full.
+    text = "\n".join(commands).replace(" --max-drill-age 45d --min-free 10%", " --min-free 0%")
+    finished = run(site, text.replace("2026-11-23-18-05-00", stamp))
+    assert finished.returncode == 0, finished.stderr
+    assert all(line.startswith("INFO: ") for line in finished.stderr.splitlines())
+
+
+def test_the_part_that_keeps_more_is_one() -> None:
+    (block,) = (
+        each.astext()
+        for each in document((PROJECT / "docs" / "keeping.rst").read_text(encoding="utf-8")).findall(
+            docutils.nodes.literal_block
+        )
+        if each.astext().startswith("[backup]")
+    )
+    parser = configparser.ConfigParser()
+    parser.read_string(block)
+    part = dict(parser["backup"])
+    del part["recipe"]
+    around = Surroundings("backup", "[backup]", Path("/site"), Path("/site/var"), "Data.fs", "blobs")
+    settings = parse_settings(part, around, strict=True).settings
+    assert (settings.keep, settings.keep_daily, settings.keep_weekly, settings.keep_monthly) == (2, 7, 4, 12)
 
 
 def test_a_date_is_restored(tmp_path: Path) -> None:

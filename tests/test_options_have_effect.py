@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.services import listening
 from tests.site import Site, blob_files
 from zodbvault.settings import OPTIONS, ConfigurationError, Status, Surroundings, parse_settings
 
@@ -243,6 +246,32 @@ def _(site: Site) -> None:
         assert len(site.timestamps()) == left
 
 
+def fulls_left(site: Site, **options: str) -> list[str]:
+    """The days of the fulls that stay of ten, one every three days from the 24th of November 2076, a Tuesday."""
+    site.options = {"keep": "1", "location": str(site.folder / "-".join(options)), "backup_blobs": "false", **options}
+    site.set_clock("2076-11-24-00-00-00")
+    for _ in range(10):
+        site.backup(full=True)
+        site.tick(3 * 86400 - 60)
+    return [stamp[5:10] for stamp in site.timestamps()]
+
+
+@effect_of("keep_daily")
+def _(site: Site) -> None:
+    assert fulls_left(site, keep_daily="3") == ["12-15", "12-18", "12-21"]
+
+
+@effect_of("keep_weekly")
+def _(site: Site) -> None:
+    # A week ends on Sunday: the 13th and the 20th of December.
+    assert fulls_left(site, keep_weekly="3") == ["12-12", "12-18", "12-21"]
+
+
+@effect_of("keep_monthly")
+def _(site: Site) -> None:
+    assert fulls_left(site, keep_monthly="5") == ["11-30", "12-21"]
+
+
 @effect_of("keep_blob_days")
 def _(site: Site) -> None:
     left = []
@@ -285,6 +314,47 @@ def _(site: Site) -> None:
     site.datafs.write_bytes(b"")
     assert site.command("backup").returncode == 1
     assert not seen.exists()
+
+
+@effect_of("log_file")
+def _(site: Site) -> None:
+    site.options["log_file"] = "backup.log"
+    site.close()
+    assert site.command("backup", "-q").stderr == ""
+    assert "INFO: Full backup " in (site.folder / "backup.log").read_text()
+
+
+@effect_of("syslog")
+def _(site: Site) -> None:
+    site.options["syslog"] = "log"
+    site.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(site.folder / "log"))
+        assert site.command("backup", "-q").stderr == ""
+        log.settimeout(10)
+        lines = [log.recv(65536).decode() for _ in range(2)]
+    assert re.match(r"<30>zodbvault\[\d+\]: backup: INFO: Please wait", lines[0])
+    assert "INFO: Full backup " in lines[1]
+
+
+@effect_of("metrics_file")
+def _(site: Site) -> None:
+    site.close()
+    assert site.command("backup").returncode == 0
+    site.options["metrics_file"] = "numbers.prom"
+    assert site.command("backup").returncode == 0
+    assert 'zodbvault_backups{location="backups",part="backup"} 1.0' in (site.folder / "numbers.prom").read_text()
+
+
+@effect_of("healthcheck_url")
+def _(site: Site) -> None:
+    site.close()
+    with listening() as service:
+        assert site.command("backup").returncode == 0
+        assert service.calls == []
+        site.options["healthcheck_url"] = service.url
+        assert site.command("backup").returncode == 0
+    assert [path for path, _ in service.calls] == ["/ping/start", "/ping"]
 
 
 @effect_of("debug")

@@ -356,6 +356,9 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "backup-list": "list",
         "backup-log": "log",
         "backup-drill": "drill",
+        "backup-check": "check",
+        "backup-prune": "prune",
+        "backup-report": "report",
     }
     assert script_names(buildout["plone"].recipe.settings) == {
         "plone": "backup",
@@ -365,6 +368,9 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "plone-list": "list",
         "plone-log": "log",
         "plone-drill": "drill",
+        "plone-check": "check",
+        "plone-prune": "prune",
+        "plone-report": "report",
     }
 
 
@@ -472,8 +478,8 @@ def test_install_update_reinstall_and_uninstall(site: Site, tmp_path: Path) -> N
     output = site.buildout(BLOBLESS)
     assert "Installing backup" in output
     assert site.scripts() == {
-        "backup", "restore", "snapshotbackup", "snapshotrestore",
-        "backup-verify", "backup-list", "backup-log", "backup-drill",
+        "backup", "restore", "snapshotbackup", "snapshotrestore", "backup-verify", "backup-list", "backup-log",
+        "backup-drill", "backup-check", "backup-prune", "backup-report",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "var").iterdir()} == {"backups", "snapshotbackups"}
 
@@ -564,3 +570,10 @@ def test_scripts_work_from_any_folder_and_import_no_buildout(site: Site, tmp_pat
         assert f"'{tmp_path}/var/backups'," in text
         output = run_python([str(path), "--help"], Path("/"))
         assert output.startswith(f"usage: {script} ")
+
+
+def test_a_part_may_ask_for_an_extra(site: Site, tmp_path: Path) -> None:
+    site.buildout(BLOBLESS + "eggs = zodbvault[metrics]\n")
+    with pytest.raises(AssertionError, match="CRITICAL: there is no backup"):
+        run_python([str(tmp_path / "bin/backup-check"), "--metrics", str(tmp_path / "x.prom")], Path("/"))
+    assert "zodbvault_state" in (tmp_path / "x.prom").read_text()

@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 
 from tests.stand_ins import Calls, install_stand_ins
-from zodbvault.arguments import DESCRIPTIONS, FLAGS, Arguments, add_arguments, arguments_from, parse_arguments
+from zodbvault.arguments import (
+    DESCRIPTIONS,
+    FLAGS,
+    LOOKING,
+    VALUED,
+    Arguments,
+    add_arguments,
+    arguments_from,
+    parse_arguments,
+)
+from zodbvault.commands.watching import Thresholds
 from zodbvault.errors import ZodbvaultError
 from zodbvault.scripts import run
 from zodbvault.settings import Surroundings, parse_settings, settings_from_plain, settings_to_plain
@@ -34,7 +44,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 def refused(command: str, *arguments: str) -> None:
     with pytest.raises(SystemExit) as caught:
         run(command, PLAIN, arguments)
-    assert caught.value.code == 2
+    # To a monitoring system 2 would mean that the backups are broken.
+    assert caught.value.code == (3 if command == "check" else 2)
 
 
 def test_backup(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,12 +104,13 @@ def test_restore_with_all_arguments(calls: Calls) -> None:
 def test_a_dry_run_plans_and_does_not_restore(
     command: str, source: str, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(command, PLAIN, ["--dry-run", "--checksum", "2026-11-23"]) == 0
+    assert run(command, PLAIN, ["--dry-run", "--checksum", "--only=blobs", "2026-11-23"]) == 0
     call = calls.only
     assert (call.name, call.source, call.when, call.checksum) == ("plan_restore", source, "2026-11-23", True)
+    assert call.only == "blobs"
     assert capsys.readouterr() == ("the plan\n", "")
     assert run(command, PLAIN, ["--dry-run", "--json"]) == 0
-    assert capsys.readouterr() == ('{"the": "plan"}\n', "")
+    assert capsys.readouterr() == ('{\n "the": "plan"\n}\n', "")
     assert run(command, PLAIN, ["--dry-run", "-q"]) == 0
     assert capsys.readouterr() == ("", "")
 
@@ -172,7 +184,7 @@ def test_drill(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert (call.name, call.when, call.sample, call.tmp) == ("drill", "2026-11-23", 100, Path("somewhere").absolute())
     assert capsys.readouterr() == ("rehearsed\n", "")
     assert run("drill", PLAIN, ["--json"]) == 0
-    assert capsys.readouterr() == ('{"re": "hearsed"}\n', "")
+    assert capsys.readouterr() == ('{\n "re": "hearsed"\n}\n', "")
     calls.results["drill"] = SimpleNamespace(good=False)
     assert run("drill", PLAIN, ["-q"]) == 1
     assert capsys.readouterr() == ("rehearsed\n", "")
@@ -184,11 +196,53 @@ def test_a_sample_is_a_number(sample: str, calls: Calls) -> None:
     assert calls.calls == []
 
 
+@pytest.mark.parametrize("command", sorted(LOOKING))
+def test_the_other_places_are_looked_at_where_there_are_any(command: str, calls: Calls) -> None:
+    for arguments, which in ((), "backups"), (("--snapshots",), "snapshots"), (("--zips",), "zips"):
+        assert run(command, PLAIN, arguments) == 0
+        assert calls.only.which == which
+        calls.calls.clear()
+    without = {**PLAIN, "enable_zipbackup": False}
+    assert run(command, without, ["--zips"]) == (3 if command == "check" else 2)
+    assert calls.calls == []
+
+
+def test_check(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", PLAIN, []) == 0
+    assert (calls.only.which, calls.only.thresholds, calls.only.metrics) == ("backups", Thresholds(), None)
+    assert capsys.readouterr() == ("ZODBVAULT OK: fine\n", "")
+    calls.calls.clear()
+    assert run("check", PLAIN, ["--all", "--max-age=1h", "--max-drill-age", "2d", "--metrics", "file"]) == 0
+    assert calls.only.which == "all"
+    assert calls.only.thresholds == Thresholds(3600, max_drill_age=2 * 86400)
+    assert calls.only.metrics == Path("file")
+
+
+def test_report(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", PLAIN, ["--all", "--max-age", "2h"]) == 0
+    assert (calls.only.which, calls.only.thresholds) == ("all", Thresholds(7200))
+    assert capsys.readouterr() == ("<!DOCTYPE html>\n", "")
+
+
+@pytest.mark.parametrize(
+    "error", [ZodbvaultError("cannot be listed"), OSError(5, "Input/output error"), RuntimeError("a mistake of ours")]
+)
+def test_to_a_monitoring_system_every_error_is_unknown(
+    error: Exception, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls.results["check"] = error
+    assert run("check", PLAIN, []) == 3
+    out, err = capsys.readouterr()
+    assert out.startswith("ZODBVAULT UNKNOWN: ")
+    assert err.startswith("ERROR: ")
+
+
 @pytest.mark.parametrize("command", DESCRIPTIONS)
 def test_a_quiet_success_says_nothing(command: str, calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     for quiet in ("-q", "--quiet"):
         assert run(command, PLAIN, ["-n", quiet]) == 0
-    assert capsys.readouterr() == ("", "")
+        # A page that was asked for is no talk.
+        assert capsys.readouterr() == ("<!DOCTYPE html>\n" if command == "report" else "", "")
 
 
 def test_a_quiet_verify_says_what_is_wrong(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +260,7 @@ def test_help_says_what_the_exit_codes_mean(command: str, calls: Calls, capsys: 
         run(command, PLAIN, ["-h"])
     assert caught.value.code == 0
     out, err = capsys.readouterr()
-    assert "75 another run is at work" in out
+    assert ("3 UNKNOWN" if command == "check" else "75 another run is at work") in out
     assert err == ""
     assert calls.calls == []
 
@@ -235,6 +289,14 @@ def test_flags_mean_the_same_with_and_without_argparse() -> None:
                 parser = argparse.ArgumentParser()
                 add_arguments(parser, command)
                 assert arguments_from(parser.parse_args([spelling])) == expected
+        for valued in VALUED:
+            for spelling in valued.spellings:
+                value = valued.choices[0] if valued.choices else "9"
+                name = {"date_option": "date"}.get(valued.name, valued.name)
+                if command in valued.commands:
+                    assert parse_arguments(command, "x", [spelling, value]) == Arguments(**{name: value})
+                else:
+                    refused(command, spelling, value)
         assert parse_arguments(command, "x", ["-qn"]) == Arguments(quiet=True, no_prompt=True)
 
 

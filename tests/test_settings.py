@@ -103,6 +103,9 @@ def test_the_defaults_of_a_part_called_backup() -> None:
         nice=0,
         io_priority="normal",
         keep=2,
+        keep_daily=0,
+        keep_weekly=0,
+        keep_monthly=0,
         keep_blob_days=14,
         pre_command="",
         post_command="",
@@ -119,6 +122,10 @@ def test_the_defaults_of_a_part_called_backup() -> None:
         enable_zipbackup=False,
         ziplocation=BASE / "var/zipbackups",
         blobziplocation=BASE / "var/blobstoragezips",
+        metrics_file=None,
+        healthcheck_url="",
+        log_file=None,
+        syslog=None,
     )
 
 

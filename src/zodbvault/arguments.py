@@ -23,7 +23,10 @@ DESCRIPTIONS: Mapping[str, str] = {
     "verify": "Check that the files of all backups, or of what a date needs, are as they were written.",
     "drill": "Rehearse a restore: into a folder that goes again, where ZODB reads all of it.",
     "log": "List the transactions in the backups, the newest first, to find the one to restore to.",
-    "list": "Say which backups there are: date, kind, size, blobs.",
+    "list": "Say which backups there are: date, kind, size, blobs; with a date, what a restore for it would take.",
+    "report": "Write a page about the backups, one HTML file that needs nothing else.",
+    "prune": "Remove the backups that keep, keep_daily, keep_weekly and keep_monthly do not hold; each backup does it.",
+    "check": "Say whether the backups are as they should be, for a monitoring system (Nagios, Icinga, Prometheus).",
 }
 """The commands, and what each one does."""
 
@@ -33,16 +36,26 @@ may be 2026-11-23T19:05:00+01:00; the newest backup is called latest.
 Exit codes: 0 good, 1 failed, 2 wrong usage or configuration, 75 another run is at work.
 """
 
+CHECK_EXIT_CODES = """\
+Exit codes: 0 OK, 1 WARNING, 2 CRITICAL (no backup, too old, damaged), 3 UNKNOWN (it could not be found out).
+"""
+
+_ALL = frozenset(DESCRIPTIONS)
 _RESTORES = frozenset({"restore", "snapshotrestore", "ziprestore", "altrestore"})
 WITH_DATE = _RESTORES | {"verify", "list", "drill"}
-_ALL = frozenset(DESCRIPTIONS)
+SEVERAL = frozenset({"list", "verify", "check", "prune", "report"})
+"""The commands that look at one repository of the site, or at all of them."""
+LOOKING = SEVERAL | {"drill", "log"}
+"""The commands that look at one repository of the site."""
+_JUDGING = frozenset({"check", "report"})
 
 
 class Arguments(NamedTuple):
-    """What was asked for. date: as it was written; None where none was given."""
+    """What was asked for. What has a value: as it was written; None where none was given."""
 
     quiet: bool = False
     debug: bool = False
+    log_json: bool = False
     no_prompt: bool = False
     full: bool = False
     accept_missing_blobs: bool = False
@@ -50,30 +63,44 @@ class Arguments(NamedTuple):
     deep: bool = False
     dry_run: bool = False
     json: bool = False
+    snapshots: bool = False
+    zips: bool = False
+    all_locations: bool = False
     to: str | None = None
     at: str | None = None
     only: str | None = None
     sample: str | None = None
     tmp: str | None = None
+    max_age: str | None = None
+    max_full_age: str | None = None
+    max_drill_age: str | None = None
+    min_free: str | None = None
+    metrics: str | None = None
+    output: str | None = None
     date: str | None = None
     between: str | None = None
 
 
 class Flag(NamedTuple):
-    """One option without a value. name: the attribute of Arguments. commands: those that know it."""
+    """One option. name: the attribute of Arguments. commands: those that know it.
+
+    group: of those with the same word only one may be given. metavar: what its value is called; empty: it has none.
+    choices: the values that there are; None for any.
+    """
 
     name: str
     spellings: tuple[str, ...]
     commands: frozenset[str]
     help: str
+    group: str = ""
+    metavar: str = ""
+    choices: tuple[str, ...] | None = None
 
 
-_QUIET = Flag("quiet", ("-q", "--quiet"), _ALL, "say nothing but warnings and errors")
-_DEBUG = Flag("debug", ("--debug",), _ALL, "say more, with times, and where an error comes from")
-
-FLAGS = (
-    _QUIET,
-    _DEBUG,
+FLAGS: tuple[Flag, ...] = (
+    Flag("quiet", ("-q", "--quiet"), _ALL, "say nothing but warnings and errors", group="volume"),
+    Flag("debug", ("--debug",), _ALL, "say more, with times, and where an error comes from", group="volume"),
+    Flag("log_json", ("--log-json",), _ALL, "write log lines as JSON, for programs"),
     Flag("no_prompt", ("-n", "--no-prompt"), _ALL, "ask nothing"),
     Flag("full", ("--full",), frozenset({"backup"}), "make a full backup"),
     Flag(
@@ -83,45 +110,90 @@ FLAGS = (
         "restore from another program's backup even if it lacks blobs that the data refer to",
     ),
     Flag("checksum", ("--checksum",), _RESTORES, "compare the content of blobs that are there, not only their sizes"),
-    Flag("dry_run", ("--dry-run",), _RESTORES, "say what would be restored, and change nothing"),
+    Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
+    Flag("snapshots", ("--snapshots",), LOOKING, "look at the snapshots, not at the backups", group="location"),
+    Flag("zips", ("--zips",), LOOKING, "look at the zip backup, not at the backups", group="location"),
+    Flag("all_locations", ("--all",), SEVERAL, "look at all of these", group="location"),
+    Flag(
+        "dry_run",
+        ("--dry-run",),
+        _RESTORES | {"prune"},
+        "change nothing, only say what would be restored, or removed and why",
+    ),
     Flag(
         "json",
         ("--json",),
-        _RESTORES | {"log", "drill"},
-        "print for a program to read; a restore does so with --dry-run",
+        _RESTORES | {"log", "drill", "list", "check", "prune"},
+        "write the result as JSON, for programs; a restore does so with --dry-run",
     ),
-    Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
 )
-
-
-class Valued(NamedTuple):
-    """One option with a value. Fields as those of Flag; metavar: what the help calls the value."""
-
-    name: str
-    spellings: tuple[str, ...]
-    metavar: str
-    commands: frozenset[str]
-    help: str
-    choices: tuple[str, ...] | None = None
-
+"""The options without a value, which need no parser."""
 
 VALUED = (
-    Valued("to", ("--to",), "FOLDER", _RESTORES, "restore into FOLDER, new or empty, and leave the site alone"),
-    Valued(
+    Flag("to", ("--to",), _RESTORES, "restore into FOLDER, new or empty, and leave the site alone", metavar="FOLDER"),
+    Flag(
+        "at",
+        ("--at",),
+        _RESTORES,
+        "the state after the last transaction at or before WHEN: a time with its zone, or a tid",
+        group="date",
+        metavar="WHEN",
+    ),
+    Flag(
         "only",
         ("--only",),
-        "HALF",
         _RESTORES,
         "restore only the data, or only the blobs, which may not fit the other half then: data or blobs",
+        metavar="HALF",
         choices=("data", "blobs"),
     ),
-    Valued("sample", ("--sample",), "N", frozenset({"drill"}), "read N objects, chosen at random, and not all of them"),
-    Valued("tmp", ("--tmp",), "FOLDER", frozenset({"drill"}), "restore below FOLDER and not beside the live data"),
+    Flag(
+        "sample",
+        ("--sample",),
+        frozenset({"drill"}),
+        "read N objects, chosen at random, and not all of them",
+        metavar="N",
+    ),
+    Flag(
+        "tmp", ("--tmp",), frozenset({"drill"}), "restore below FOLDER and not beside the live data", metavar="FOLDER"
+    ),
+    Flag(
+        "max_age",
+        ("--max-age",),
+        _JUDGING,
+        "CRITICAL where a change is longer in no backup; usually 26h",
+        metavar="AGE",
+    ),
+    Flag("max_full_age", ("--max-full-age",), _JUDGING, "WARNING where the newest full is older", metavar="AGE"),
+    Flag("max_drill_age", ("--max-drill-age",), _JUDGING, "WARNING where the last drill is longer ago", metavar="AGE"),
+    Flag(
+        "min_free", ("--min-free",), _JUDGING, "WARNING where less is free (10%%, 5GB); usually 10%%", metavar="SPACE"
+    ),
+    Flag(
+        "metrics",
+        ("--metrics",),
+        frozenset({"check"}),
+        "write the numbers to this file too, as Prometheus reads them",
+        metavar="FILE",
+    ),
+    Flag("output", ("-o", "--output"), frozenset({"report"}), "the file; standard output if not given", metavar="FILE"),
+    Flag("date_option", ("--date",), WITH_DATE, "the same as DATE", group="date", metavar="DATE"),
 )
+"""The options that take a value."""
+
+
+def exit_codes(command: str) -> str:
+    """What the exit codes of a command mean, for its help."""
+    return CHECK_EXIT_CODES if command == "check" else EXIT_CODES
+
+
+def usage_exit_code(command: str | None) -> int:
+    """The exit code for wrong usage: to a monitoring system 2 would mean that the backups are broken."""
+    return 3 if command == "check" else 2
 
 
 def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arguments:
-    """What the arguments of a script ask for. Leaves through SystemExit(2) where they are wrong, (0) after the help.
+    """What the arguments of a script ask for. Leaves through SystemExit where they are wrong, and after the help.
 
     command: a key of DESCRIPTIONS. program: the script's name.
     """
@@ -133,26 +205,32 @@ def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arg
     parser = argparse.ArgumentParser(
         prog=program,
         description=DESCRIPTIONS[command],
-        epilog=EXIT_CODES,
+        epilog=exit_codes(command),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_arguments(parser, command)
-    return arguments_from(parser.parse_args(arguments))
+    try:
+        return arguments_from(parser.parse_args(arguments))
+    except SystemExit as stop:
+        raise SystemExit(usage_exit_code(command) if stop.code else stop.code) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Let `parser` understand the arguments of a command."""
-    volume = parser.add_mutually_exclusive_group()
-    for flag in FLAGS:
-        if command in flag.commands:
-            group = volume if flag in (_QUIET, _DEBUG) else parser
-            group.add_argument(*flag.spellings, dest=flag.name, action="store_true", help=flag.help)
-    for option in VALUED:
-        if command in option.commands:
-            parser.add_argument(
-                *option.spellings, dest=option.name, metavar=option.metavar, choices=option.choices, help=option.help
-            )
+    own = [option for option in (*FLAGS, *VALUED) if command in option.commands]
+    names = dict.fromkeys(option.group for option in own if option.group)
+    groups = {name: parser.add_mutually_exclusive_group() for name in names}
+    for option in own:
+        group = groups.get(option.group, parser)
+        if option.metavar:
+            value: dict[str, Any] = {"metavar": option.metavar, "choices": option.choices}
+        else:
+            value = {"action": "store_true"}
+        group.add_argument(*option.spellings, dest=option.name, help=option.help, **value)
+    if command in WITH_DATE:
+        what = "the newest state at or before this date; without it the newest one"
+        groups["date"].add_argument("date", nargs="?", metavar="DATE", help=what)
     if command == "log":
         parser.add_argument(
             "between",
@@ -160,16 +238,6 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             metavar="WHEN..WHEN",
             help="the range of time: two dates, times with their zones, or tids; one of the two may lack",
         )
-    if command in WITH_DATE:
-        dates = parser.add_mutually_exclusive_group()
-        dates.add_argument("date", nargs="?", help="the newest state at or before this date; without it the newest one")
-        dates.add_argument("--date", dest="date_option", metavar="DATE", help="the same")
-        if command in _RESTORES:
-            dates.add_argument(
-                "--at",
-                metavar="WHEN",
-                help="the state after the last transaction at or before WHEN: a time with its zone, or a tid",
-            )
 
 
 def arguments_from(parsed: argparse.Namespace) -> Arguments:
@@ -183,9 +251,10 @@ def arguments_from(parsed: argparse.Namespace) -> Arguments:
 
 def _only_flags(command: str, arguments: Sequence[str]) -> Arguments | None:
     """What a list of flags asks for; None when it is anything else."""
-    known = {spelling: flag.name for flag in FLAGS if command in flag.commands for spelling in flag.spellings}
-    names = {known.get(argument) for argument in arguments}
-    if None in names or {"quiet", "debug"} <= names:
+    known = {spelling: flag for flag in FLAGS if command in flag.commands for spelling in flag.spellings}
+    flags = {known.get(argument) for argument in arguments}
+    groups = [flag.group for flag in flags if flag is not None and flag.group]
+    if None in flags or len(groups) != len(set(groups)):
         return None
-    values: dict[str, Any] = {name: True for name in names if name is not None}
+    values: dict[str, Any] = {flag.name: True for flag in flags if flag is not None}
     return Arguments(**values)

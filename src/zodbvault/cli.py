@@ -9,8 +9,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zodbvault.arguments import DESCRIPTIONS, EXIT_CODES, add_arguments, arguments_from
-from zodbvault.scripts import exit_code_of, log_level, run_command
+from zodbvault.arguments import (
+    DESCRIPTIONS,
+    EXIT_CODES,
+    add_arguments,
+    arguments_from,
+    exit_codes,
+    usage_exit_code,
+)
+from zodbvault.scripts import error_code_of, exit_code_of, log_level, run_command
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
@@ -32,12 +39,28 @@ not say otherwise: var/plones, var/plone-blobstorages, var/plone-snapshots and v
 called plone.
 """
 
-_COMMANDS = ("backup", "snapshot", "zipbackup", "restore", "verify", "list", "log", "drill")
+_COMMANDS = (
+    "backup",
+    "snapshot",
+    "zipbackup",
+    "restore",
+    "verify",
+    "drill",
+    "list",
+    "log",
+    "check",
+    "prune",
+    "report",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit code. Leaves through SystemExit(2) for arguments that are wrong."""
-    options = _parser().parse_args(arguments)
+    """Run the program and return its exit code. Leaves through SystemExit for arguments that are wrong."""
+    options = argparse.Namespace(command=None)
+    try:
+        _parser().parse_args(arguments, options)
+    except SystemExit as stop:
+        raise SystemExit(usage_exit_code(options.command) if stop.code else stop.code) from None
 
     def load_and_run() -> int:
         from zodbvault.site_file import DEFAULT_FILE, read_site_file
@@ -45,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_site_file(options.config or DEFAULT_FILE, options.site)
         return run_command(_command(options), settings, arguments_from(options))
 
-    return exit_code_of(load_and_run, log_level(quiet=options.quiet, debug=options.debug))
+    level = log_level(quiet=options.quiet, debug=options.debug)
+    return exit_code_of(load_and_run, level, error_code=error_code_of(options.command), log_json=options.log_json)
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -75,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
             command,
             help=DESCRIPTIONS[command],
             description=DESCRIPTIONS[command],
-            epilog=EXIT_CODES,
+            epilog=exit_codes(command),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

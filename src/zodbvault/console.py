@@ -14,30 +14,78 @@ from typing import TYPE_CHECKING
 from zodbvault.errors import ZodbvaultError, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from zodbvault.commands.tables import Table
 
 LOGGER_NAME = "zodbvault"
 
 
 @contextmanager
-def logging_to_stderr(level: int) -> Iterator[logging.Logger]:
+def logging_to_stderr(
+    level: int, *, as_json: bool = False, log_file: Path | None = None, syslog: Path | None = None, part: str = ""
+) -> Iterator[logging.Logger]:
     """Write the project's log lines from `level` on to standard error; with times (UTC) when it is DEBUG.
 
-    May be nested: the innermost one counts.
+    as_json: each as a JSON object. log_file: a file that the lines, those of INFO at least, are added to, with times.
+    syslog: the socket of the system's log, which gets the same. One that cannot be written is a warning. part: of the
+    buildout, whose name the system's log gets. May be nested: the innermost one counts.
     """
     logger = logging.getLogger(LOGGER_NAME)
     handler = logging.StreamHandler()
-    handler.setFormatter(_formatter(with_times=level <= logging.DEBUG))
+    handler.setFormatter(_json_formatter() if as_json else _formatter(with_times=level <= logging.DEBUG))
     old_level, old_propagate, old_handlers = logger.level, logger.propagate, logger.handlers
     logger.handlers = [handler]
     logger.setLevel(level)
     logger.propagate = False
     try:
+        if log_file is not None or syslog is not None:
+            handler.setLevel(level)
+            logger.setLevel(min(level, logging.INFO))
+            _add_further(logger, log_file, syslog, part)
         yield logger
     finally:
+        for further in logger.handlers[1:]:
+            further.close()
         logger.handlers = old_handlers
         logger.setLevel(old_level)
         logger.propagate = old_propagate
+
+
+def _add_further(logger: logging.Logger, log_file: Path | None, syslog: Path | None, part: str) -> None:
+    """Let a logger write to a file and to the system's log too."""
+    from zodbvault.further_logs import LogFile, SystemLog
+
+    terminal = logger.handlers[0]
+    if log_file is not None:
+        file = LogFile(log_file, terminal)
+        file.setFormatter(_formatter(with_times=True))
+        logger.addHandler(file)
+    if syslog is not None:
+        system = SystemLog(syslog, part, terminal)
+        system.setFormatter(_formatter(with_times=False))
+        logger.addHandler(system)
+
+
+def _json_formatter() -> logging.Formatter:
+    """Lines for programs: a JSON object each, in ASCII."""
+    import json
+    import time
+
+    class JsonFormatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            line = {
+                "time": f"{moment}.{int(record.msecs):03}Z",
+                "level": record.levelname,
+                "message": record.getMessage(),
+            }
+            if record.exc_info:
+                line["traceback"] = self.formatException(record.exc_info)
+            return json.dumps(line)
+
+    return JsonFormatter()
 
 
 def _formatter(*, with_times: bool) -> logging.Formatter:
@@ -92,4 +140,51 @@ def write_lines(lines: Iterable[str]) -> bool:
         return False
     except OSError as error:
         raise ZodbvaultError(f"the result cannot be written to standard output: {reason_of(error)}") from error
+    return True
+
+
+def write_json(data: Mapping[str, object]) -> None:
+    """Write a result for programs to standard output, in ASCII. Raises ZodbvaultError as write_lines does."""
+    import json
+
+    write_lines((json.dumps(data, indent=1),))
+
+
+def write_table(table: Table) -> None:
+    """Write a table to standard output: drawn where that is a terminal and rich is installed, else plain text.
+
+    Nothing is written of a table without rows. Raises ZodbvaultError as write_lines does.
+    """
+    from zodbvault.commands.tables import aligned
+
+    if table.rows and sys.stdout is not None and sys.stdout.isatty():
+        with suppress(ImportError):
+            if _draw(table):
+                return
+    write_lines(aligned(table))
+
+
+def _draw(table: Table) -> bool:
+    """Draw a table with rich, on a narrow terminal without the columns to spare; False where it is too wide even so.
+
+    Raises ImportError where rich is not installed.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    from zodbvault.commands.tables import ALARMS, fitting, width_of
+
+    console = Console(highlight=False)
+    # Three characters stand between two columns, and one on each side.
+    fitted = fitting(table, console.width - 2, between=3)
+    if width_of(fitted, between=3) > console.width - 2:
+        return False
+    drawn = Drawn(box=SIMPLE_HEAD, pad_edge=False)
+    for column in fitted.columns:
+        drawn.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=True)
+    for row in fitted.rows:
+        drawn.add_row(*(Text(cell, "bold red" if any(word in cell for word in ALARMS) else "") for cell in row))
+    console.print(drawn)
     return True

@@ -122,6 +122,9 @@ def script_names(settings: Settings) -> dict[str, str]:
         "list": f"{part}-list",
         "log": f"{part}-log",
         "drill": f"{part}-drill",
+        "check": f"{part}-check",
+        "prune": f"{part}-prune",
+        "report": f"{part}-report",
     }
     if part == "backup":
         names |= {"snapshot": "snapshotbackup", "zipbackup": "zipbackup"}

@@ -10,22 +10,28 @@ import gc
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zodbvault.arguments import parse_arguments
-from zodbvault.console import ask_yes, logging_to_stderr, write_lines
+from zodbvault.console import ask_yes, logging_to_stderr, write_json, write_lines, write_table
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.site_settings import ConfigurationError, settings_from_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
     from zodbvault.arguments import Arguments
+    from zodbvault.commands.tables import Result
     from zodbvault.io.clock import Clock
     from zodbvault.site_settings import PlainValue, Settings
 
 logger = logging.getLogger("zodbvault")
+
+UNKNOWN = 3
+"""What a monitoring system is told by `check` where nothing could be found out."""
 
 INTERRUPTED = 130
 """The exit code of a shell command that ended by Ctrl-C."""
@@ -35,14 +41,15 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
     """Run one command of a generated script and return its exit code.
 
     command: a key of DESCRIPTIONS. plain: what `settings_to_plain` made. arguments: those of the command line, without
-    the program's name; None takes the process's own. Leaves through SystemExit(2) for arguments that are wrong.
+    the program's name; None takes the process's own. Leaves through SystemExit for arguments that are wrong.
     """
     wanted = parse_arguments(command, os.path.basename(sys.argv[0]), sys.argv[1:] if arguments is None else arguments)
 
     def perform() -> int:
         return run_command(command, settings_from_plain(plain, _defaults), wanted)
 
-    return exit_code_of(perform, log_level(quiet=wanted.quiet, debug=wanted.debug))
+    level = log_level(quiet=wanted.quiet, debug=wanted.debug)
+    return exit_code_of(perform, level, error_code=error_code_of(command), log_json=wanted.log_json)
 
 
 def _defaults(plain: Mapping[str, PlainValue]) -> Mapping[str, PlainValue]:
@@ -58,9 +65,25 @@ def run_command(command: str, settings: Settings, wanted: Arguments) -> int:
     def perform() -> int:
         from zodbvault.io.clock import clock_from_environment
 
-        return _PERFORMERS[command](settings, wanted, clock_from_environment())
+        with _bars(wanted):
+            return _PERFORMERS[command](settings, wanted, clock_from_environment())
 
-    return exit_code_of(perform, level)
+    return exit_code_of(perform, level, error_code=error_code_of(command), log_json=wanted.log_json, settings=settings)
+
+
+def _bars(wanted: Arguments) -> AbstractContextManager[None]:
+    """Bars for what takes long, where a person looks on."""
+    if wanted.quiet or wanted.log_json or sys.stderr is None or not sys.stderr.isatty():
+        return nullcontext()
+    from zodbvault.io.progress import listening
+    from zodbvault.progress_bars import Bars
+
+    return listening(Bars())
+
+
+def error_code_of(command: str) -> int | None:
+    """The exit code of every error of a command; None where each has its own."""
+    return UNKNOWN if command == "check" else None
 
 
 def log_level(*, quiet: bool, debug: bool) -> int:
@@ -70,43 +93,65 @@ def log_level(*, quiet: bool, debug: bool) -> int:
     return logging.DEBUG if debug else logging.INFO
 
 
-def exit_code_of(work: Callable[[], int], level: int) -> int:
+def exit_code_of(
+    work: Callable[[], int],
+    level: int,
+    *,
+    error_code: int | None = None,
+    log_json: bool = False,
+    settings: Settings | None = None,
+) -> int:
     """Do some work that returns an exit code; whatever it raises becomes one ERROR line and an exit code.
 
-    The traceback is shown only when `level` is DEBUG.
+    error_code: of all errors, which then stand on standard output too, where a monitoring system reads; None: each
+    has its own. log_json: log lines are JSON. settings: say where else they go, when they are known. The traceback is
+    shown only when `level` is DEBUG.
     """
-    with logging_to_stderr(level):
+    with logging_to_stderr(level, as_json=log_json, **_places_of_logs(settings)):
         try:
             return work()
         except ZodbvaultError as error:
-            return _report(error)
+            return _report(error, error_code)
         except KeyboardInterrupt:
             logger.error("Interrupted. It is safe to run the same command again.")
             return INTERRUPTED
         except OSError as error:
             path = error.filename if isinstance(error.filename, (str, bytes)) else None
             return _report(
-                ZodbvaultError(reason_of(error), path=path, hint="With --debug it says where this happened.")
+                ZodbvaultError(reason_of(error), path=path, hint="With --debug it says where this happened."),
+                error_code,
             )
         except Exception as error:  # noqa: BLE001 - whatever is left is a mistake of ours, and cron wants one line
             return _report(
                 ZodbvaultError(
                     f"this is a bug in zodbvault: {type(error).__name__}: {error}",
                     hint="Please report it, with the traceback that --debug shows.",
-                )
+                ),
+                error_code,
             )
 
 
-def _report(error: ZodbvaultError) -> int:
+def _places_of_logs(settings: Settings | None) -> Mapping[str, Any]:
+    if settings is None:
+        return {}
+    return {"log_file": settings.log_file, "syslog": settings.syslog, "part": settings.part}
+
+
+def _report(error: ZodbvaultError, error_code: int | None) -> int:
     logger.debug("Where the error comes from:", exc_info=True)
     logger.error("%s", error)
-    return error.exit_code
+    if error_code is None:
+        return error.exit_code
+    write_lines((f"ZODBVAULT UNKNOWN: {error}",))
+    return error_code
 
 
 def _backup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
-    from zodbvault.commands.backup import backup
-
     gc.enable()
+    if settings.metrics_file is not None or settings.healthcheck_url:
+        from zodbvault.commands.telling import backup_and_tell as backup
+    else:
+        from zodbvault.commands.backup import backup
     report = backup(settings, full=wanted.full, clock=clock)
     logger.info("%s", report.summary)
     return 0
@@ -187,19 +232,23 @@ def _folder(option: str, name: str | None) -> Path | None:
         return None
     if not name:
         raise ConfigurationError([f"{option} needs the name of a folder"])
-    from pathlib import Path
-
     return Path(os.path.abspath(name))
 
 
 def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
-    from zodbvault.commands.restore_plan import plan_as_json, plan_as_text, plan_restore
+    from zodbvault.commands.restore_plan import plan_as_data, plan_as_text, plan_restore
 
     plan = plan_restore(
-        settings, source=source, when=wanted.date, checksum=wanted.checksum, at=wanted.at, to=_folder("--to", wanted.to)
+        settings,
+        source=source,
+        when=wanted.date,
+        checksum=wanted.checksum,
+        at=wanted.at,
+        to=_folder("--to", wanted.to),
+        only=wanted.only,
     )
     if wanted.json:
-        write_lines((plan_as_json(plan),))
+        write_json(plan_as_data(plan))
     elif plan.problems or not wanted.quiet:
         write_lines(plan_as_text(plan))
     return 1 if plan.problems else 0
@@ -209,7 +258,7 @@ def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.verify import verify
 
     gc.enable()
-    report = verify(settings, when=wanted.date, deep=wanted.deep, clock=clock)
+    report = verify(settings, when=wanted.date, deep=wanted.deep, which=_location(settings, wanted), clock=clock)
     if not (wanted.quiet and report.good):
         write_lines(report.lines)
     return 0 if report.good else 1
@@ -219,22 +268,21 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.list import list_backups
 
     gc.enable()
-    lines = list_backups(settings, when=wanted.date)
-    if not wanted.quiet:
-        write_lines(lines)
+    _show(list_backups(settings, when=wanted.date, which=_location(settings, wanted), clock=clock), wanted)
     return 0
 
 
 def _drill(settings: Settings, wanted: Arguments, clock: Clock) -> int:
-    from zodbvault.commands.drill import drill, drill_as_json, drill_as_text
+    from zodbvault.commands.drill import drill, drill_as_data, drill_as_text
 
     gc.enable()
     if wanted.sample is not None and not (wanted.sample.isascii() and wanted.sample.isdigit() and int(wanted.sample)):
         raise ConfigurationError([f"--sample needs a number of objects, not {wanted.sample!r}"])
     sample = None if wanted.sample is None else int(wanted.sample)
-    report = drill(settings, when=wanted.date, sample=sample, tmp=_folder("--tmp", wanted.tmp), clock=clock)
+    tmp = _folder("--tmp", wanted.tmp)
+    report = drill(settings, when=wanted.date, which=_location(settings, wanted), sample=sample, tmp=tmp, clock=clock)
     if wanted.json:
-        write_lines((drill_as_json(report),))
+        write_json(drill_as_data(report))
     elif not (wanted.quiet and report.good):
         write_lines(drill_as_text(report))
     return 0 if report.good else 1
@@ -246,15 +294,75 @@ def _log(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.log import log_as_json, log_as_text, log_transactions
 
     gc.enable()
-    entries = log_transactions(settings, between=wanted.between)
+    entries = log_transactions(settings, between=wanted.between, which=_location(settings, wanted))
     lines = log_as_json(entries) if wanted.json else log_as_text(entries)
     # A few first, for whoever waits; then many, for the time it takes.
     number = 20
     while some := tuple(islice(lines, number)):
-        if not wanted.quiet and not write_lines(some):
+        if (wanted.json or not wanted.quiet) and not write_lines(some):
             break
         number = 1000
     return 0
+
+
+def _prune(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from zodbvault.commands.prune import prune
+
+    gc.enable()
+    _show(prune(settings, which=_location(settings, wanted), dry_run=wanted.dry_run, clock=clock), wanted)
+    return 0
+
+
+def _report_page(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from zodbvault.commands.report import report
+    from zodbvault.commands.watching import thresholds_from
+
+    gc.enable()
+    thresholds = thresholds_from(wanted.max_age, wanted.max_full_age, wanted.max_drill_age, wanted.min_free)
+    page = report(settings, which=_location(settings, wanted), thresholds=thresholds, clock=clock)
+    if wanted.output is None:
+        write_lines((page,))
+    else:
+        from zodbvault.commands.report import write_page
+
+        write_page(Path(wanted.output), page)
+        logger.info("The page about the backups is %s.", wanted.output)
+    return 0
+
+
+def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from zodbvault.commands.check import check
+    from zodbvault.commands.watching import thresholds_from
+
+    gc.enable()
+    thresholds = thresholds_from(wanted.max_age, wanted.max_full_age, wanted.max_drill_age, wanted.min_free)
+    metrics = None if wanted.metrics is None else Path(wanted.metrics)
+    report = check(settings, which=_location(settings, wanted), thresholds=thresholds, metrics=metrics, clock=clock)
+    if wanted.json:
+        write_json(report.data)
+    elif not (wanted.quiet and report.state == 0):
+        write_lines(report.lines)
+    return int(report.state)
+
+
+def _show(result: Result, wanted: Arguments) -> None:
+    """Write what was found to standard output; warnings are logged."""
+    if wanted.json:
+        write_json(result.data)
+        return
+    if not wanted.quiet:
+        write_table(result.table)
+        write_lines(result.lines)
+    for warning in result.warnings:
+        logger.warning("%s", warning)
+
+
+def _location(settings: Settings, wanted: Arguments) -> str:
+    """Which repositories are to be looked at, in the words of places.py."""
+    if wanted.zips:
+        _require_zipbackup(settings)
+        return "zips"
+    return "all" if wanted.all_locations else "snapshots" if wanted.snapshots else "backups"
 
 
 _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
@@ -269,4 +377,7 @@ _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "list": _list,
     "log": _log,
     "drill": _drill,
+    "check": _check,
+    "prune": _prune,
+    "report": _report_page,
 }

@@ -336,6 +336,16 @@ OPTIONS: tuple[Option, ...] = (
         default=2,
     ),
     Option(
+        "keep_daily",
+        Kind.NUMBER,
+        "Beside the fulls that ``keep`` holds keep the newest full of each of this many days that have one, with its"
+        " incremental ones.",
+        _OURS,
+        default=0,
+    ),
+    Option("keep_weekly", Kind.NUMBER, "The same for weeks, which begin on Monday.", _OURS, default=0),
+    Option("keep_monthly", Kind.NUMBER, "The same for months.", _OURS, default=0),
+    Option(
         "keep_blob_days",
         Kind.NUMBER,
         "How many days to keep the states of an ``only_blobs`` site; 0 keeps all. Other sites go by ``keep``.",
@@ -358,6 +368,35 @@ OPTIONS: tuple[Option, ...] = (
         "Shell text that runs after a success, with the same variables; the timestamp is that of the backup that was"
         " made (empty when nothing was new) or restored.",
         _replicated("2.6"),
+        default="",
+    ),
+    Option(
+        "log_file",
+        Kind.PATH,
+        "A file that all scripts add their log lines to, with times (UTC); also those that ``-q`` leaves out.",
+        _OURS,
+    ),
+    Option(
+        "syslog",
+        Kind.PATH,
+        "The socket of the system's log, ``/dev/log`` on Linux, where syslog or journald listens: all scripts write"
+        " their log lines there too.",
+        _OURS,
+    ),
+    Option(
+        "metrics_file",
+        Kind.PATH,
+        "A file that each backup writes its numbers to, in Prometheus' text format, for the textfile collector of the"
+        " node exporter: those of ``check --all --metrics``. Needs ``zodbvault[metrics]``.",
+        _OURS,
+    ),
+    Option(
+        "healthcheck_url",
+        Kind.TEXT,
+        "The address of a service such as healthchecks.io, which raises an alarm when nobody calls it for too long."
+        " Each backup calls it when it succeeded, with ``/start`` behind it when it begins, and with ``/fail`` when it"
+        " failed, with the last lines of the log. A call that fails never fails a backup.",
+        _OURS,
         default="",
     ),
     Option(
@@ -450,7 +489,8 @@ def plain_defaults(plain: Mapping[str, PlainValue]) -> dict[str, PlainValue]:
             values[name] = str(Path(folder).parent / default_folder_name(OPTION_BY_NAME[name], part))
         elif beside in plain:
             values[name] = None
-    return {**values, "alternative_location": None, "alternative_blob_location": None}
+    absent = ("alternative_location", "alternative_blob_location", "metrics_file", "log_file", "syslog")
+    return {**values, **dict.fromkeys(absent)}
 
 
 def default_folder_name(option: Option, part: str) -> str:
@@ -565,6 +605,9 @@ class _Reader:
             nice=self._number("nice", most=MOST_NICE),
             io_priority=self._choice("io_priority"),
             keep=self._number("keep"),
+            keep_daily=self._periods("keep_daily", only_blobs),
+            keep_weekly=self._periods("keep_weekly", only_blobs),
+            keep_monthly=self._periods("keep_monthly", only_blobs),
             keep_blob_days=self._number("keep_blob_days"),
             pre_command=self._text("pre_command"),
             post_command=self._text("post_command"),
@@ -581,6 +624,10 @@ class _Reader:
             enable_zipbackup=enable_zipbackup,
             ziplocation=folders["ziplocation"],
             blobziplocation=folders["blobziplocation"] if backup_blobs else None,
+            metrics_file=self._path("metrics_file", self._around.base),
+            healthcheck_url=self._address("healthcheck_url"),
+            log_file=self._path("log_file", self._around.base),
+            syslog=self._path("syslog", self._around.base),
         )
 
     def _take(self, name: str, value: object) -> None:
@@ -633,6 +680,15 @@ class _Reader:
             self._mistake(name, f"{value!r} is not a whole number {span}")
         return number
 
+    def _periods(self, name: str, only_blobs: bool) -> int:
+        """A number of days, weeks or months, where it can have an effect."""
+        number = self._number(name)
+        if number > 0 and only_blobs:
+            self._mistake(name, "has no effect with only_blobs; keep_blob_days says what stays")
+        elif number > 0 and self._number("keep") == 0:
+            self._mistake(name, "has no effect with keep = 0, which keeps all; set keep = 1, say")
+        return number
+
     def _choice(self, name: str) -> str:
         option = OPTION_BY_NAME[name]
         value = self._values.get(name, option.default)
@@ -647,6 +703,14 @@ class _Reader:
             return value
         self._mistake(name, f"{value!r} is not text")
         return ""
+
+    def _address(self, name: str) -> str:
+        """A web address; empty for none."""
+        text = self._text(name).strip()
+        begins = text.lower().startswith(("http://", "https://"))
+        if text and (not begins or not text.isascii() or not text.isprintable() or " " in text):
+            self._mistake(name, f"{text!r} is not a web address; it begins with http:// or https://")
+        return text
 
     def _backups(self, option: Option) -> Path:
         """Where backups of a kind go."""

@@ -34,6 +34,7 @@ class Settings(NamedTuple):
     of the site. keep_blob_days and full_after_days: days. pre_command and post_command: shell text, may be empty.
     alternative_location, alternative_blob_location: the backups of another site, None where none are named.
     blob_layout: `pool`, `directories` or `archives`; the options about blobs that it has no use for may be set or not.
+    metrics_file, log_file, syslog: None for none. healthcheck_url: may be empty.
     """
 
     part: str
@@ -52,6 +53,9 @@ class Settings(NamedTuple):
     nice: int
     io_priority: str
     keep: int
+    keep_daily: int
+    keep_weekly: int
+    keep_monthly: int
     keep_blob_days: int
     pre_command: str
     post_command: str
@@ -68,6 +72,10 @@ class Settings(NamedTuple):
     enable_zipbackup: bool
     ziplocation: Path
     blobziplocation: Path | None
+    metrics_file: Path | None
+    healthcheck_url: str
+    log_file: Path | None
+    syslog: Path | None
 
     def folders(self) -> tuple[Path, ...]:
         """The folders that the backups of this site go into, snapshots and zip backups too: those that are used."""
@@ -90,6 +98,9 @@ _PATHS = frozenset(
         "alternative_blob_location",
         "ziplocation",
         "blobziplocation",
+        "metrics_file",
+        "log_file",
+        "syslog",
     }
 )
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from persistent.timestamp import TimeStamp
 
-from zodbvault.filestorage.tids import tid_at, time_of_tid
+from zodbvault.filestorage.tids import seconds_of_tid, tid_at, time_of_tid
 from zodbvault.repository.timestamps import parse_moment
 
 MOMENTS = st.integers(calendar.timegm((1900, 1, 1, 0, 0, 0)), calendar.timegm((9800, 1, 1, 0, 0, 0)))
@@ -18,6 +18,12 @@ TIDS = st.integers(0, calendar.timegm((2200, 1, 1, 0, 0, 0)) << 26).map(lambda n
 @given(MOMENTS)
 def test_the_tid_of_a_second_is_zodbs(seconds: int) -> None:
     assert tid_at(seconds) == TimeStamp(*time.gmtime(seconds)[:6]).raw()
+
+
+@given(MOMENTS, st.integers(0, 10**9 - 1))
+def test_the_seconds_of_a_tid_are_those_that_it_was_made_of(seconds: int, nanoseconds: int) -> None:
+    found = seconds_of_tid(tid_at(seconds, nanoseconds))
+    assert abs(found - seconds - nanoseconds / 10**9) < 0.001
 
 
 @given(MOMENTS, st.integers(0, 10**9 - 1))

@@ -21,7 +21,7 @@ from zodbvault.repository.checks import (
     write_checks,
 )
 from zodbvault.repository.names import is_our_part
-from zodbvault.repository.prune import prune_chains
+from zodbvault.repository.prune import Retention, prune_chains
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +106,7 @@ def test_they_go_with_their_backup(tmp_path: Path) -> None:
     made.chain(stamp(2))
     for number in range(3):
         write_checks(made.location, Checks(stamp(number)), OWNERSHIP)
-    prune_chains(made.read(), 1, with_blobs=True)
+    prune_chains(made.read(), Retention(1), with_blobs=True)
     assert {name for name in made.names() if "checks" in name} == {f"{stamp(2)}.checks.json"}
 
 

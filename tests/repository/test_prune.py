@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from tests.repository.made import Made, stamp
 from zodbvault.repository.names import split_name
-from zodbvault.repository.prune import Verdict, finish_begun_prunes, plan_prune, prune_chains
+from zodbvault.repository.prune import Retention, Verdict, finish_begun_prunes, plan_prune, prune_chains, week_of
 
 if TYPE_CHECKING:
+    from datetime import date
     from pathlib import Path
 
     from tests.repository.conftest import Disk
@@ -33,24 +34,102 @@ judged = st.lists(st.none() | st.just("it is damaged"), max_size=10).map(
 def test_the_newest_whole_chains_stay_and_all_that_is_younger(
     chains: list[tuple[str, str | None]], keep: int, shuffled: object
 ) -> None:
-    verdicts = plan_prune(chains, keep)
+    verdicts = plan_prune(chains, Retention(keep))
     assert [verdict.timestamp for verdict in verdicts] == [timestamp for timestamp, _ in chains]
     whole = [timestamp for timestamp, problem in chains if problem is None]
     staying = [verdict.timestamp for verdict in verdicts if verdict.stays]
     limit = (whole[0] if keep and len(whole) == keep else "") if keep == 0 or len(whole) <= keep else whole[-keep]
     assert staying == [timestamp for timestamp, _ in chains if timestamp >= limit]
     assert len([timestamp for timestamp in staying if timestamp in whole]) == min(len(whole), keep or len(whole))
-    assert all(verdict.reason for verdict in verdicts)
-    assert set(plan_prune(list(reversed(chains)), keep)) == set(verdicts)
+    assert all(verdict.reasons for verdict in verdicts)
+    assert set(plan_prune(list(reversed(chains)), Retention(keep))) == set(verdicts)
 
 
 def test_the_reasons_say_what_was_counted() -> None:
-    assert plan_prune([(stamp(0), None), (stamp(1), None), (stamp(2), "it is damaged"), (stamp(3), None)], 2) == (
-        Verdict(stamp(0), False, "older than the newest 2 whole chains"),
-        Verdict(stamp(1), True, "number 2 of 2"),
-        Verdict(stamp(2), True, "not counted, because it is damaged"),
-        Verdict(stamp(3), True, "number 1 of 2"),
+    chains = [(stamp(0), None), (stamp(1), None), (stamp(2), "it is damaged"), (stamp(3), None)]
+    assert plan_prune(chains, Retention(2)) == (
+        Verdict(stamp(0), False, ("older than the newest 2 whole chains",)),
+        Verdict(stamp(1), True, ("number 2 of 2",)),
+        Verdict(stamp(2), True, ("not counted, because it is damaged",)),
+        Verdict(stamp(3), True, ("number 1 of 2",)),
     )
+
+
+def days(*numbers: int) -> list[tuple[str, str | None]]:
+    """A whole chain at noon of each of these days, counted from the first of November 2026, a Sunday."""
+    return [(f"2026-{11 + number // 30:02}-{1 + number % 30:02}-12-00-00", None) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("retention", "left"),
+    [
+        (Retention(2), [28, 29]),
+        (Retention(1, daily=3), [27, 28, 29]),
+        # Sundays are the last days of a week.
+        (Retention(1, weekly=3), [21, 28, 29]),
+        (Retention(1, weekly=2), [28, 29]),
+        (Retention(1, monthly=5), [29]),
+        (Retention(2, daily=4, weekly=4), [14, 21, 26, 27, 28, 29]),
+        (Retention(4, daily=2), [26, 27, 28, 29]),
+        (Retention(0), list(range(30))),
+    ],
+)
+def test_days_weeks_and_months(retention: Retention, left: list[int]) -> None:
+    verdicts = plan_prune(days(*range(30)), retention)
+    assert [verdict.timestamp for verdict in verdicts if verdict.stays] == [stamp for stamp, _ in days(*left)]
+
+
+def test_days_without_a_full_do_not_count() -> None:
+    verdicts = plan_prune(days(0, 10, 20, 29), Retention(1, daily=3))
+    assert [verdict.stays for verdict in verdicts] == [False, True, True, True]
+
+
+def test_every_reason_is_given() -> None:
+    verdicts = plan_prune(days(2, 28, 29), Retention(1, daily=2, weekly=1, monthly=7))
+    assert [verdict.reasons for verdict in verdicts] == [
+        ("older than the newest 1 whole chain, and not the newest of a day or week or month that is kept",),
+        ("newest of the day 2026-11-29 (2 of 2)",),
+        (
+            "number 1 of 1",
+            "newest of the day 2026-11-30 (1 of 2)",
+            "newest of the week 2026-W49 (1 of 1)",
+            "newest of the month 2026-11 (1 of 7)",
+        ),
+    ]
+
+
+def test_the_newest_whole_one_of_a_day_stays_for_a_broken_one() -> None:
+    chains = [("2026-11-22-01-00-00", None), ("2026-11-22-02-00-00", "it is damaged"), ("2026-11-23-01-00-00", None)]
+    verdicts = plan_prune(chains, Retention(1, daily=2))
+    assert [verdict.stays for verdict in verdicts] == [True, False, True]
+
+
+numbers = st.integers(0, 4)
+dated = st.lists(st.tuples(st.integers(0, 59), st.none() | st.just("it is damaged")), unique_by=lambda one: one[0]).map(
+    lambda found: [(days(number)[0][0], problem) for number, problem in sorted(found)]
+)
+
+
+@given(dated, st.builds(Retention, numbers, numbers, numbers, numbers))
+def test_a_further_rule_never_lets_more_go(chains: list[tuple[str, str | None]], retention: Retention) -> None:
+    def staying(wanted: Retention) -> set[str]:
+        return {verdict.timestamp for verdict in plan_prune(chains, wanted) if verdict.stays}
+
+    everything = staying(retention)
+    assert staying(Retention(retention.keep)) <= everything
+    for name in ("daily", "weekly", "monthly"):
+        number = getattr(retention, name)
+        assert staying(retention._replace(**{name: number + 1})) >= everything
+        assert staying(retention._replace(**{name: 0})) <= everything
+    # As many as wanted, where there are as many.
+    whole = [timestamp for timestamp, problem in chains if problem is None]
+    kept_days = {timestamp[:10] for timestamp in everything & set(whole)}
+    assert len(kept_days) >= min(retention.daily, len({timestamp[:10] for timestamp in whole}))
+
+
+@given(st.dates())
+def test_weeks_are_those_of_the_calendar(day: date) -> None:
+    assert week_of(f"{day:%Y-%m-%d}-23-59-59".rjust(19, "0")) == "{:04}-W{:02}".format(*day.isocalendar())
 
 
 @pytest.fixture
@@ -66,7 +145,7 @@ def stamps_left(made: Made) -> set[str]:
 
 
 def prune(made: Made, keep: int) -> tuple[str, ...]:
-    return prune_chains(made.read(), keep, with_blobs=made.with_blobs)
+    return prune_chains(made.read(), Retention(keep), with_blobs=made.with_blobs)
 
 
 @pytest.mark.parametrize(

@@ -347,4 +347,4 @@ def test_each_transaction_comes_back_and_a_drill_is_good(laid_out: Site, tmp_pat
     for tid, state in moments.items():
         copied_at(laid_out, tmp_path / tid, tid)
         assert_copy_is(tmp_path / tid, state)
-    assert drill(laid_out.settings, when=None, sample=None, tmp=None, clock=laid_out.clock).good
+    assert drill(laid_out.settings, when=None, which="backups", sample=None, tmp=None, clock=laid_out.clock).good

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.site import Site, State, blob_files, committed_tids, documented_keys
-from zodbvault.commands.restore_plan import Plan, plan_as_json, plan_as_text, plan_restore
+from zodbvault.commands.restore_plan import Plan, plan_as_data, plan_as_text, plan_restore
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.tids import time_of_tid
 
@@ -105,7 +105,7 @@ def test_the_json_has_the_documented_keys(site: Site) -> None:
     site.commit_pages(1)
     newest = time_of_tid(committed_tids(site.data)[-1][0])
     site.close()
-    content: dict[str, Any] = json.loads(plan_as_json(planned(site)))
+    content: dict[str, Any] = json.loads(json.dumps(plan_as_data(planned(site))))
     assert next(iter(content)) == "format"
     assert set(content) == KEYS
     assert {*content, *content["blobs"], *content["lost"]} <= documented_keys()

@@ -13,8 +13,8 @@ import pytest
 from tests.site import Site, blob_files
 from zodbvault.blobs.manifest import read_manifest
 from zodbvault.commands import completion, only_blobs
-from zodbvault.commands import list as listing
 from zodbvault.commands import restore as restoring
+from zodbvault.commands import survey as listing
 from zodbvault.commands import verify as verifying
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.space import NotEnoughSpace

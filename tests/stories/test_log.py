@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def logged(site: Site, between: str | None = None) -> list[Entry]:
-    return list(log_transactions(site.settings, between=between))
+    return list(log_transactions(site.settings, between=between, which="backups"))
 
 
 def told_by_zodb(datafs: Path) -> list[tuple[Any, ...]]:
@@ -219,7 +219,7 @@ def test_what_is_pruned_meanwhile_is_left_out(site: Site, caplog: pytest.LogCapt
     site.commit_pages(1)
     site.options["keep"] = "0"
     site.backup()
-    entries = log_transactions(site.settings, between=None)
+    entries = log_transactions(site.settings, between=None, which="backups")
     newest = next(entries)
     site.options["keep"] = "1"
     site.backup(full=True)
@@ -240,7 +240,7 @@ def test_twenty_thousand_transactions_need_no_more_memory_than_a_few(tmp_path: P
     assert len(many.data) > 25_000_000
     tracemalloc.start()
     try:
-        count = sum(1 for _ in log_transactions(site.settings, between=None))
+        count = sum(1 for _ in log_transactions(site.settings, between=None, which="backups"))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -91,7 +91,7 @@ def test_of_blobs_alone(site: Site) -> None:
     assert site.verify().good
     assert kept(site, site.blob_location) == dict.fromkeys(stamps, True)
     # They are no states.
-    assert len(site.list()) == 1 + len(stamps)
+    assert len(site.list()) == 2 + len(stamps)
     late = Checks("2076-01-01-00-00-00")
     write_checks(site.blob_location, late, Ownership(0o600, None, None))
     site.commit_blobs(1)

@@ -120,16 +120,20 @@ def test_dates_of_iso_8601_and_latest_restore(site: Site) -> None:
     stamp, first = site.backed_up()
     assert stamp == "2076-11-23-18-00-00"
     site.commit_pages(1)
-    _, second = site.backed_up()
+    newest, second = site.backed_up()
     site.restore("2076-11-23T19:00:59.9+01:00")
     site.assert_is(first)
     site.restore("latest")
     site.assert_is(second)
     site.restore("2076-11-23T18:00:00Z")
     site.assert_is(first)
-    assert len(site.list("latest")) == 3
-    assert len(site.list("2076-11-23T18:00Z")) == 2
-    assert site.verify("2076-11-23T18:00Z").good
+    site.backup(full=True)
+    for when, taken in (newest, newest), ("2076-11-23T18:00Z", stamp):
+        assert f"A restore takes the state of {taken}: the full {stamp}" in "".join(site.list(when))
+        assert site.verify(when).lines[0].startswith(stamp)
+    assert site.list("latest")[-2].startswith("A restore takes the state of 2076-11-23-18-")
+    assert len(site.verify("latest").lines) == 1
+    assert len(site.verify().lines) == 2
 
 
 def test_a_date_without_a_backup_names_the_nearest_ones(site: Site, caplog: pytest.LogCaptureFixture) -> None:

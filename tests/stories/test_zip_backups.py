@@ -9,11 +9,18 @@ import pytest
 from tests.site import Site, tree
 from tests.stories.test_restore_to import assert_copy_is, copied
 from zodbvault.commands import snapshot as snapshot_module
+from zodbvault.commands.check import check
+from zodbvault.commands.drill import drill
+from zodbvault.commands.log import log_transactions
+from zodbvault.commands.prune import prune
 from zodbvault.commands.restore_plan import plan_restore
 from zodbvault.commands.snapshot import snapshot
+from zodbvault.commands.summary import iso_time
+from zodbvault.commands.watching import Thresholds
 from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.locks import AlreadyRunning, LockFile
+from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +109,7 @@ def test_what_holds_for_a_zip_backup_whatever_holds_for_the_others(zipping: Site
     zipping.options |= {"archive_blob": "true", "incremental_blobs": "true", "compress_blob": "true", "keep": "7"}
     settings = zip_settings(zipping.settings)
     assert (settings.blob_layout, settings.incremental_blobs, settings.blob_timestamps) == ("archives", False, False)
-    assert (settings.keep, settings.compress_blob) == (1, True)
+    assert (settings.keep, settings.keep_daily, settings.compress_blob) == (1, 0, True)
     assert (settings.location, settings.blobbackuplocation) == (settings.ziplocation, settings.blobziplocation)
 
 
@@ -136,3 +143,44 @@ def test_the_users_commands_run_around_every_kind_of_backup_and_restore(zipping:
         stamp = run().timestamp
         assert told.read_text().splitlines() == [f"pre {command} {zipping.var / location}", f"post {command} {stamp}"]
         told.unlink()
+
+
+def test_all_that_looks_at_backups_looks_at_the_zip_backup_too(zipping: Site) -> None:
+    zipping.backup()
+    zipping.commit_blobs(2)
+    stamp = zipping.zipbackup().timestamp
+    assert stamp is not None
+    assert any(line.startswith(stamp) for line in zipping.list(which="zips"))
+    assert any(line.startswith("zips") and stamp in line for line in zipping.list(which="all"))
+    assert zipping.verify(which="zips").good
+    assert (
+        drill(zipping.settings, when=None, which="zips", sample=None, tmp=None, clock=zipping.clock).timestamp == stamp
+    )
+    newest, *_ = log_transactions(zipping.settings, between=None, which="zips")
+    assert newest.backup == stamp
+    checked = check(zipping.settings, which="zips", thresholds=Thresholds(), metrics=None, clock=zipping.clock)
+    (found,) = checked.data["locations"]  # type: ignore[misc]
+    assert (found["name"], found["newest_full"], found["verified_good"], found["drilled_good"]) == (
+        "zips",
+        iso_time(seconds_of(stamp)),
+        True,
+        True,
+    )
+    # Another one takes as much for its archive of the blobs.
+    assert found["next_full"] > sum(len(blob) for blob in zipping.blobs.values())
+    zipping.options["enable_zipbackup"] = "false"
+    assert not any(stamp in line for line in zipping.list(which="all"))
+
+
+def test_of_zip_backups_one_stays_whatever_else_is_to_stay(zipping: Site) -> None:
+    zipping.options |= {"keep": "5", "keep_daily": "7"}
+    for _ in range(2):
+        zipping.commit_pages()
+        stamp = zipping.zipbackup().timestamp
+        zipping.clock.sleep(2 * 86400)
+    assert zipping.timestamps(zipping.var / "zipbackups") == [stamp]
+    for dry_run in (True, False):
+        result = prune(zipping.settings, which="zips", dry_run=dry_run, clock=zipping.clock)
+        (place,) = result.data["locations"]  # type: ignore[misc]
+        assert [(chain["timestamp"], chain["reasons"]) for chain in place["chains"]] == [(stamp, ["number 1 of 1"])]
+    zipping.restore(source="zip")

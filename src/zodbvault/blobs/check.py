@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.copying import hash_blocks
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.progress import step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,8 +62,12 @@ def verify_blobs(entries: Iterable[Entry], container: Container, quick: bool = F
         def wrong(entry: Entry, blocks: Blocks) -> Finding | None:
             return _wrong_content(entry, blocks, container)
 
-        with closing(container.read(in_their_size(), wrong)) as results:
-            for _, finding in results:
+        done = 0
+        with step("blobs", None) as on_progress, closing(container.read(in_their_size(), wrong)) as results:
+            for entry, finding in results:
+                done += entry.size
+                if on_progress is not None:
+                    on_progress(done)
                 if finding is not None:
                     findings.note(finding)
     return findings.all(container)

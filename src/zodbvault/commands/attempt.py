@@ -18,6 +18,7 @@ from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
 from zodbvault.filestorage.copying import CopiedRange, copy_range
 from zodbvault.io.durable import PartFile
 from zodbvault.io.gzip_members import MemberWriter
+from zodbvault.io.progress import step
 from zodbvault.io.space import require_space
 from zodbvault.repository.dat import Line
 from zodbvault.repository.names import INDEX_SUFFIX, data_file
@@ -43,7 +44,7 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
     stamp = new_timestamp(run.repository, run.clock)
     name = stamp + (".fsz" if is_full else ".deltafsz")
     with run.blobs.met_blobs() as met, PartFile(run.location / name, run.ownership) as data:
-        with MemberWriter(data.file) as writer:
+        with MemberWriter(data.file) as writer, step("Data.fs", source.size() - verdict.start) as on_progress:
             copied = copy_range(
                 source,
                 verdict.start,
@@ -54,6 +55,7 @@ def attempt(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None)
                 (lambda oid, tid: met.add(oid + tid)) if run.blobs.enabled or not is_full else None,
                 every_record=not is_full,
                 clock=run.clock,
+                on_progress=on_progress,
             )
         if chain is not None and copied.end == copied.start:
             # What seemed to be a transaction was not committed after all.
@@ -177,6 +179,11 @@ def _index(
     return copied_index(live, kept, run.ownership, source.read, copied.end)
 
 
+def _ratio_text(stored: int, size: int) -> str:
+    """` (31 %)`; nothing of what is so small that the frame is most of it."""
+    return f" ({100 * stored / size:.0f} %)" if size >= 1000 else ""
+
+
 def _report(run: BackupRun, record: Record) -> BackupReport:
     """The one line that says what was done."""
     seconds = max(run.clock.now() - run.started, 0.0)
@@ -184,7 +191,7 @@ def _report(run: BackupRun, record: Record) -> BackupReport:
     parts = [
         (
             f"{record.kind.capitalize()} backup {record.timestamp}: "
-            f"{size_text(size)} of Data.fs in {size_text(record.stored_size)}"
+            f"{size_text(size)} of Data.fs in {size_text(record.stored_size)}{_ratio_text(record.stored_size, size)}"
         ),
         plural(record.transactions or 0, "transaction"),
     ]

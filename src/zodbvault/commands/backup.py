@@ -27,7 +27,7 @@ from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.filestorage.source import DataFs, open_data_fs
 from zodbvault.filestorage.tail import Tail, read_tail
 from zodbvault.repository.identity import ensure_identity
-from zodbvault.repository.prune import prune_chains
+from zodbvault.repository.prune import Retention, prune_chains
 from zodbvault.repository.store import chain_problem, read_repository, size_of
 from zodbvault.repository.sweep import sweep
 from zodbvault.repository.timestamps import seconds_of
@@ -92,7 +92,7 @@ def back_up(settings: Settings, places: Places, *, full_wanted: bool, clock: Clo
         stamp = report.timestamp or (run.chain.newest.timestamp if run.chain is not None else None)
         if stamp is not None:
             blobs.settle(stamp)
-        _prune(run, had_begun=bool(swept.pruned))
+        prune(run, had_begun=bool(swept.pruned))
     return report
 
 
@@ -227,10 +227,20 @@ def _wait_for_pack(run: BackupRun) -> None:
         size = grown
 
 
-def _prune(run: BackupRun, *, had_begun: bool) -> None:
-    """Let go of what `keep` does not hold, and of the blobs that nothing names any more."""
+def prune(run: BackupRun, *, had_begun: bool) -> tuple[str, ...]:
+    """Let go of what `keep` and its sisters do not hold, and of the blobs that nothing names any more.
+
+    had_begun: a prune that was killed was finished, so blobs may have no name already. Returns the timestamps of the
+    fulls that went.
+    """
     repository = read_repository(run.location, run.repository.blob_location)
-    gone = prune_chains(repository, run.settings.keep, with_blobs=run.blobs.enabled)
+    gone = prune_chains(repository, retention_of(run.settings), with_blobs=run.blobs.enabled)
     if gone or had_begun:
         fulls = {chain.timestamp for chain in repository.chains} | {chain.timestamp for chain in repository.listed}
         run.blobs.prune(min(fulls - set(gone), default=""))
+    return gone
+
+
+def retention_of(settings: Settings) -> Retention:
+    """What the site's options say of how much stays."""
+    return Retention(settings.keep, settings.keep_daily, settings.keep_weekly, settings.keep_monthly)

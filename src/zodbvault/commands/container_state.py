@@ -36,6 +36,7 @@ from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.durable import PartFile, remove_durably
+from zodbvault.io.progress import step
 from zodbvault.io.space import require_space
 from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
 from zodbvault.repository.records import DIRECTORIES
@@ -202,7 +203,7 @@ class ContainerBackup:
         with DirectoryWriter(path, self._base, self._source) as directory:
             directory.begin()
             blobs = directory.write(state, basis.known, basis.held, link_live=link_live)
-            summary, gone = self._manifest(part, blobs)
+            summary, gone = self._manifest(part, blobs, state.bytes)
             directory.finish(seconds_of(stamp))
             outcome = _outcome(summary, state, gone, met, directory.copied, directory.copied_bytes)
 
@@ -241,7 +242,7 @@ class ContainerBackup:
                 is_compressed=self._settings.compress_blob,
                 snapshot=None if snapshot_part is None else SnapshotFileWriter(snapshot_part, moment),
             )
-            summary, gone = self._manifest(part, archive.write(state, basis.known))
+            summary, gone = self._manifest(part, archive.write(state, basis.known), state.bytes)
             archive.finish(seconds_of(stamp))
             if snapshot_part is not None:
                 snapshot_part.finish()
@@ -275,16 +276,27 @@ class ContainerBackup:
             yield part
 
     def _manifest(
-        self, part: PartFile, blobs: Generator[tuple[bytes, Entry | None], None, None]
+        self, part: PartFile, blobs: Generator[tuple[bytes, Entry | None], None, None], size: int
     ) -> tuple[ManifestSummary, list[bytes]]:
-        """Write what is backed up and its manifest; the keys of blobs that went away meanwhile are returned."""
+        """Write what is backed up and its manifest; the keys of blobs that went away meanwhile are returned.
+
+        size: bytes of all these blobs.
+        """
         gone: list[bytes] = []
-        with ManifestWriter(part, self._source.layout, complete=True) as writer, contextlib.closing(blobs):
+        done = 0
+        with (
+            step("blobs", size) as on_progress,
+            ManifestWriter(part, self._source.layout, complete=True) as writer,
+            contextlib.closing(blobs),
+        ):
             for key, entry in blobs:
                 if entry is None:
                     gone.append(key)
-                else:
-                    writer.add(entry)
+                    continue
+                writer.add(entry)
+                done += entry.size
+                if on_progress is not None:
+                    on_progress(done)
             return writer.finish(), gone
 
     def _remove_others(self, stamp: str, name: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import shutil
@@ -26,7 +25,7 @@ from zodbvault.commands.places import repository_ownership, source_ownership
 from zodbvault.commands.reading import Reading, read_database
 from zodbvault.commands.restore import restore_copy
 from zodbvault.commands.restore_blobs import entries_of
-from zodbvault.commands.restore_choice import Request, choose_and_say, choose_state, last_tid_known
+from zodbvault.commands.restore_choice import SOURCE_OF, Request, choose_and_say, choose_state, last_tid_known
 from zodbvault.commands.summary import iso_time, plural
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.filestorage.format import LAST_TID, NO_TID
@@ -69,13 +68,17 @@ class DrillReport(NamedTuple):
         return self.failed == 0
 
 
-def drill(settings: Settings, *, when: str | None, sample: int | None, tmp: Path | None, clock: Clock) -> DrillReport:
+def drill(
+    settings: Settings, *, when: str | None, which: str, sample: int | None, tmp: Path | None, clock: Clock
+) -> DrillReport:
     """Rehearse a restore of the newest backup, or of the newest at or before `when`.
 
-    sample: read so many objects; None for all. tmp: where the folder is made; None for beside the live data. Raises
-    NothingThere, and ZodbvaultError where the rehearsal itself cannot be made: too little space, no folder to write.
+    which: in LOCATIONS. sample: read so many objects; None for all. tmp: where the folder is made; None for beside the
+    live data. Raises NothingThere, and ZodbvaultError where the rehearsal itself cannot be made: too little space, no
+    folder to write.
     """
-    request = Request("location", parse_when(when), None, None, None, accept_missing_blobs=False, checksum=False)
+    source = SOURCE_OF[which]
+    request = Request(source, parse_when(when), None, None, None, accept_missing_blobs=False, checksum=False)
     place = tmp or _beside(settings)
     require_apart(settings, place)
     with _folder(place) as folder:
@@ -212,21 +215,18 @@ def about_text(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def drill_as_json(report: DrillReport) -> str:
-    """What a rehearsal found, for programs; the keys are those of docs/restore.rst."""
+def drill_as_data(report: DrillReport) -> dict[str, object]:
+    """What a rehearsal found, as JSON can hold it; the keys are those of docs/restore.rst."""
     reading = report.reading
-    return json.dumps(
-        {
-            "format": DRILL_FORMAT,
-            "timestamp": report.timestamp,
-            "good": report.good,
-            "seconds": report.seconds,
-            "objects": None if reading is None else reading.objects,
-            "objects_read": None if reading is None else reading.read,
-            "blobs_read": None if reading is None else reading.blobs,
-            "encrypted": None if reading is None else reading.encrypted,
-            "failed": report.failed,
-            "failures": report.failures,
-        },
-        indent=1,
-    )
+    return {
+        "format": DRILL_FORMAT,
+        "timestamp": report.timestamp,
+        "good": report.good,
+        "seconds": report.seconds,
+        "objects": None if reading is None else reading.objects,
+        "objects_read": None if reading is None else reading.read,
+        "blobs_read": None if reading is None else reading.blobs,
+        "encrypted": None if reading is None else reading.encrypted,
+        "failed": report.failed,
+        "failures": report.failures,
+    }

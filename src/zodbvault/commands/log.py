@@ -13,7 +13,7 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.chain_bytes import ChainBytes, every_chain, reaches
-from zodbvault.commands.places import usual_places
+from zodbvault.commands.places import LOCATIONS
 from zodbvault.commands.point_in_time import parse_point
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.details import details_of
@@ -70,15 +70,16 @@ def parse_range(text: str | None) -> tuple[bytes, bytes]:
     return found
 
 
-def log_transactions(settings: Settings, *, between: str | None) -> Iterator[Entry]:
+def log_transactions(settings: Settings, *, between: str | None, which: str) -> Iterator[Entry]:
     """The transactions in the backups of a site in a range of time, the newest first.
 
-    between: `WHEN..WHEN`; None for all. Raises ZodbvaultError, at the latest when it comes to what cannot be read.
+    between: `WHEN..WHEN`; None for all. which: in LOCATIONS. Raises ZodbvaultError, at the latest when it comes to what
+    cannot be read.
     """
     if settings.only_blobs:
         raise ConfigurationError(["there are no transactions in the backups: this site's blobs alone are backed up"])
     first, last = parse_range(between)
-    places = usual_places(settings)
+    places = LOCATIONS[which](settings)
     repository = read_repository(places.location, places.blobs)
     # Not in the repository: it may be there for reading only.
     scratch = Path(gettempdir())

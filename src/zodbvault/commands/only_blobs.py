@@ -33,6 +33,7 @@ from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably, rename_durably, write_durably
+from zodbvault.io.progress import step
 from zodbvault.repository.identity import new_id, read_id
 from zodbvault.repository.names import (
     ARCHIVE_MANIFEST_SUFFIX,
@@ -80,23 +81,29 @@ class State:
 
 def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool, clock: Clock) -> BackupReport:
     """Back up the blobs of one site, and let old states go."""
-    assert settings.blob_storage is not None
-    started = clock.now()
     make_folders(places)
-    ownership = repository_ownership(source_ownership(settings.blob_storage), places.location)
     with (
         explained("the backup cannot be written", hint="Earlier backups are untouched."),
-        locked((places,), started),
+        _begun(settings, places, clock) as run,
     ):
+        report = run.back_up(is_full=full_wanted)
+        _prune(run, is_full=full_wanted)
+    return report
+
+
+@contextlib.contextmanager
+def _begun(settings: Settings, places: Places, clock: Clock) -> Iterator[_Run]:
+    """A run that holds the lock, and has removed what a killed one left. Raises AlreadyRunning."""
+    assert settings.blob_storage is not None
+    started = clock.now()
+    ownership = repository_ownership(source_ownership(settings.blob_storage), places.location)
+    with locked((places,), started):
         source = SourceBlobs(settings.blob_storage)
         repository = _swept(places, source.folder.name, _records_elsewhere(settings, places))
         if read_id(places.location) is None:
             write_durably(places.location / ID_NAME, new_id(), ownership)
         with PoolBackup(places.location, ownership, source) as pool:
-            run = _Run(settings, repository, source, pool, ownership, clock, started)
-            report = run.back_up(is_full=full_wanted)
-            _prune(run, is_full=full_wanted)
-    return report
+            yield _Run(settings, repository, source, pool, ownership, clock, started)
 
 
 def recorded_states(repository: Repository) -> tuple[State, ...]:
@@ -144,8 +151,17 @@ def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int, layo
     return keep_blob_days > 0 and now - seconds_of(newest) > keep_blob_days * DAY / 2
 
 
-def states_to_go(states: Sequence[State], now: int, *, keep_blob_days: int, keep: int) -> tuple[str, ...]:
-    """The timestamps of the states that are to be removed, in the order of removal: newest first in each group.
+@dataclass(frozen=True)
+class GroupVerdict:
+    """What becomes of some states that go or stay together, oldest first, and why."""
+
+    timestamps: tuple[str, ...]
+    stays: bool
+    reason: str
+
+
+def judge_states(states: Sequence[State], now: int, *, keep_blob_days: int, keep: int) -> tuple[GroupVerdict, ...]:
+    """What becomes of each group of states, oldest first.
 
     A group is a complete manifest and the changes on it. It goes when all of it is older than keep_blob_days (0: that
     does not count), or when it is not among the newest `keep` groups (0: that does not count). The newest one stays.
@@ -155,12 +171,18 @@ def states_to_go(states: Sequence[State], now: int, *, keep_blob_days: int, keep
         if state.is_complete or not groups:
             groups.append([])
         groups[-1].append(state)
-    gone: list[str] = []
+    verdicts: list[GroupVerdict] = []
     for age, group in enumerate(reversed(groups)):
         is_old = keep_blob_days > 0 and now - seconds_of(group[-1].timestamp) > keep_blob_days * DAY
-        if age > 0 and (is_old or (keep > 0 and age >= keep)):
-            gone = [state.timestamp for state in reversed(group)] + gone
-    return tuple(gone)
+        stays, reason = True, f"not older than {keep_blob_days} days" if keep_blob_days else "all are kept"
+        if age == 0:
+            reason = "the newest"
+        elif is_old:
+            stays, reason = False, f"older than {keep_blob_days} days"
+        elif 0 < keep <= age:
+            stays, reason = False, f"older than the newest {keep}"
+        verdicts.append(GroupVerdict(tuple(state.timestamp for state in group), stays, reason))
+    return tuple(reversed(verdicts))
 
 
 def _records_elsewhere(settings: Settings, places: Places) -> frozenset[str] | None:
@@ -278,7 +300,10 @@ class _Run:
             PartFile(self.location / (stamp + suffix), self._ownership) as part,
         ):
             others = manifests_in(self.location)
-            outcome = backup_only_blobs(self.source, pool, part, previous, others, is_full, self._clock.now())
+            with step("blobs", None) as on_progress:
+                outcome = backup_only_blobs(
+                    self.source, pool, part, previous, others, is_full, self._clock.now(), on_progress
+                )
             if not is_full and not outcome.summary.blobs and not outcome.removed:
                 yield None
                 return
@@ -357,7 +382,16 @@ def _record(
     )
 
 
-def _prune(run: _Run, *, is_full: bool) -> None:
+def prune_states_alone(settings: Settings, places: Places, *, clock: Clock) -> tuple[GroupVerdict, ...]:
+    """Let old states go, as a backup does that made no full one; what became of each group."""
+    with (
+        explained("the old backups cannot be removed", hint="Run the same command again."),
+        _begun(settings, places, clock) as run,
+    ):
+        return _prune(run, is_full=False)
+
+
+def _prune(run: _Run, *, is_full: bool) -> tuple[GroupVerdict, ...]:
     """Remove the states that are old enough, the newest of a group first, and then the blobs that only they named.
 
     `keep` counts fulls, so it counts in a run that made one. What another program left goes by its age alone, once
@@ -368,7 +402,9 @@ def _prune(run: _Run, *, is_full: bool) -> None:
     repository = read_repository(location, location)
     keep = settings.keep if is_full else 0
     states = recorded_states(repository)
-    gone = states_to_go(states, now, keep_blob_days=settings.keep_blob_days, keep=keep)
+    verdicts = judge_states(states, now, keep_blob_days=settings.keep_blob_days, keep=keep)
+    # Oldest group first, and in each the newest state first.
+    gone = [stamp for group in verdicts if not group.stays for stamp in reversed(group.timestamps)]
     for stamp in gone:
         # The one instant in which a state goes; what a kill leaves then is found by that name.
         rename_durably(location / (stamp + RECORD_SUFFIX), location / (stamp + PRUNED_RECORD_SUFFIX))
@@ -380,6 +416,7 @@ def _prune(run: _Run, *, is_full: bool) -> None:
     if gone:
         logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
         run.pool.prune()
+    return verdicts
 
 
 def _remove_state(location: Path, base: str, stamp: str) -> None:
@@ -392,15 +429,18 @@ def _remove_state(location: Path, base: str, stamp: str) -> None:
     remove_durably(location / (stamp + PRUNED_RECORD_SUFFIX))
 
 
-def verify_states(places: Places, when: str | None, scratch: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What is wrong with each state of the location, or with the one for `when`: its timestamp, and texts.
+def verify_states(
+    places: Places, date: str | None, scratch: Path, *, every: bool
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What is wrong with each state of the location (every), or with the one for a date: its timestamp, and texts.
 
-    scratch: a folder for temporary files.
+    date: as `parse_when` gives it. scratch: a folder for temporary files.
     """
     repository = read_repository(places.location, places.location)
-    stamps = [state.timestamp for state in recorded_states(repository)]
-    if when is not None:
-        stamps = [choose_states(repository, when)[0].timestamp]
+    if every:
+        stamps = [state.timestamp for state in recorded_states(repository)]
+    else:
+        stamps = [choose_states(repository, date)[0].timestamp]
     return tuple((stamp, _wrong_with_state(repository, stamp, scratch)) for stamp in stamps)
 
 

@@ -13,7 +13,7 @@ from zodbvault.io.locks import LockFile
 from zodbvault.repository.names import LOCK_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from zodbvault.settings import Settings
@@ -54,12 +54,6 @@ def zip_places(settings: Settings) -> Places:
     return Places(settings.ziplocation, settings.blobziplocation)
 
 
-def places_of_site(settings: Settings) -> tuple[Places, ...]:
-    """The folders of all repositories that the site's own backups go into."""
-    zips = (zip_places(settings),) if settings.enable_zipbackup else ()
-    return (usual_places(settings), snapshot_places(settings), *zips)
-
-
 def alternative_places(settings: Settings) -> Places:
     """The folders of the other site that `bin/altrestore` restores from. Only for settings that name them."""
     assert settings.alternative_location is not None
@@ -67,6 +61,36 @@ def alternative_places(settings: Settings) -> Places:
         assert settings.alternative_blob_location is not None
         return Places(settings.alternative_blob_location, settings.alternative_blob_location)
     return Places(settings.alternative_location, settings.alternative_blob_location)
+
+
+BACKUPS = "backups"
+SNAPSHOTS = "snapshots"
+ZIPS = "zips"
+ALL = "all"
+
+LOCATIONS: Mapping[str, Callable[[Settings], Places]] = {
+    BACKUPS: usual_places,
+    SNAPSHOTS: snapshot_places,
+    ZIPS: zip_places,
+}
+"""The repositories that a site may have, by the names that list, verify, check, prune and report know them by."""
+
+
+def chosen_places(settings: Settings, which: str) -> tuple[tuple[str, Places], ...]:
+    """The repositories of this site that a command is to look at, with their names. which: in LOCATIONS, or ALL.
+
+    A site without zip backups has no place for them.
+    """
+    return tuple(
+        (name, places_of(settings))
+        for name, places_of in LOCATIONS.items()
+        if which in (name, ALL) and (name != ZIPS or settings.enable_zipbackup)
+    )
+
+
+def places_of_site(settings: Settings) -> tuple[Places, ...]:
+    """The folders of all repositories that the site's own backups go into."""
+    return tuple(places for _, places in chosen_places(settings, ALL))
 
 
 def make_folders(places: Places) -> None:

@@ -16,6 +16,7 @@ from zodbvault.blobs.pool import Pool, backup_change, backup_complete, prune_poo
 from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.io.durable import PartFile
+from zodbvault.io.progress import step
 from zodbvault.repository.names import (
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
@@ -69,14 +70,16 @@ class PoolBackup:
         newest = repository.record_of(chain.newest)
         before = None if newest is None else newest.blobs
         with PartFile(self._location / (stamp + DELTA_MANIFEST_SUFFIX), self._ownership) as part:
-            outcome = backup_change(
-                self._source,
-                self.pool,
-                part,
-                met,
-                lambda: manifests_in(self._location),
-                previous_total=0 if before is None else before.total,
-            )
+            with step("blobs", None) as on_progress:
+                outcome = backup_change(
+                    self._source,
+                    self.pool,
+                    part,
+                    met,
+                    lambda: manifests_in(self._location),
+                    on_progress,
+                    previous_total=0 if before is None else before.total,
+                )
             yield self._new(part, outcome, before)
 
     @contextlib.contextmanager
@@ -109,17 +112,19 @@ class PoolBackup:
             if newest is not None:
                 entries = merged_state(repository, newest, self.pool.scratch)
                 previous = stack.enter_context(contextlib.closing(entries))
-            outcome = backup_complete(
-                self._source,
-                self.pool,
-                part,
-                previous,
-                manifests_in(self._location),
-                met,
-                last_tid,
-                directory=directory,
-                only_met=only_met,
-            )
+            with step("blobs", None) as on_progress:
+                outcome = backup_complete(
+                    self._source,
+                    self.pool,
+                    part,
+                    previous,
+                    manifests_in(self._location),
+                    met,
+                    last_tid,
+                    on_progress,
+                    directory=directory,
+                    only_met=only_met,
+                )
             yield self._new(part, outcome, None)
 
     def prune(self) -> None:

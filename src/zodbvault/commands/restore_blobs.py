@@ -25,6 +25,7 @@ from zodbvault.blobs.target import (
 )
 from zodbvault.commands.summary import plural, size_text
 from zodbvault.errors import ZodbvaultError
+from zodbvault.io.progress import step
 from zodbvault.io.space import require_space
 
 if TYPE_CHECKING:
@@ -235,7 +236,8 @@ class BlobRestore:
         if self._choice is not None and self._target is not None:
             assert self._plan is not None
             assert self._container is not None
-            self._added = add_blobs(self._plan, self._container, self._target)
+            with step("blobs", self._plan.bytes) as on_progress:
+                self._added = add_blobs(self._plan, self._container, self._target, on_progress)
 
     def remove(self, referenced: Iterable[bytes]) -> None:
         """Remove the blobs that the restored state does not have; none where nobody knows that of each blob."""

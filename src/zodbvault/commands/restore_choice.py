@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.commands.choosing import NothingThere, choose, timestamps_of
 from zodbvault.commands.copy_folder import BLOB_FOLDER, FILESTORAGE_FOLDER
 from zodbvault.commands.only_blobs import choose_states
-from zodbvault.commands.places import Places, alternative_places, snapshot_places, usual_places, zip_places
+from zodbvault.commands.places import (
+    BACKUPS,
+    SNAPSHOTS,
+    ZIPS,
+    Places,
+    alternative_places,
+    snapshot_places,
+    usual_places,
+    zip_places,
+)
 from zodbvault.commands.point_in_time import choose_at, parse_point
 from zodbvault.commands.summary import plural, size_text
 from zodbvault.commands.what_is_lost import Loss, last_tid_of, newest_saved_tid, what_is_lost
@@ -39,6 +48,8 @@ _SOURCES = {
     "alternative": ("altrestore", alternative_places),
 }
 
+SOURCE_OF = {BACKUPS: "location", SNAPSHOTS: "snapshot", ZIPS: "zip"}
+"""The source for a repository of the site, by its name in LOCATIONS."""
 
 DATA = "data"
 BLOBS = "blobs"

@@ -6,7 +6,6 @@ That the site is running is none; a plan is made while it does.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -213,26 +212,23 @@ def _who_runs(locks: tuple[Path, ...], problems: list[str]) -> str | None:
     return next(filter(None, holders), None)
 
 
-def plan_as_json(plan: Plan) -> str:
-    """The plan for programs; the keys are those of docs/restore.rst."""
-    return json.dumps(
-        {
-            "format": PLAN_FORMAT,
-            "timestamp": plan.timestamp,
-            "tid": None if plan.tid is None else plan.tid.hex(),
-            "time": None if plan.tid is None else time_of_tid(plan.tid),
-            "location": str(plan.location),
-            "target": str(plan.target),
-            "backups": plan.backups,
-            "bytes": plan.size,
-            "blobs": _blobs_as_json(plan.blobs),
-            "space": [{"folder": str(one.folder), "needed": one.needed, "free": one.free} for one in plan.space],
-            "running": plan.running is not None,
-            "lost": _loss_as_json(plan.loss),
-            "problems": plan.problems,
-        },
-        indent=1,
-    )
+def plan_as_data(plan: Plan) -> dict[str, object]:
+    """The plan as JSON can hold it; the keys are those of docs/restore.rst."""
+    return {
+        "format": PLAN_FORMAT,
+        "timestamp": plan.timestamp,
+        "tid": None if plan.tid is None else plan.tid.hex(),
+        "time": None if plan.tid is None else time_of_tid(plan.tid),
+        "location": str(plan.location),
+        "target": str(plan.target),
+        "backups": plan.backups,
+        "bytes": plan.size,
+        "blobs": _blobs_as_json(plan.blobs),
+        "space": [{"folder": str(one.folder), "needed": one.needed, "free": one.free} for one in plan.space],
+        "running": plan.running is not None,
+        "lost": _loss_as_json(plan.loss),
+        "problems": plan.problems,
+    }
 
 
 def _blobs_as_json(blobs: Expected | None) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from zodbvault.commands.choosing import (
     choose_blobs,
     measured_chain,
 )
-from zodbvault.commands.places import repository_ownership, source_ownership, usual_places
+from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
 from zodbvault.commands.recording import Verification, keep_verdicts, verdicts_of_chain
 from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.verify_blobs import lacks_blob_state, missing_from_state, verify_chains_blobs
@@ -29,8 +29,9 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import BackgroundHash, sha256_of
-from zodbvault.repository.chains import Chain
-from zodbvault.repository.store import Repository, read_repository, size_of
+from zodbvault.io.progress import step
+from zodbvault.repository.chains import Chain, newest_timestamp
+from zodbvault.repository.store import Repository, list_files, read_repository, size_of
 from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
@@ -59,18 +60,35 @@ class Finding:
     what: str
 
 
-def verify(settings: Settings, *, when: str | None, deep: bool, clock: Clock) -> VerifyReport:
-    """Verify all backups of a site, or those that a restore for `when` needs.
+def verify(settings: Settings, *, when: str | None, deep: bool, which: str, clock: Clock) -> VerifyReport:
+    """Verify all backups in the repositories that `which` names, or those that a restore for `when` needs.
 
-    deep: unpack everything and follow every transaction, as a restore does, without writing.
+    deep: unpack everything and follow every transaction, as a restore does, without writing. which: in LOCATIONS, or
+    ALL; a repository without backups is left out then, if another one has some.
     """
-    date = parse_when(when)
-    places = usual_places(settings)
-    if settings.only_blobs:
-        return _verify_blobs_alone(settings, places, date, deep=deep, clock=clock)
+    date, every = parse_when(when), when is None
+    reports = {}
+    chosen = chosen_places(settings, which)
+    if which == ALL:
+        chosen = tuple(each for each in chosen if newest_timestamp(list_files(each[1].location))) or chosen
+    for name, places in chosen:
+        if settings.only_blobs:
+            reports[name] = _verify_blobs_alone(settings, places, date, every=every, deep=deep, clock=clock)
+        else:
+            reports[name] = _verify(settings, places, date, every=every, deep=deep, clock=clock)
+    if len(reports) == 1:
+        return next(iter(reports.values()))
+    lines = tuple(f"{name}: {line}" for name, report in reports.items() for line in report.lines)
+    return VerifyReport(lines, good=all(report.good for report in reports.values()))
+
+
+def _verify(
+    settings: Settings, places: Places, date: str | None, *, every: bool, deep: bool, clock: Clock
+) -> VerifyReport:
+    """The same for one repository. date: as `parse_when` gives it; every: all backups, whatever the date."""
     repository = read_repository(places.location, places.blobs)
     findings: list[Finding] = []
-    if date is None:
+    if every:
         choices = _every_choice(settings, repository, findings)
     else:
         choices = (choose(repository, date, with_blobs=settings.backup_blobs),)
@@ -131,12 +149,12 @@ def _scratch(location: Path) -> Path:
 
 
 def _verify_blobs_alone(
-    settings: Settings, places: Places, date: str | None, *, deep: bool, clock: Clock
+    settings: Settings, places: Places, date: str | None, *, every: bool, deep: bool, clock: Clock
 ) -> VerifyReport:
     """The same for a site whose blobs alone are backed up."""
     from zodbvault.commands.only_blobs import verify_states
 
-    states = verify_states(places, date, _scratch(places.location))
+    states = verify_states(places, date, _scratch(places.location), every=every)
     lines = []
     for timestamp, wrong in states:
         lines.append(f"{timestamp}: blobs checked: {'DAMAGED' if wrong else 'good'}")
@@ -183,8 +201,11 @@ def _verify_line(repository: Repository, line: Line, *, deep: bool) -> list[Find
             return [Finding(line.timestamp, "its record and its line in the .dat file do not agree")]
         if size != record.stored_size:
             return [Finding(line.timestamp, f"{line.file.name} has {size} bytes, written were {record.stored_size}")]
-        if not deep and sha256_of(path)[1] != record.sha256:
-            return [Finding(line.timestamp, f"{line.file.name} is not what was written (another sha256)")]
+        if not deep:
+            with step(line.file.name, size) as on_progress:
+                sha256 = sha256_of(path, on_progress)[1]
+            if sha256 != record.sha256:
+                return [Finding(line.timestamp, f"{line.file.name} is not what was written (another sha256)")]
     except ZodbvaultError as error:
         return [Finding(line.timestamp, str(error))]
     return []

@@ -28,4 +28,7 @@ def zip_settings(settings: Settings) -> Settings:
         blob_timestamps=False,
         incremental_blobs=False,
         keep=1,
+        keep_daily=0,
+        keep_weekly=0,
+        keep_monthly=0,
     )

@@ -13,6 +13,7 @@ from zodbvault.filestorage.blob_search import BlobSearch
 from zodbvault.filestorage.format import FIRST_TRANSACTION, MAGIC_LENGTH, MAGICS, NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.filestorage.walk import TransactionWalk
+from zodbvault.io import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,6 +63,7 @@ class RestoredBytes:
             else BlobSearch(self._walk, read, on_blob, every_record=every_record, on_back_pointer=on_back_pointer)
         )
         self._rest = b""
+        self._on_progress = progress.begin("Data.fs", end)
         self._offset = 0  # of the first byte of _rest, and of the block after it
 
     def feed(self, block: bytes) -> None:
@@ -82,9 +84,12 @@ class RestoredBytes:
             limit = self._search.collect(buffer, self._offset, limit)
         self._rest = buffer[limit - self._offset :]
         self._offset = limit
+        if self._on_progress is not None:
+            self._on_progress(limit)
 
     def finish(self) -> CheckedRange:
         """What all that was fed amounts to. Raises DamagedDataFs when it is not all of it."""
+        progress.end()
         walk = self._walk
         fed = self._offset + len(self._rest)
         if fed != self._end:

@@ -45,6 +45,13 @@ def time_of_tid(tid: bytes) -> str:
     return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{microsecond:06}Z"
 
 
+def seconds_of_tid(tid: bytes) -> float:
+    """The moment of a tid as seconds since 1970."""
+    from calendar import timegm
+
+    return timegm((*_fields(int.from_bytes(tid[:4], "big")), 0)) + int.from_bytes(tid[4:], "big") * 60 / _FRACTIONS
+
+
 def _fields(minutes: int) -> tuple[int, int, int, int, int]:
     """Year, month, day, hour and minute that the first half of a tid stands for."""
     hours, minute = divmod(minutes, 60)

@@ -13,6 +13,7 @@ from zodbvault.io.stored import DamagedFile, open_stored
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from hashlib import _Hash
     from types import TracebackType
 
@@ -83,8 +84,11 @@ class BackgroundHash:
         self.close()
 
 
-def sha256_of(path: str | os.PathLike[str]) -> tuple[int, str]:
-    """Size in bytes and sha256 (hexadecimal) of a regular file. Raises DamagedFile when it cannot be read."""
+def sha256_of(path: str | os.PathLike[str], on_progress: Callable[[int], None] | None = None) -> tuple[int, str]:
+    """Size in bytes and sha256 (hexadecimal) of a regular file. Raises DamagedFile when it cannot be read.
+
+    on_progress: is told the bytes read so far.
+    """
     checksum = new_hash("sha256")
     buffer = bytearray(BLOCK_SIZE)
     view = memoryview(buffer)
@@ -94,6 +98,8 @@ def sha256_of(path: str | os.PathLike[str]) -> tuple[int, str]:
             while length := file.readinto(buffer):
                 checksum.update(view[:length])
                 size += length
+                if on_progress is not None:
+                    on_progress(size)
         except OSError as error:
             raise DamagedFile(f"cannot be read: {reason_of(error)}", path=path) from error
     return size, checksum.hexdigest()

@@ -19,11 +19,20 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
 
     Raises ZodbvaultError where even that cannot be looked at.
     """
+    free, size = disk_space(path)
+    return free if size else UNKNOWN
+
+
+def disk_space(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Bytes that a common user may still write where `path` stands, or would stand, and all bytes of the file system.
+
+    Both are 0 where the file system does not say. Raises ZodbvaultError as free_bytes does.
+    """
     try:
         status = os.statvfs(_nearest(path))
     except OSError as error:
         raise ZodbvaultError(f"its free space cannot be found out: {reason_of(error)}", path=path) from error
-    return status.f_bavail * status.f_frsize if status.f_blocks else UNKNOWN
+    return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
 
 def share_space(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:

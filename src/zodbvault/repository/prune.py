@@ -22,9 +22,10 @@ from zodbvault.repository.names import (
     split_name,
 )
 from zodbvault.repository.store import Repository, chain_problem, read_dat
+from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 logger = logging.getLogger("zodbvault")
@@ -32,41 +33,103 @@ logger = logging.getLogger("zodbvault")
 _AFTER_ALL_TIMESTAMPS = "~"
 
 
+class Retention(NamedTuple):
+    """How many chains stay: the newest ones, and the newest of each of so many days, weeks and months that have one.
+
+    keep: 0 keeps all. Days, weeks (from Monday, ISO 8601) and months are those of the full, in UTC.
+    """
+
+    keep: int
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+
+
 class Verdict(NamedTuple):
-    """What becomes of the chain whose full has this timestamp, and why."""
+    """What becomes of the chain whose full has this timestamp, and why: all reasons that it has to stay, or to go."""
 
     timestamp: str
     stays: bool
-    reason: str
+    reasons: tuple[str, ...]
 
 
-def plan_prune(chains: Sequence[tuple[str, str | None]], keep: int) -> tuple[Verdict, ...]:
+def plan_prune(chains: Sequence[tuple[str, str | None]], retention: Retention) -> tuple[Verdict, ...]:
     """Decide for each chain, oldest first, given as (timestamp of the full, what is wrong with it or None).
 
-    The newest `keep` chains that are whole stay, and whatever is younger than the oldest of these. 0 keeps all.
+    Only chains that are whole are counted. One that is not stays as long as it is younger than the oldest of the newest
+    `keep` whole ones.
     """
+    keep, rules = retention.keep, _rules(retention)
     verdicts: list[Verdict] = []
     whole = 0
     for timestamp, problem in sorted(chains, reverse=True):
-        if keep and whole >= keep:
-            verdicts.append(Verdict(timestamp, stays=False, reason=f"older than the newest {keep} whole chains"))
-        elif problem is not None:
-            verdicts.append(Verdict(timestamp, stays=True, reason=f"not counted, because {problem}"))
+        if problem is not None:
+            reasons = [f"not counted, because {problem}"] if not keep or whole < keep else []
         else:
             whole += 1
-            verdicts.append(Verdict(timestamp, stays=True, reason=f"number {whole} of {keep or 'all'}"))
+            reasons = [f"number {whole} of {keep or 'all'}"] if not keep or whole <= keep else []
+            reasons += [reason for rule in rules if (reason := rule.reason_to_keep(timestamp))]
+        gone = f"older than the newest {keep} whole chain{'' if keep == 1 else 's'}" + _not_the_newest(rules)
+        verdicts.append(Verdict(timestamp, bool(reasons), tuple(reasons) or (gone,)))
     return tuple(reversed(verdicts))
 
 
-def prune_chains(repository: Repository, keep: int, *, with_blobs: bool) -> tuple[str, ...]:
-    """Remove the chains that `keep` lets go, oldest first; return the timestamps of their fulls.
+class _Rule:
+    """Keeps the newest chain of each of the newest `number` periods; told of the chains, the newest one first."""
+
+    def __init__(self, name: str, number: int, period_of: Callable[[str], str]) -> None:
+        self.name = name
+        self._number = number
+        self._period_of = period_of
+        self._seen: list[str] = []
+
+    def reason_to_keep(self, timestamp: str) -> str | None:
+        """Why the chain stays, as far as this rule is asked; None for no reason."""
+        period = self._period_of(timestamp)
+        if len(self._seen) == self._number or period in self._seen:
+            return None
+        self._seen.append(period)
+        return f"newest of the {self.name} {period} ({len(self._seen)} of {self._number})"
+
+
+def _rules(retention: Retention) -> list[_Rule]:
+    rules = (
+        _Rule("day", retention.daily, lambda timestamp: timestamp[: len("2026-11-23")]),
+        _Rule("week", retention.weekly, week_of),
+        _Rule("month", retention.monthly, lambda timestamp: timestamp[: len("2026-11")]),
+    )
+    numbers = (retention.daily, retention.weekly, retention.monthly)
+    return [rule for rule, number in zip(rules, numbers, strict=True) if number]
+
+
+def _not_the_newest(rules: list[_Rule]) -> str:
+    """What else is said of a chain that goes."""
+    return f", and not the newest of a {' or '.join(rule.name for rule in rules)} that is kept" if rules else ""
+
+
+def week_of(timestamp: str) -> str:
+    """The week of a timestamp as ISO 8601 writes it, `2026-W48`; that of the year's beginning for no real date."""
+    from datetime import datetime, timezone
+
+    year, week, _ = datetime.fromtimestamp(seconds_of(timestamp), timezone.utc).isocalendar()
+    return f"{year:04}-W{week:02}"
+
+
+def judge_chains(repository: Repository, retention: Retention, *, with_blobs: bool) -> tuple[Verdict, ...]:
+    """What becomes of each chain of a repository, oldest first."""
+    judged = [(chain.timestamp, chain_problem(repository, chain, with_blobs=with_blobs)) for chain in repository.chains]
+    return plan_prune(judged, retention)
+
+
+def prune_chains(repository: Repository, retention: Retention, *, with_blobs: bool) -> tuple[str, ...]:
+    """Remove the chains that `retention` lets go, oldest first; return the timestamps of their fulls.
 
     The blobs that only they named are the caller's next step.
     """
-    if not keep or len(repository.chains) <= keep:
+    if not retention.keep or len(repository.chains) <= retention.keep:
         return ()
-    judged = [(chain.timestamp, chain_problem(repository, chain, with_blobs=with_blobs)) for chain in repository.chains]
-    gone = [verdict.timestamp for verdict in plan_prune(judged, keep) if not verdict.stays]
+    verdicts = judge_chains(repository, retention, with_blobs=with_blobs)
+    gone = [verdict.timestamp for verdict in verdicts if not verdict.stays]
     for chain in repository.chains:
         if chain.timestamp in gone:
             _remove_chain(repository, chain)

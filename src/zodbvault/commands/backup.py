@@ -27,6 +27,7 @@ from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.filestorage.source import DataFs, open_data_fs
 from zodbvault.filestorage.tail import Tail, read_tail
 from zodbvault.repository.identity import ensure_identity
+from zodbvault.repository.names import container_states
 from zodbvault.repository.prune import prune_chains
 from zodbvault.repository.store import chain_problem, read_repository, size_of
 from zodbvault.repository.sweep import sweep
@@ -230,7 +231,8 @@ def _wait_for_pack(run: BackupRun) -> None:
 def _prune(run: BackupRun, *, had_begun: bool) -> None:
     """Let go of what `keep` does not hold, and of the blobs that nothing names any more."""
     repository = read_repository(run.location, run.repository.blob_location)
+    states = container_states(repository.blob_names)
     gone = prune_chains(repository, run.settings.keep, with_blobs=run.blobs.enabled)
     if gone or had_begun:
         fulls = {chain.timestamp for chain in repository.chains} | {chain.timestamp for chain in repository.listed}
-        run.blobs.prune(min(fulls - set(gone), default=""))
+        run.blobs.prune(min(fulls - set(gone), default=""), states)

@@ -83,12 +83,16 @@ def tid_at(moment: float) -> str:
     return f"{minutes:08x}{int((second + moment % 1) / 60 * 2**32):08x}"
 
 
-def new_timestamp(repository: Repository, clock: Clock) -> str:
-    """The timestamp of a new backup: now, or as soon as timestamps may grow again, which is waited for."""
+def new_timestamp(repository: Repository, clock: Clock, other: str | None = None) -> str:
+    """The timestamp of a new backup: now, or as soon as timestamps may grow again, which is waited for.
+
+    other: one that it has to be later than, beside those in the repository.
+    """
     from zodbvault.repository.chains import newest_timestamp
     from zodbvault.repository.timestamps import next_timestamp
 
-    following = next_timestamp(newest_timestamp(repository.names | repository.blob_names), clock.now())
+    newest = max(filter(None, (newest_timestamp(repository.names | repository.blob_names), other)), default=None)
+    following = next_timestamp(newest, clock.now())
     if following.clock_is_behind:
         logger.warning(
             "The clock stands %d seconds before the newest backup; this one is named %s.",

@@ -26,6 +26,7 @@ class BlobOptions(NamedTuple):
     blob_timestamps: bool = True
     use_rsync: bool = True
     rsync_hard_links_on_first_copy: bool = False
+    enable_zipbackup: bool = False
 
 
 class LayoutChoice(NamedTuple):
@@ -79,7 +80,9 @@ def without_effect(options: BlobOptions, layout: str) -> tuple[Remark, ...]:
     found = []
     for name, layouts in layouts_of.items():
         value = getattr(options, name)
-        if value != BlobOptions._field_defaults[name] and layout not in layouts:
+        # A zip backup is an archive whatever the layout is.
+        is_of_zip = name == "compress_blob" and options.enable_zipbackup
+        if value != BlobOptions._field_defaults[name] and layout not in layouts and not is_of_zip:
             text = f"{_word(value)} has no effect, because blobs are kept in the layout {layout}"
             found.append(Remark(name, text))
     if layout == DIRECTORIES and options.rsync_hard_links_on_first_copy and not options.use_rsync:

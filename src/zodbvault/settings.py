@@ -235,7 +235,7 @@ OPTIONS: tuple[Option, ...] = (
         "compress_blob",
         Kind.BOOLEAN,
         "Compress the archives of blobs (``.tar.gz``). Many blobs, such as pictures, are compressed already, and hardly"
-        " get smaller. Without effect, and warned about, in another layout.",
+        " get smaller. Zip backups too. Without effect, and warned about, where there are neither.",
         _replicated("4.0"),
         default=False,
     ),
@@ -577,7 +577,8 @@ class _Reader:
                 self._warn(option.name, option.help)
         backup_blobs = self._boolean("backup_blobs")
         only_blobs = self._boolean("only_blobs")
-        enable_zipbackup = self._boolean("enable_zipbackup")
+        blobs = self._blob_options()
+        enable_zipbackup = blobs.enable_zipbackup
         folders = {option.name: self._backups(option) for option in OPTIONS if option.kind is Kind.BACKUPS}
         blob_storage = self._path("blob_storage", self._around.base, self._around.blob_storage)
         if backup_blobs:
@@ -585,7 +586,6 @@ class _Reader:
         else:
             self._refuse_without_blobs(only_blobs=only_blobs, enable_zipbackup=enable_zipbackup)
         self._check_distinct(folders)
-        blobs = self._blob_options()
         layout = self._layout(blobs, backup_blobs)
         alternative = self._alternative(backup_blobs, has_blobs=blob_storage is not None)
         return Settings(

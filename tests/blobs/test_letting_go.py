@@ -5,7 +5,7 @@ from pathlib import Path  # noqa: TC003 - what fixtures are annotated with
 
 import pytest
 
-from zodbvault.blobs.letting_go import older_than, remove_leftovers, remove_older, remove_stored
+from zodbvault.blobs.letting_go import older_than, remove_leftovers, remove_of_states, remove_older, remove_stored
 from zodbvault.blobs.stored import Form, find_stored, is_part_of_stored, parse_stored_name, series_up_to, stored_name
 
 FIRST, SECOND, THIRD, FOURTH = (f"2026-11-{day:02d}-18-05-00" for day in (20, 21, 22, 23))
@@ -107,8 +107,8 @@ def test_removed_is_removed_with_the_link_that_led_to_it(tmp_path: Path) -> None
 def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
     make(tmp_path, f"blobstorage.{FIRST}.pruned.part/", f"blobstorage.{SECOND}.tar.part", f"blobstorage.{THIRD}/")
     make(tmp_path, "mine.part", "blobstorage.part/")
-    assert is_part_of_stored(f"blobstorage.{FIRST}.pruned.part")
-    remove_leftovers(tmp_path)
+    assert is_part_of_stored(f"blobstorage.{FIRST}.pruned.part", "blobstorage")
+    remove_leftovers(tmp_path, "blobstorage")
     assert sorted(os.listdir(tmp_path)) == [f"blobstorage.{THIRD}", "blobstorage.part", "mine.part"]
 
 
@@ -127,7 +127,7 @@ def test_numbered_ones_that_lost_their_times_stay(tmp_path: Path) -> None:
 def test_one_whose_place_another_should_have_taken_comes_back(tmp_path: Path) -> None:
     make(tmp_path, f"blobstorage.{FIRST}.replaced.part/", f"blobstorage.{FIRST}.part/")
     make(tmp_path, f"blobstorage.{SECOND}.replaced.part/", f"blobstorage.{SECOND}/", f"blobstorage.{THIRD}.orphan/")
-    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path, "blobstorage")
     assert sorted(os.listdir(tmp_path)) == [
         f"blobstorage.{FIRST}",
         f"blobstorage.{SECOND}",
@@ -140,3 +140,23 @@ def test_what_was_put_aside_goes_with_its_time(tmp_path: Path) -> None:
     make(tmp_path, f"other.{FIRST}.orphan/")
     remove_older(tmp_path, "blobstorage", THIRD, ())
     assert sorted(os.listdir(tmp_path)) == [f"blobstorage.{THIRD}.orphan", f"other.{FIRST}.orphan"]
+
+
+def test_what_belongs_to_another_blobstorage_is_left_alone(tmp_path: Path) -> None:
+    make(tmp_path, "photos.2.part/", f"other.{FIRST}.part/")
+    (tmp_path / "holiday.1.part").write_text("mine")
+    remove_leftovers(tmp_path, "blobstorage")
+    assert len(os.listdir(tmp_path)) == 3
+
+
+def test_states_whose_manifests_went_go_under_any_name(tmp_path: Path) -> None:
+    make(tmp_path, f"blobstorage.{FIRST}/", f"renamed.{FIRST}/", f"blobstorage.{SECOND}/", f"blobstorage.{FIRST}.tar")
+    make(tmp_path, f"blobstorage.{THIRD}.tar", f"blobstorage.{FOURTH}.delta.tar")
+    remove_of_states(tmp_path, {(FIRST, True), (THIRD, False)})
+    assert sorted(os.listdir(tmp_path)) == [
+        f"blobstorage.{FIRST}.tar",
+        f"blobstorage.{SECOND}",
+        # The delta stands on it.
+        f"blobstorage.{THIRD}.tar",
+        f"blobstorage.{FOURTH}.delta.tar",
+    ]

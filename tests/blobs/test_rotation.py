@@ -3,8 +3,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 from zodbvault.blobs.rotation import newest_link_target, point_latest, rotate
 from zodbvault.blobs.stored import Form
+from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +61,7 @@ def test_the_link_leads_to_the_newest(tmp_path: Path) -> None:
     (tmp_path / f"blobstorage.{STAMP}").mkdir()
     (tmp_path / f"elsewhere.{STAMP}").mkdir()
     (tmp_path / f"blobstorage.{STAMP}.delta.tar").touch()
-    name = newest_link_target(tmp_path, "blobstorage", STAMP)
+    name = newest_link_target(tmp_path, "blobstorage", STAMP, Form.DIRECTORY)
     assert name == f"blobstorage.{STAMP}"
     point_latest(tmp_path, "blobstorage.of-yesterday")
     point_latest(tmp_path, name)
@@ -68,7 +71,7 @@ def test_the_link_leads_to_the_newest(tmp_path: Path) -> None:
     assert os.lstat(tmp_path / "latest").st_ino == before
     point_latest(tmp_path, None)
     assert not os.path.lexists(tmp_path / "latest")
-    assert newest_link_target(tmp_path, "blobstorage", "2026-11-24-18-05-00") is None
+    assert newest_link_target(tmp_path, "blobstorage", STAMP, Form.ARCHIVE) is None
 
 
 def test_what_is_no_link_stays(tmp_path: Path) -> None:
@@ -76,3 +79,15 @@ def test_what_is_no_link_stays(tmp_path: Path) -> None:
     point_latest(tmp_path, "blobstorage.0")
     point_latest(tmp_path, None)
     assert (tmp_path / "latest").read_text() == "mine"
+
+
+def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
+    """Names with leading zeros are nobody's numbers; one that is in the way stops the rotation."""
+    for name in ("blobstorage.00", "blobstorage.0", "blobstorage.1"):
+        (tmp_path / name).mkdir()
+    rotate(tmp_path, "blobstorage", Form.DIRECTORY)
+    assert sorted(os.listdir(tmp_path)) == ["blobstorage.00", "blobstorage.1", "blobstorage.2"]
+    (tmp_path / "blobstorage.3").write_text("in the way")
+    with pytest.raises(ZodbvaultError, match="exists"):
+        rotate(tmp_path, "blobstorage", Form.DIRECTORY)
+    assert (tmp_path / "blobstorage.3").read_text() == "in the way"

@@ -19,3 +19,4 @@ LAYOUTS: dict[str, dict[str, str]] = {
 
 IS_NUMBERED = {name for name, options in LAYOUTS.items() if options.get("blob_timestamps") == "false"}
 IS_INCREMENTAL = {name for name, options in LAYOUTS.items() if "incremental_blobs" in options}
+HAS_LATEST = LAYOUTS.keys() - IS_NUMBERED - IS_INCREMENTAL - {"pool"}

@@ -56,6 +56,12 @@ def assert_extracted(folder: Path, state: State, layout: str) -> None:
     assert (folder / ".layout").read_text() == layout
 
 
+def files_said_to_be_in(path: Path) -> set[str]:
+    """The names of blobs that the listings of folders in an archive have as files of this archive (`Y`)."""
+    lines = tar("--list", "--incremental", "--verbose", "--verbose", "-f", path).splitlines()
+    return {line[2:] for line in lines if line.startswith("Y ") and line.endswith(".blob")}
+
+
 @contextlib.contextmanager
 def without_temporary_folder(blob_storage: Path) -> Iterator[None]:
     """ZODB's folder for what is not finished is not backed up, and a listing of a series tells all names."""
@@ -83,6 +89,8 @@ def test_tar_lists_compares_and_extracts_every_date(layout: str, blobs: str, tmp
         with without_temporary_folder(site.blob_storage):
             assert tar("--compare", "-f", newest, "-C", site.blob_storage) == ""
         on_site = {f"./{path.relative_to(site.blob_storage)}" for path in blob_files(site.blob_storage).values()}
+        if layout in IS_INCREMENTAL:
+            assert files_said_to_be_in(newest) == {os.path.basename(name) for name in blobs_of([newest])}
         assert blobs_of([newest]) == on_site - blobs_of(series_up_to(archives(site), stamp)[:-1])
     site.close()
     assert len([path for path in archives(site) if ".delta." in path.name]) == (3 if layout in IS_INCREMENTAL else 0)

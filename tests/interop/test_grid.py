@@ -14,7 +14,7 @@ import pytest
 
 from tests.interop.conftest import GRID
 from tests.interop.history import live_through
-from tests.interop.layouts import IS_INCREMENTAL, IS_NUMBERED, LAYOUTS
+from tests.interop.layouts import HAS_LATEST, IS_INCREMENTAL, IS_NUMBERED, LAYOUTS
 from tests.interop.upstream import LATER_BY, START, Upstream, differences_from
 from tests.site import Site, State, blob_files, seconds, timestamp
 
@@ -61,6 +61,8 @@ def test_both_restore_every_date_whoever_made_it(
     for day in live_through(site, seed, len(makers)):
         stamp, state = site.backed_up() if makers[day] == OURS else theirs.backup()
         made.append((makers[day], stamp, state))
+        if layout in HAS_LATEST:
+            assert os.readlink(site.blob_location / "latest").startswith(f"blobstorage.{stamp}")
     assert_continued(site, layout, made)
 
     def by_ours(_: str, stamp: str, state: State) -> list[str]:
@@ -100,7 +102,6 @@ def assert_continued(site: Site, layout: str, made: list[tuple[str, str, State]]
         folders = [site.blob_location / f"blobstorage.{stamp}" for stamp in stamps]
         for before, after in pairwise(folders):
             assert_linked(before, after)
-        assert os.readlink(site.blob_location / "latest") == folders[-1].name
     if layout in IS_INCREMENTAL:
         kinds = [f"{'' if f'{stamp}.fsz' in fulls else '.delta'}.tar" for stamp in stamps]
         names = [f"blobstorage.{stamp}{kind}" for stamp, kind in zip(stamps, kinds, strict=True)]
@@ -108,6 +109,10 @@ def assert_continued(site: Site, layout: str, made: list[tuple[str, str, State]]
         assert {name + suffix for name in names} == {
             path.name for path in site.blob_location.glob("blobstorage.*.tar*")
         }
+        # One snapshot file for each series, which both of them go on with.
+        assert sorted(path.name for path in site.blob_location.glob("*.snar")) == [
+            f"blobstorage.{name.removesuffix('.fsz')}.snar" for name in fulls
+        ]
 
 
 def assert_linked(before: Path, after: Path) -> None:

@@ -155,6 +155,7 @@ def test_a_change_between_pool_and_directories_does_not_double_the_space(site: S
     change_layout(site, POOL if to_pool else directories)
     site.commit_blobs(1)
     stamp, _ = site.backed_up()
+    assert site.blob_storage is not None
     if to_pool:
         (directory,) = (name for name in stored(site))
         old, new = blob_files(site.blob_location / directory / "blobstorage"), blob_files(site.blob_location / "blobs")
@@ -164,6 +165,15 @@ def test_a_change_between_pool_and_directories_does_not_double_the_space(site: S
     assert len(old) >= 2
     shared = {key for key in old if key in new and os.path.samefile(old[key], new[key])}
     assert shared == set(old)
+    if not to_pool:
+        live = blob_files(site.blob_storage)
+        assert {key: path.stat().st_mtime_ns for key, path in new.items()} == {
+            key: live[key].stat().st_mtime_ns for key in new
+        }
+        # And back: what only the directory has is linked, not copied.
+        change_layout(site, POOL)
+        site.backup()
+        assert all(path.stat().st_nlink == 2 for path in blob_files(site.blob_location / "blobs").values())
 
 
 def test_a_site_that_changes_its_own_layout(laid_out: Site) -> None:
@@ -203,9 +213,8 @@ def test_a_blob_that_the_site_has_lost(laid_out: Site, caplog: pytest.LogCapture
     laid_out.commit_pages()
     caplog.clear()
     stamp, state = laid_out.backed_up(full=True)
-    is_linked = "copies" not in str(laid_out.options) and laid_out.settings.blob_layout == "directories"
-    # A directory before has it, and keeps it for those that follow.
-    has_it = is_linked and laid_out.settings.use_rsync
+    # A directory before has it, and lends it to those that follow.
+    has_it = laid_out.settings.blob_layout == "directories"
     assert ("lost" in caplog.text) == (not has_it)
     laid_out.restore(stamp)
     assert (lost in laid_out.blobs) == has_it
@@ -230,6 +239,10 @@ def test_an_empty_blobstorage_is_not_mounted(laid_out: Site) -> None:
 def test_too_little_space_writes_nothing(laid_out: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     laid_out.commit_blobs(1, size=500_000)
     monkeypatch.setattr(space, "free_bytes", lambda path: 0 if "blobstorage" in str(path) else 1 << 60)
+    if laid_out.settings.rsync_hard_links_on_first_copy:
+        # Links need none.
+        laid_out.backup()
+        return
     with pytest.raises(NotEnoughSpace):
         laid_out.backup()
     assert stored(laid_out) == []
@@ -348,3 +361,98 @@ def test_each_transaction_comes_back_and_a_drill_is_good(laid_out: Site, tmp_pat
         copied_at(laid_out, tmp_path / tid, tid)
         assert_copy_is(tmp_path / tid, state)
     assert drill(laid_out.settings, when=None, which="backups", sample=None, tmp=None, clock=laid_out.clock).good
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_backups_of_data_that_are_missing_take_no_blobs_with_them(
+    laid_out: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The location was emptied, or an older copy of it was put back: the blobs may be all that is left."""
+    states = history(laid_out, 4)
+    before = stored(laid_out)
+    kept = {path.name: path.read_bytes() for path in laid_out.location.iterdir()}
+    for path in laid_out.location.iterdir():
+        if not path.name.startswith("."):
+            path.unlink()
+    with pytest.raises(ZodbvaultError, match="no backups in the location"):
+        laid_out.backup()
+    assert stored(laid_out) == before
+    newest = sorted(states)[-2:]
+    for name, content in kept.items():
+        if name[:19] not in newest and not name.startswith("."):
+            if name.endswith(".dat"):
+                content = b"".join(
+                    line for line in content.splitlines(keepends=True) if line[:19].decode() not in newest
+                )
+            if content:
+                (laid_out.location / name).write_bytes(content)
+    caplog.clear()
+    laid_out.commit_pages()
+    stamp, state = laid_out.backed_up()
+    gone = [name for name in before if name not in stored(laid_out)]
+    # The newest one alone may be what a kill left.
+    if laid_out.settings.blob_timestamps:
+        assert [name for name in gone if newest[-1] not in name] == []
+    laid_out.restore(stamp)
+    laid_out.assert_is(state)
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_a_file_system_with_coarse_times(laid_out: Site) -> None:
+    """FAT keeps every other second: a number's time is one second off, and it is the newest backup's all the same."""
+    laid_out.tick(61)
+    stamp = laid_out.backup().timestamp
+    assert stamp is not None
+    for path in laid_out.blob_location.glob("blobstorage.*"):
+        even = seconds(stamp) // 2 * 2
+        os.utime(path, (even, even))
+    before = stored(laid_out)
+    assert laid_out.backup().timestamp is None
+    assert stored(laid_out) == before
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_only_a_snapshot_file_of_tar_is_no_state(site: Site) -> None:
+    change_layout(site, LAYOUTS["incremental archives"])
+    stamp, state = site.backed_up()
+    (site.blob_location / f"blobstorage.{stamp}.tar").unlink()
+    assert site.backup().timestamp == stamp
+    require_each(site, {stamp: state}, into_nothing=True)
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_a_blobstorage_with_another_name(laid_out: Site) -> None:
+    """The folder is called otherwise now: what has the old name restores, and goes when its backup goes."""
+    laid_out.options["keep"] = "1"
+    stamp, state = laid_out.backed_up()
+    laid_out.close()
+    assert laid_out.blob_storage is not None
+    new = laid_out.var / "blobs of the site"
+    laid_out.blob_storage.rename(new)
+    laid_out.options["blob_storage"] = str(new)
+    laid_out.blob_storage = new
+    laid_out.commit_blobs(1)
+    later, after = laid_out.backed_up()
+    require_each(laid_out, {stamp: state, later: after})
+    laid_out.commit_blobs(1)
+    laid_out.backup(full=True)
+    assert stored(laid_out) == []
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_what_is_put_aside_has_a_name_of_its_own_and_goes_in_its_time(laid_out: Site) -> None:
+    laid_out.options["keep"] = "1"
+    laid_out.backup()
+    for _ in range(2):
+        laid_out.commit_blobs(1)
+        stamp = laid_out.backup().timestamp
+        (dat,) = laid_out.location.glob("*.dat")
+        dat.write_bytes(b"".join(dat.read_bytes().splitlines(keepends=True)[:-1]))
+        os.truncate(laid_out.location / f"{stamp}.deltafsz", 30)
+        laid_out.commit_pages()
+        laid_out.backup()
+    assert len([name for name in stored(laid_out) if name.endswith(".orphan")]) == 2
+    laid_out.commit_blobs(1)
+    stamp, state = laid_out.backed_up(full=True)
+    assert not [name for name in os.listdir(laid_out.blob_location) if name.endswith(".orphan")]
+    require_each(laid_out, {stamp: state}, into_nothing=True)

@@ -251,3 +251,73 @@ def test_what_a_killed_run_left_is_no_state(site: Site, left: str) -> None:
     for stamp, blobs in reversed(states.items()):
         site.restore(stamp)
         assert site.blobs == blobs
+
+
+@pytest.mark.parametrize("site", ["directories", "archives", "copies"], indirect=True)
+def test_a_state_that_is_lost_is_said_and_an_older_one_of_ours_is_taken(site: Site) -> None:
+    states = states_of(site, 2)
+    older, newest = states
+    for path in site.blob_location.glob(f"blobstorage.{newest}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert site.blob_storage is not None
+    shutil.copytree(site.blob_storage, site.blob_location / "blobstorage.2076-01-01-00-00-00" / "blobstorage")
+    report = site.verify()
+    assert not report.good
+    assert "missing" in "\n".join(report.lines)
+    assert site.restore().timestamp == older
+    assert site.blobs == states[older]
+
+
+def test_a_clock_that_is_behind_what_another_program_left(site: Site) -> None:
+    assert site.blob_storage is not None
+    site.backup()
+    folder = site.blob_location / "blobstorage.2077-01-01-00-00-00"
+    shutil.copytree(site.blob_storage, folder / "blobstorage")
+    site.commit_blobs(3)
+    report = site.backup()
+    assert report.timestamp is not None
+    assert report.timestamp > "2077"
+    blobs = site.blobs
+    site.restore()
+    assert site.blobs == blobs
+
+
+@pytest.mark.parametrize("how", ["grows", "shrinks"])
+def test_a_file_that_changes_while_it_is_copied_waits_for_the_next_run(
+    site: Site, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zodbvault.blobs import archive_writer, copying
+
+    assert site.blob_storage is not None
+    changing = max(blob_files(site.blob_storage).values(), key=lambda path: path.stat().st_size)
+    original = copying.blocks_of
+    inode = changing.stat().st_ino
+
+    def blocks_of(fd: int) -> Iterator[bytes]:
+        if os.fstat(fd).st_ino == inode:
+            changing.chmod(0o600)
+            with changing.open("r+b") as file:
+                if how == "grows":
+                    file.seek(0, os.SEEK_END)
+                    file.write(b"more")
+                else:
+                    file.truncate(5)
+        yield from original(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copying, "blocks_of", blocks_of)
+        patch.setattr(archive_writer, "blocks_of", blocks_of)
+        report = site.backup()
+    assert report.timestamp is not None
+    others = {key: content for key, content in site.blobs.items() if blob_files(site.blob_storage)[key] != changing}
+    whole = site.blobs
+    site.restore()
+    assert site.blobs == others
+    for key, content in whole.items():
+        if key not in others:
+            changing.parent.mkdir(parents=True, exist_ok=True)
+            changing.write_bytes(content)
+            os.utime(changing, (1_000_000_000, 1_000_000_000))
+    assert site.backup().timestamp is not None
+    site.restore()
+    assert site.blobs == whole

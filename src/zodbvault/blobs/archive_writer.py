@@ -12,7 +12,7 @@ import tarfile
 from typing import TYPE_CHECKING, Protocol
 
 from zodbvault.blobs.archives import DUMPDIR_TYPE
-from zodbvault.blobs.copying import blocks_of
+from zodbvault.blobs.copying import blocks_of, is_unchanged
 from zodbvault.blobs.folders import FolderList
 from zodbvault.blobs.known import with_known
 from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
@@ -122,8 +122,7 @@ class ArchiveWriter:
         self._put(out, bytes(-self._size % tarfile.RECORDSIZE))
 
     def _write_folder(self, out: _Out, folder: Folder) -> None:
-        path = f"{self._source.root}/{folder.path}" if folder.path else str(self._source.root)
-        status = os.stat(path if os.path.isdir(path) else self._source.root)
+        status = self._source.folder_status(folder.path)
         name = f"./{folder.path}/" if folder.path else "./"
         if self._snapshot is None:
             self._put(out, self._header(name, status, tarfile.DIRTYPE, 0))
@@ -139,24 +138,30 @@ class ArchiveWriter:
         if fd is None:
             return None
         with open(fd, "rb", buffering=0):
-            size, sha256 = self._write_file(out, path_for(self._source.layout, key), fd)
+            found = self._write_file(out, path_for(self._source.layout, key), fd)
+        if found is None:
+            return None
         self.copied += 1
-        self.copied_bytes += size
-        return Entry(key, size, sha256)
+        self.copied_bytes += found[0]
+        return Entry(key, *found)
 
-    def _write_file(self, out: _Out, path: str, fd: int) -> tuple[int, str]:
-        """One file; its size in bytes and its sha256. Raises ZodbvaultError when it gets shorter meanwhile."""
+    def _write_file(self, out: _Out, path: str, fd: int) -> tuple[int, str] | None:
+        """One file; its size in bytes and its sha256. None when it changes meanwhile: what is written is of no use."""
         status = os.fstat(fd)
         self._put(out, self._header(f"./{path}", status, tarfile.REGTYPE, status.st_size))
         sha256, size = new_hash("sha256"), 0
         for block in blocks_of(fd):
-            sha256.update(block)
-            self._put(out, block)
-            size += len(block)
-        if size != status.st_size:
-            raise ZodbvaultError("got shorter while it was read", path=f"{self._source.root}/{path}")
-        self._put(out, bytes(-size % tarfile.BLOCKSIZE))
-        return size, sha256.hexdigest()
+            piece = block[: status.st_size - size]
+            sha256.update(piece)
+            self._put(out, piece)
+            size += len(piece)
+        # The header has told the size: zeros stand for what is not there any more.
+        missing = status.st_size - size
+        while missing > 0:
+            self._put(out, bytes(min(missing, BLOCK_SIZE)))
+            missing -= BLOCK_SIZE
+        self._put(out, bytes(-status.st_size % tarfile.BLOCKSIZE))
+        return (size, sha256.hexdigest()) if is_unchanged(fd, status) else None
 
     def _header(self, name: str, status: os.stat_result, kind: bytes, size: int) -> bytes:
         return header_of(name, status, kind, size, in_series=self._snapshot is not None)

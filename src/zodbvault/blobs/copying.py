@@ -185,8 +185,14 @@ def hash_if_equal(fd: int, other: int) -> str | None:
     return sha256.hexdigest()
 
 
-def is_linked(path: str, temporary: str, expected: os.stat_result) -> bool:
-    """Whether a second name could be given to just the file that was looked at."""
+def is_unchanged(fd: int, before: os.stat_result) -> bool:
+    """Whether an open file is still as it was looked at `before`, by size and modification time."""
+    after = os.fstat(fd)
+    return (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def give_second_name(path: str, temporary: str, expected: os.stat_result) -> bool:
+    """Give just the file that was looked at a second name (a hard link); whether that could be done."""
     try:
         try:
             os.link(path, temporary, follow_symlinks=False)

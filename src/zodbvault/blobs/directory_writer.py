@@ -14,13 +14,13 @@ import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
-from zodbvault.blobs.copying import SharedBatch, copy_blob, hash_blob, is_linked
+from zodbvault.blobs.copying import SharedBatch, copy_blob, give_second_name, hash_blob, is_unchanged
 from zodbvault.blobs.known import with_known
 from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.stored import PART_SUFFIX, REPLACED_SUFFIX
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import FolderSyncs, SyncBatch, ownership_of, rename_durably
+from zodbvault.io.durable import FolderSyncs, Ownership, SyncBatch, ownership_of, rename_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -53,10 +53,10 @@ class DirectoryWriter:
     end of it goes.
 
     path: where it will stand; part: `<path>.part`, where it stands while it is made. base: name of the blobstorage.
-    copied, copied_bytes: blobs that were copied, not linked.
+    may_link: whether blobs are hard-linked at all. copied, copied_bytes: blobs that were copied, not linked.
     """
 
-    def __init__(self, path: Path, base: str, source: SourceBlobs) -> None:
+    def __init__(self, path: Path, base: str, source: SourceBlobs, *, may_link: bool = True) -> None:
         self.path = path
         self.part = path.with_name(path.name + PART_SUFFIX)
         self.copied = self.copied_bytes = 0
@@ -67,6 +67,7 @@ class DirectoryWriter:
         self._folders = FolderSyncs(self._batch)
         # Names of the folders from the root down to the one that is being filled.
         self._open: list[str] = []
+        self._may_link = may_link
         self._can_link = True
         self._is_published = False
 
@@ -94,10 +95,11 @@ class DirectoryWriter:
         *,
         link_live: bool,
     ) -> Generator[tuple[bytes, Entry | None], None, None]:
-        """Fill the directory; yields each key with its entry for the manifest, None for a blob that has gone.
+        """Fill the directory; yields each key with its entry for the manifest.
 
-        blobs: key and size in bytes of each, in the order of the keys. held: what has the `known` blobs, with just
-        the content that their entries tell of: these are linked, and copied where no link can be made. link_live: a
+        The entry is None for a blob that has gone, or that changed while it was copied. blobs: key and size in bytes of
+        each, in the order of the keys. held: what has the `known` blobs, with just the content that their entries tell
+        of: these are linked, or else copied from the site, and from there where the site has lost them. link_live: a
         blob that is not known is linked to the site's own file. Raises ZodbvaultError.
         """
         with closing(with_known(blobs, known)) as wanted:
@@ -108,7 +110,7 @@ class DirectoryWriter:
         """Make everything durable. moment: seconds since 1970, the time that the directory gets as its own."""
         try:
             self._leave(0)
-            self._times_of_source("")
+            self._finish_folder("")
             os.utime(self.part, (moment, moment))
             self._folders.finish()
             self._batch.finish()
@@ -168,7 +170,7 @@ class DirectoryWriter:
             if self._source_has(entry.key):
                 return None
             # The site has lost it, and the earlier backup is all that is left.
-            return entry if self._copied(entry.key, fd) == entry else None
+            return self._copied(entry.key, fd, entry)
 
     def _from_source(self, key: bytes, *, link_live: bool) -> Entry | None:
         fd = self._source.open(key)
@@ -176,7 +178,12 @@ class DirectoryWriter:
             return None
         with open(fd, "rb", buffering=0):
             if link_live and self._is_linked(self._source.path_of(key), key, fd):
-                return Entry(key, *hash_blob(fd))
+                before = os.fstat(fd)
+                entry = Entry(key, *hash_blob(fd))
+                if is_unchanged(fd, before):
+                    return entry
+                os.unlink(self._path(key))
+                return None
             return self._copied(key, fd)
 
     def _source_has(self, key: bytes) -> bool:
@@ -187,22 +194,37 @@ class DirectoryWriter:
 
     def _is_linked(self, path: str, key: bytes, fd: int) -> bool:
         """Whether the file at `path`, which `fd` is, could be given a second name here; it is durable then."""
-        if not self._can_link:
+        if not (self._can_link and self._may_link):
             return False
         status = os.fstat(fd)
-        if not is_linked(path, self._path(key), status):
+        if not give_second_name(path, self._path(key), status):
             if os.lstat(os.path.dirname(self._path(key))).st_dev != status.st_dev:
                 logger.info("%s is in another file system: blobs are copied, not linked.", path)
                 self._can_link = False
             return False
+        self._take_time_of_source(key, status)
         self._shared_batch.add_file(fd)
         return True
 
-    def _copied(self, key: bytes, fd: int) -> Entry:
-        size, sha256 = copy_blob(fd, self._path(key), None, self._shared_batch, with_time=True)
+    def _take_time_of_source(self, key: bytes, linked: os.stat_result) -> None:
+        """Give a linked blob the time that it has on the site: in the pool it has that of its copy."""
+        try:
+            live = os.lstat(self._source.path_of(key))
+        except OSError:
+            return
+        if live.st_mtime_ns != linked.st_mtime_ns:
+            os.utime(self._path(key), ns=(live.st_mtime_ns, live.st_mtime_ns))
+
+    def _copied(self, key: bytes, fd: int, expected: Entry | None = None) -> Entry | None:
+        """Copy an open file; None, and no copy, where it changes meanwhile or is not what is expected."""
+        before = os.fstat(fd)
+        entry = Entry(key, *copy_blob(fd, self._path(key), None, self._shared_batch, with_time=True))
+        if expected not in (None, entry) or not is_unchanged(fd, before):
+            os.unlink(self._path(key))
+            return None
         self.copied += 1
-        self.copied_bytes += size
-        return Entry(key, size, sha256)
+        self.copied_bytes += entry.size
+        return entry
 
     def _path(self, key: bytes) -> str:
         return f"{self._root}/{path_for(self._source.layout, key)}"
@@ -219,30 +241,25 @@ class DirectoryWriter:
             self._open.append(names[number])
 
     def _make(self, folder: str) -> None:
-        """Make one folder, with the owner and all bits of the mode that it has on the site."""
+        """Make one folder, which may be written into until it is left."""
         path = f"{self._root}/{folder}".rstrip("/")
         os.mkdir(path, 0o700)
         self._folders.enter(os.path.dirname(path))
         self._folders.enter(path)
-        source = self._nearest_of_source(folder)
-        _with_open(path, ownership_of(source, executable=True).apply)
-        os.chmod(path, stat.S_IMODE(os.stat(source).st_mode))
 
     def _leave(self, depth: int) -> None:
-        """Nothing comes any more into the folders below `depth`: they get their times."""
+        """Nothing comes any more into the folders below `depth`: they become what they are on the site."""
         while len(self._open) > depth:
-            self._times_of_source("/".join(self._open))
+            self._finish_folder("/".join(self._open))
             self._open.pop()
 
-    def _times_of_source(self, folder: str) -> None:
-        """Give a folder the modification time that it has on the site."""
-        modified = os.stat(self._nearest_of_source(folder)).st_mtime_ns
-        os.utime(f"{self._root}/{folder}", ns=(modified, modified))
-
-    def _nearest_of_source(self, folder: str) -> str:
-        """The site's folder at a path below its root, or the root where a pack has taken it away."""
-        path = f"{self._source.root}/{folder}"
-        return path if os.path.isdir(path) else str(self._source.root)
+    def _finish_folder(self, folder: str) -> None:
+        """Give a folder the owner, all bits of the mode and the modification time that it has on the site."""
+        path = f"{self._root}/{folder}".rstrip("/")
+        live = self._source.folder_status(folder)
+        _with_open(path, Ownership(live.st_mode & 0o777, live.st_uid, live.st_gid).apply)
+        os.chmod(path, stat.S_IMODE(live.st_mode))
+        os.utime(path, ns=(live.st_mtime_ns, live.st_mtime_ns))
 
     def _not_written(self, error: OSError) -> ZodbvaultError:
         path = error.filename if isinstance(error.filename, (str, bytes)) else self.part

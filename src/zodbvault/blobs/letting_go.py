@@ -22,6 +22,7 @@ from zodbvault.blobs.stored import (
     find_stored,
     is_part_of_stored,
     parse_stored_name,
+    series_up_to,
 )
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import remove_durably, rename_durably
@@ -78,6 +79,27 @@ def remove_older(location: Path, base: str, timestamp: str, needed: Collection[t
         remove_stored(Stored(path, base, form, None, timestamp))
 
 
+def remove_of_states(location: Path, states: Collection[tuple[str, bool]]) -> None:
+    """Remove the directories and archives of states: a timestamp, and whether a directory holds it.
+
+    Whatever the blobstorage was called then. Archives that others stand on stay with them. Raises ZodbvaultError.
+    """
+    if not states:
+        return
+    stored = find_stored(location)
+    going = [one for one in stored if (one.timestamp, _is_directory(one)) in states]
+    needed = {
+        part.path
+        for one in stored
+        if one not in going and one.form is not Form.SNAPSHOT_FILE
+        for part in series_up_to(stored, one)
+    }
+    for one in reversed(going):
+        if one.path not in needed:
+            remove_stored(one)
+            logger.info("Removed %s, whose backup is gone.", one.path)
+
+
 def _put_aside_before(location: Path, base: str, timestamp: str) -> list[tuple[Path, Form]]:
     """The directories and archives with a timestamp before `timestamp` that a sweep has renamed."""
     found = []
@@ -102,11 +124,11 @@ def remove_stored(one: Stored) -> None:
         raise ZodbvaultError(f"cannot be removed: {reason_of(error)}", path=one.path) from error
 
 
-def remove_leftovers(location: Path) -> None:
-    """Remove what a killed run was making or removing. Raises ZodbvaultError."""
+def remove_leftovers(location: Path, base: str) -> None:
+    """Remove what a killed run was making or removing for a blobstorage (its name: base). Raises ZodbvaultError."""
     try:
         with os.scandir(location) as entries:
-            leftovers = [entry.name for entry in entries if is_part_of_stored(entry.name)]
+            leftovers = [entry.name for entry in entries if is_part_of_stored(entry.name, base)]
         for name in leftovers:
             path = location / name
             whole = path.with_name(name.removesuffix(REPLACED_SUFFIX + PART_SUFFIX))

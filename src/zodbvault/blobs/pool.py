@@ -19,9 +19,9 @@ from zodbvault.blobs.containers import DamagedBlob, read_one_by_one, sizes_one_b
 from zodbvault.blobs.copying import (
     SharedBatch,
     copy_blob,
+    give_second_name,
     hash_blob,
     hash_if_equal,
-    is_linked,
     remove_temporaries,
     temporary_name,
 )
@@ -181,7 +181,7 @@ class Pool:
             if linked.st_size != live.st_size or (linked.st_dev, linked.st_ino) == (live.st_dev, live.st_ino):
                 return None
             sha256 = hash_if_equal(fd, other)
-            if sha256 is None or not is_linked(directory.path_of(key), temporary, linked):
+            if sha256 is None or not give_second_name(directory.path_of(key), temporary, linked):
                 return None
             self._shared_batch.add_file(other)
         except OSError as error:

@@ -6,6 +6,7 @@ names; no blob and no manifest.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -29,16 +30,18 @@ def rotate(location: Path, base: str, form: Form) -> None:
             continue
         name = stored_name(base, one.number + 1, form, compressed=one.path.name.endswith(".gz"))
         try:
+            if os.path.lexists(location / name):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(location / name))
             rename_durably(one.path, location / name)
         except OSError as error:
             raise ZodbvaultError(f"cannot be renamed to {name}: {reason_of(error)}", path=one.path) from error
 
 
-def newest_link_target(location: Path, base: str, timestamp: str) -> str | None:
-    """The directory or archive of a timestamp that the link is to lead to: by its name, not numbered; None: nothing."""
-    wanted = (base, timestamp, None)
-    found = (one for one in find_stored(location) if (one.base, one.timestamp, one.number) == wanted)
-    return next((one.path.name for one in found if one.form in (Form.DIRECTORY, Form.ARCHIVE)), None)
+def newest_link_target(location: Path, base: str, timestamp: str, form: Form) -> str | None:
+    """The directory or archive (form) of a timestamp that the link is to lead to: not a numbered one; None: nothing."""
+    wanted = (base, timestamp, None, form)
+    found = find_stored(location)
+    return next((one.path.name for one in found if (one.base, one.timestamp, one.number, one.form) == wanted), None)
 
 
 def point_latest(location: Path, name: str | None) -> None:

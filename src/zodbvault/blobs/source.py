@@ -94,6 +94,16 @@ class SourceBlobs(BlobFolder):
                     return fd
         return None
 
+    def folder_status(self, folder: str) -> os.stat_result:
+        """The status of a folder below the root (an empty path: the root); of the root where a pack took it away.
+
+        Raises OSError.
+        """
+        try:
+            return os.stat(f"{self.root}/{folder}")
+        except FileNotFoundError:
+            return os.stat(self.root)
+
     def open_marker(self) -> int | None:
         """A file descriptor for reading the layout marker, or None where there is none. Raises ZodbvaultError."""
         return open_blob(f"{self.root}/{LAYOUT_MARKER}")

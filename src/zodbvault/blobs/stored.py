@@ -31,7 +31,7 @@ PRUNED_SUFFIX = ".pruned"
 REPLACED_SUFFIX = ".replaced"
 """Before PART_SUFFIX, in the name of a directory whose place another one takes."""
 
-_MARK = r"(?P<mark>\d{4}(?:-\d\d){5}|\d{1,9})"
+_MARK = r"(?P<mark>\d{4}(?:-\d\d){5}|0|[1-9]\d{0,7})"
 _NAME = re.compile(rf"(?P<base>.+)\.{_MARK}(?P<suffix>|(?:\.delta)?\.tar(?:\.gz)?|\.snar)\Z", re.DOTALL | re.ASCII)
 
 
@@ -94,7 +94,10 @@ def find_stored(location: Path) -> tuple[Stored, ...]:
                 if parsed is None:
                     continue
                 base, mark, form = parsed
-                status = entry.stat(follow_symlinks=False)
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # a backup has renamed or removed it meanwhile
                 if stat.S_ISDIR(status.st_mode) != (form is Form.DIRECTORY) or stat.S_ISLNK(status.st_mode):
                     continue
                 number = None if "-" in mark else int(mark)
@@ -128,9 +131,13 @@ def series_up_to(stored: tuple[Stored, ...], newest: Stored) -> tuple[Stored, ..
     return tuple(series)
 
 
-def is_part_of_stored(name: str) -> bool:
-    """Whether a name is that of a directory, archive or snapshot file which is being made or removed."""
+def is_part_of_stored(name: str, base: str) -> bool:
+    """Whether a name is that of a directory, archive or snapshot file which is being made or removed.
+
+    base: name of the blobstorage; what belongs to another one is not ours to judge.
+    """
     whole = name
     for suffix in (PART_SUFFIX, PRUNED_SUFFIX, REPLACED_SUFFIX, ORPHAN_SUFFIX):
         whole = whole.removesuffix(suffix)
-    return name.endswith(PART_SUFFIX) and (whole == LATEST or parse_stored_name(whole) is not None)
+    parsed = parse_stored_name(whole)
+    return name.endswith(PART_SUFFIX) and (whole == LATEST or (parsed is not None and parsed[0] == base))

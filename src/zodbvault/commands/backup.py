@@ -27,6 +27,7 @@ from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.filestorage.source import DataFs, open_data_fs
 from zodbvault.filestorage.tail import Tail, read_tail
 from zodbvault.repository.identity import ensure_identity
+from zodbvault.repository.names import container_states
 from zodbvault.repository.prune import Retention, prune_chains
 from zodbvault.repository.store import chain_problem, read_repository, size_of
 from zodbvault.repository.sweep import sweep
@@ -234,10 +235,11 @@ def prune(run: BackupRun, *, had_begun: bool) -> tuple[str, ...]:
     fulls that went.
     """
     repository = read_repository(run.location, run.repository.blob_location)
+    states = container_states(repository.blob_names)
     gone = prune_chains(repository, retention_of(run.settings), with_blobs=run.blobs.enabled)
     if gone or had_begun:
         fulls = {chain.timestamp for chain in repository.chains} | {chain.timestamp for chain in repository.listed}
-        run.blobs.prune(min(fulls - set(gone), default=""))
+        run.blobs.prune(min(fulls - set(gone), default=""), states)
     return gone
 
 

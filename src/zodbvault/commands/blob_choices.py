@@ -94,7 +94,12 @@ def choose_states_alone(listing: BlobListing, own: Sequence[str], when: str | No
         for one, series in _newest_first(listing.stored)
         if (when is None or one.timestamp <= when) and not _is_ours(listing, one)
     ]
-    newer = [one for one in foreign if not ours or one.timestamp > ours[0].timestamp]
+    newer = [one for one in foreign if not stamps or one.timestamp > stamps[-1]]
+    for length in range(len(stamps) - 1, 0, -1):
+        older = list(_own(listing, stamps[:length], is_exact=True, is_of_date=False))
+        if older:
+            ours += older
+            break
     return (*newer[:1], *ours)
 
 

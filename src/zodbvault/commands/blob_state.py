@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.blobs.folder import BlobFolder
 from zodbvault.blobs.state import blob_state
 from zodbvault.errors import ZodbvaultError
-from zodbvault.repository.names import CONTAINER_MANIFEST_SUFFIXES, PART_SUFFIX
+from zodbvault.repository.names import CONTAINER_MANIFEST_SUFFIXES, PART_SUFFIX, container_states
 from zodbvault.repository.records import POOL
-from zodbvault.repository.store import size_of
+from zodbvault.repository.store import list_files, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +151,7 @@ class BlobBackup:
         if any(name.endswith(PART_SUFFIX) for name in os.listdir(self._location)):
             from zodbvault.blobs.letting_go import remove_leftovers
 
-            remove_leftovers(self._location)
+            remove_leftovers(self._location, self._folder.folder.name)
         self._sweep_pool()
 
     def _sweep_pool(self) -> None:
@@ -226,14 +226,14 @@ class BlobBackup:
     def _has_container(self, repository: Repository, record: Record) -> bool:
         """Whether manifest and directory or archive of a backup are there."""
         from zodbvault.blobs.stored import find_stored
+        from zodbvault.commands.container_sweep import stored_state
 
         assert self._folder is not None
         assert record.blobs is not None
-        base, stamp = self._folder.folder.name, record.timestamp
         return (
             record.blobs.source_layout == self._folder.layout
             and repository.has(record.blobs.manifest)
-            and any((one.base, one.timestamp) == (base, stamp) for one in find_stored(self._location))
+            and bool(stored_state(find_stored(self._location), self._folder.folder.name, record.timestamp, self.layout))
         )
 
     def needs_all_data(self, repository: Repository, chain: Chain) -> bool:
@@ -321,23 +321,22 @@ class BlobBackup:
         """See that the link to the newest directory or archive leads to that of the newest backup."""
         if self._folder is None or self.layout == POOL:
             return
-        from zodbvault.blobs.rotation import newest_link_target, point_latest
+        from zodbvault.commands.container_state import settle_latest
 
-        name = newest_link_target(self._location, self._folder.folder.name, timestamp)
-        # With numbers, or archives that build on each other, the other recipe has no link either.
-        is_wanted = self._settings.blob_timestamps and not self._settings.incremental_blobs
-        point_latest(self._location, name if is_wanted else None)
+        settle_latest(self._settings, self._location, self._folder.folder.name, timestamp)
 
-    def prune(self, oldest: str) -> None:
+    def prune(self, oldest: str, before: frozenset[tuple[str, bool]]) -> None:
         """Remove the blobs that no backup needs any more, those put aside among them.
 
-        oldest: timestamp of the oldest full that stays; directories and archives of an earlier time go.
+        oldest: timestamp of the oldest full that stays; directories and archives of an earlier time go. before: the
+        states in directories and archives that had a manifest before the prune; those that have none now go too.
         """
         if self._folder is None:
             return
-        from zodbvault.blobs.letting_go import remove_leftovers, remove_older
-        from zodbvault.commands.container_sweep import states_with_manifest
+        from zodbvault.blobs.letting_go import remove_leftovers, remove_of_states, remove_older
 
-        remove_leftovers(self._location)
-        remove_older(self._location, self._folder.folder.name, oldest, states_with_manifest(self._location))
+        base, needed = self._folder.folder.name, container_states(list_files(self._location))
+        remove_leftovers(self._location, base)
+        remove_of_states(self._location, before - needed)
+        remove_older(self._location, base, oldest, needed)
         self._pool.prune()

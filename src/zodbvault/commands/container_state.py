@@ -20,7 +20,7 @@ from zodbvault.blobs.known import InOrder, readable, with_known
 from zodbvault.blobs.manifest import DamagedManifest, Entry, ManifestWriter, read_manifest
 from zodbvault.blobs.opening import opened_state
 from zodbvault.blobs.outcome import BlobOutcome
-from zodbvault.blobs.rotation import rotate
+from zodbvault.blobs.rotation import newest_link_target, point_latest, rotate
 from zodbvault.blobs.snapshot_file import SnapshotFileWriter
 from zodbvault.blobs.stored import Form, find_stored, series_up_to, stored_name
 from zodbvault.commands.basis import (
@@ -37,7 +37,7 @@ from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.durable import PartFile, remove_durably
 from zodbvault.io.progress import step
-from zodbvault.io.space import require_space
+from zodbvault.io.space import require_space, share_space
 from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
 from zodbvault.repository.records import DIRECTORIES
 from zodbvault.repository.store import size_of
@@ -98,7 +98,7 @@ class ContainerBackup:
             earlier = self._earlier(stored, repository, stamp, since)
             manifest = manifest_of(repository, earlier[-1]) if earlier else None
             basis = NO_BASIS
-            if not earlier and self._is_directory and self._settings.use_rsync:
+            if not earlier and self._is_directory:
                 basis = stack.enter_context(pool_basis(repository, self._location))
             entries = basis.known if manifest is None else partial(read_manifest, manifest)
             state = stack.enter_context(list_blobs(stack.enter_context(_sizes_in(entries))))
@@ -111,21 +111,26 @@ class ContainerBackup:
             if is_there and self._holds(basis, state):
                 yield self._adopted(part, state, basis)
                 return
-            if not self._can_stand_on(basis, is_of_stamp=is_of_stamp):
-                basis, unknown = NO_BASIS, NO_BASIS.unknown_in(state)
             if self._is_directory:
-                self._require_space(unknown.size)
+                self._require_space(self._size_of_copies(state, basis, unknown))
                 yield stack.enter_context(self._directory(stamp, part, state, basis, met))
-            else:
-                self._require_space(unknown.size + state.number * _BYTES_AROUND_A_BLOB)
-                named = series_stamp or (basis.stored[0].timestamp if basis.stored else stamp)
-                yield stack.enter_context(self._archive(stamp, part, state, basis, met, named, moment))
+                return
+            if is_of_stamp or basis.layout != self._source.layout:
+                basis, unknown = NO_BASIS, NO_BASIS.unknown_in(state)
+            self._require_space(unknown.size + state.number * _BYTES_AROUND_A_BLOB)
+            named = series_stamp or (basis.stored[0].timestamp if basis.stored else stamp)
+            yield stack.enter_context(self._archive(stamp, part, state, basis, met, named, moment))
 
-    def _can_stand_on(self, basis: Basis, *, is_of_stamp: bool) -> bool:
-        """Whether a new directory may link to what is there, or a new archive leave out what is there."""
-        if self._is_directory:
-            return self._settings.use_rsync
-        return not is_of_stamp and basis.layout == self._source.layout
+    def _size_of_copies(self, state: StateList, basis: Basis, unknown: Unknown) -> int:
+        """Bytes of the blobs of a new directory that cannot be links."""
+        if not self._settings.use_rsync:
+            return state.bytes
+        return 0 if self._links_live(basis) and share_space(self._location, self._source.root) else unknown.size
+
+    def _links_live(self, basis: Basis) -> bool:
+        """Whether blobs are linked to the site's own files: a first copy has nothing else to link to."""
+        is_wanted = self._settings.rsync_hard_links_on_first_copy and self._settings.use_rsync
+        return is_wanted and basis.known is None
 
     def _earlier(
         self, stored: tuple[Stored, ...], repository: Repository, stamp: str, since: str | None
@@ -133,9 +138,7 @@ class ContainerBackup:
         """The directory to link from; or the archives that have the timestamp already, or else those to continue."""
         if self._is_directory:
             directory = newest_directory(stored, self._base)
-            # Without links only the one that is wanted is of any use.
-            is_of_use = directory is not None and (self._settings.use_rsync or directory.timestamp == stamp)
-            return (directory,) if directory is not None and is_of_use else ()
+            return () if directory is None else (directory,)
         of_stamp = archives_of(stored, self._base, stamp)
         if of_stamp:
             return series_up_to(stored, of_stamp[-1])
@@ -198,11 +201,9 @@ class ContainerBackup:
         mark: str | int = stamp if self._settings.blob_timestamps else 0
         path = self._location / stored_name(self._base, mark, Form.DIRECTORY)
         settings = self._settings
-        # A first copy has nothing to link from but the site itself.
-        link_live = settings.rsync_hard_links_on_first_copy and settings.use_rsync and not basis.stored
-        with DirectoryWriter(path, self._base, self._source) as directory:
+        with DirectoryWriter(path, self._base, self._source, may_link=settings.use_rsync) as directory:
             directory.begin()
-            blobs = directory.write(state, basis.known, basis.held, link_live=link_live)
+            blobs = directory.write(state, basis.known, basis.held, link_live=self._links_live(basis))
             summary, gone = self._manifest(part, blobs, state.bytes)
             directory.finish(seconds_of(stamp))
             outcome = _outcome(summary, state, gone, met, directory.copied, directory.copied_bytes)
@@ -308,6 +309,16 @@ class ContainerBackup:
         return None if self._is_directory else size_of_archives(stored)
 
 
+def settle_latest(settings: Settings, location: Path, base: str, timestamp: str) -> None:
+    """Let the link to the newest directory or archive lead to that of a timestamp; take it away where none is wanted.
+
+    With numbers, or archives that build on each other, the other recipe has none either. Raises ZodbvaultError.
+    """
+    form = Form.DIRECTORY if settings.blob_layout == DIRECTORIES else Form.ARCHIVE
+    is_wanted = settings.blob_timestamps and not settings.incremental_blobs
+    point_latest(location, newest_link_target(location, base, timestamp, form) if is_wanted else None)
+
+
 def _readable(basis: Basis, state: StateList) -> tuple[Basis, Unknown]:
     """The basis and what a state has beyond it; nothing counts where our manifest of it turns out to be damaged."""
     try:
@@ -353,5 +364,5 @@ def _outcome(
         missing=missing,
         needed=state.needed,
         removed=state.removed,
-        waiting=state.waiting,
+        waiting=state.waiting + len(lost),
     )

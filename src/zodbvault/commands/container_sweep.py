@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.letting_go import remove_stored
 from zodbvault.blobs.manifest import read_manifest
 from zodbvault.blobs.opening import opened_container
-from zodbvault.blobs.stored import Form, find_stored, series_up_to
+from zodbvault.blobs.stored import Form, find_stored, series_up_to, stored_name
 from zodbvault.io.durable import rename_durably
 from zodbvault.repository.chains import data_files
 from zodbvault.repository.names import (
@@ -24,7 +24,7 @@ from zodbvault.repository.names import (
     split_name,
 )
 from zodbvault.repository.records import ARCHIVES, POOL
-from zodbvault.repository.store import list_files
+from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,24 +36,39 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("zodbvault")
 
+# Seconds. FAT keeps every other second.
+_COARSE_TIME = 2
+
 
 def remove_unfinished(repository: Repository, base: str) -> None:
-    """Remove the directories and archives of backups that have a manifest and neither data nor a line.
+    """Remove the directory or archive of the backup that a kill kept from coming to exist.
 
-    base: name of the blobstorage. Raises ZodbvaultError.
+    It has a manifest, neither data nor a line, and is younger than whatever has: a kill leaves one of that kind, the
+    newest. More of them mean that data are missing: these stay, with a warning. base: name of the blobstorage. Raises
+    ZodbvaultError.
     """
     if repository.blob_location is None or any(chain.damage for chain in repository.chains):
         return
-    known = {file.timestamp for file in data_files(repository.names)}
+    aside = (name.removesuffix(ORPHAN_SUFFIX) for name in repository.names if name.endswith(ORPHAN_SUFFIX))
+    known = {file.timestamp for file in data_files((*repository.names, *aside))}
     known.update(line.timestamp for chain in repository.chains for line in chain.lines)
     of_blobs_alone = {name for name in repository.blob_names if name.endswith(RECORD_SUFFIX)}
-    unfinished = [
+    without_data = [
         (stamp, suffix)
-        for stamp, suffix in _manifests(repository.blob_names)
+        for stamp, suffix in sorted(_manifests(repository.blob_names))
         if stamp not in known and stamp + RECORD_SUFFIX not in of_blobs_alone
     ]
+    newest = max((stamp for stamp, _ in without_data), default="")
+    unfinished = [each for each in without_data if each[0] == newest > max(known, default="")]
     for one in remove_made_with(unfinished, repository.blob_location, base):
         logger.info("Removed %s, which a killed run left.", one.path)
+    for one in _made_with([each for each in without_data if each not in unfinished], _stored_in(repository), base):
+        logger.warning("%s belongs to no backup in %s; it stays.", one.path, repository.location)
+
+
+def _stored_in(repository: Repository) -> tuple[Stored, ...]:
+    assert repository.blob_location is not None
+    return find_stored(repository.blob_location)
 
 
 def remove_made_with(manifests: Sequence[tuple[str, str]], location: Path, base: str) -> list[Stored]:
@@ -73,8 +88,24 @@ def put_orphans_aside(repository: Repository, base: str) -> None:
         return
     aside = (name.removesuffix(ORPHAN_SUFFIX) for name in repository.blob_names if name.endswith(ORPHAN_SUFFIX))
     manifests = [parts for parts in _manifests(aside) if "".join(parts) not in repository.blob_names]
-    for one in _made_with(manifests, find_stored(repository.blob_location), base):
-        rename_durably(one.path, one.path.with_name(one.path.name + ORPHAN_SUFFIX))
+    for one in _made_with(manifests, _stored_in(repository), base):
+        # A number may be another one's tomorrow.
+        name = stored_name(base, one.timestamp, one.form, compressed=one.path.name.endswith(".gz"))
+        rename_durably(one.path, one.path.with_name(name + ORPHAN_SUFFIX))
+
+
+def stored_state(found: tuple[Stored, ...], base: str, timestamp: str, layout: str) -> tuple[Stored, ...]:
+    """The directory, or the archives one on the other, that hold the state of a timestamp; empty where there are none.
+
+    found: what a location holds, oldest first. A numbered one may have got its time from a file system that keeps every
+    other second only.
+    """
+    forms = (Form.ARCHIVE, Form.DELTA) if layout == ARCHIVES else (Form.DIRECTORY,)
+    own = [one for one in found if one.base == base and one.form in forms]
+    of_stamp = [one for one in own if one.timestamp == timestamp] or [
+        one for one in own if one.number == 0 and abs(seconds_of(one.timestamp) - seconds_of(timestamp)) < _COARSE_TIME
+    ]
+    return series_up_to(found, of_stamp[-1]) if of_stamp else ()
 
 
 def state_is_whole(record: Record, location: Path, base: str) -> bool:
@@ -82,26 +113,15 @@ def state_is_whole(record: Record, location: Path, base: str) -> bool:
     assert record.blobs is not None
     stored: tuple[Stored, ...] = ()
     if record.blobs.layout != POOL:
-        forms = (Form.ARCHIVE, Form.DELTA) if record.blobs.layout == ARCHIVES else (Form.DIRECTORY,)
-        found = find_stored(location)
-        own = [one for one in found if (one.base, one.timestamp) == (base, record.timestamp) and one.form in forms]
-        if not own:
+        stored = stored_state(find_stored(location), base, record.timestamp, record.blobs.layout)
+        if not stored:
             return False
-        stored = series_up_to(found, own[-1])
     with (
         opened_container(location, stored, location) as container,
         contextlib.closing(read_manifest(location / record.blobs.manifest)) as entries,
         contextlib.closing(container.sizes(entry for entry in entries if not entry.removed)) as held,
     ):
         return all(size == entry.size for entry, size in held)
-
-
-def states_with_manifest(location: Path) -> frozenset[tuple[str, bool]]:
-    """The states in directories and archives that our manifests in a location tell of.
-
-    Each is a timestamp, and whether a directory holds it.
-    """
-    return frozenset((stamp, suffix == DIRECTORY_MANIFEST_SUFFIX) for stamp, suffix in _manifests(list_files(location)))
 
 
 def _manifests(names: Iterable[str]) -> list[tuple[str, str]]:

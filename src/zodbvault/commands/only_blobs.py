@@ -16,15 +16,14 @@ from zodbvault.blobs.check import verify_blobs
 from zodbvault.blobs.letting_go import remove_leftovers, remove_older
 from zodbvault.blobs.opening import opened_container
 from zodbvault.blobs.pool import backup_only_blobs
-from zodbvault.blobs.rotation import newest_link_target, point_latest
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.stored import find_stored, timestamp_at
 from zodbvault.blobs.wanted import list_settled
 from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
 from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.choosing import NothingThere, recorded_blob_states, what_there_is
-from zodbvault.commands.container_state import ContainerBackup
-from zodbvault.commands.container_sweep import remove_made_with, states_with_manifest
+from zodbvault.commands.container_state import ContainerBackup, settle_latest
+from zodbvault.commands.container_sweep import remove_made_with
 from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
 from zodbvault.commands.pool_state import PoolBackup, manifests_in
@@ -44,6 +43,7 @@ from zodbvault.repository.names import (
     ID_NAME,
     MANIFEST_SUFFIXES,
     RECORD_SUFFIX,
+    container_states,
     is_our_part,
     split_name,
 )
@@ -210,13 +210,14 @@ def _swept(places: Places, base: str, elsewhere: frozenset[str] | None) -> Repos
     newest = max(recorded_blob_states(repository.names), default=None)
     for name in repository.names:
         parts = split_name(name)
-        if elsewhere is None or newest is None or parts is None or parts[1] not in MANIFEST_SUFFIXES:
+        if elsewhere is None or parts is None or parts[1] not in MANIFEST_SUFFIXES:
             continue
         # One that is older than a record of ours was left by nobody: it may be a backup's whose location is not there.
-        if parts[0] > newest and parts[0] + RECORD_SUFFIX not in elsewhere:
+        is_newest = parts[0] > newest if newest is not None else not elsewhere
+        if is_newest and parts[0] + RECORD_SUFFIX not in elsewhere:
             remove_made_with((parts,), places.location, base)
             leftovers.append(places.location / name)
-    remove_leftovers(places.location)
+    remove_leftovers(places.location, base)
     remove_durably(*leftovers)
     return read_repository(places.location, places.location)
 
@@ -259,19 +260,25 @@ class _Run:
 
         is_full: whether a state is asked for that stands on none before it.
         """
-        stamp = new_timestamp(self.repository, self._clock)
+        # What another program left counts too: it is later than ours where the clock went back.
+        others = (one.timestamp for one in find_stored(self.location) if one.number is None)
+        stamp = new_timestamp(self.repository, self._clock, max(others, default=None))
         logger.info("Please wait while backing up blobs from %s to %s", self.source.folder, self.location)
         layout = self.settings.blob_layout
         is_due = complete_is_due(self._states, int(self.started), self.settings.keep_blob_days, layout)
+        is_complete = is_full or is_due
         with contextlib.ExitStack() as stack:
-            make = self._pool_state if layout == POOL else self._container_state
-            state = stack.enter_context(make(stamp, is_full=is_full or is_due, is_asked_for=is_full))
+            if layout == POOL:
+                state = stack.enter_context(self._pool_state(stamp, is_full=is_complete))
+            else:
+                state = stack.enter_context(self._container_state(stamp, is_full=is_complete, is_asked_for=is_full))
             if state is None:
                 report = BackupReport(f"No blobs changed since {self._states[-1].timestamp}, nothing to do.", None)
             else:
                 report = self._publish(stamp, state)
         if layout != POOL:
-            self._point_latest(report.timestamp or self._states[-1].timestamp)
+            newest = report.timestamp or self._states[-1].timestamp
+            settle_latest(self.settings, self.location, self.source.folder.name, newest)
         return report
 
     def _publish(self, stamp: str, state: NewState) -> BackupReport:
@@ -290,9 +297,8 @@ class _Run:
         )
 
     @contextlib.contextmanager
-    def _pool_state(self, stamp: str, *, is_full: bool, is_asked_for: bool) -> Iterator[NewState | None]:
-        """The state in the pool; None where nothing changed."""
-        del is_asked_for  # a complete manifest costs little, so one that is due is written in any case
+    def _pool_state(self, stamp: str, *, is_full: bool) -> Iterator[NewState | None]:
+        """The state in the pool; None where nothing changed. A complete manifest that is due is written in any case."""
         pool = self.pool.pool
         suffix = COMPLETE_MANIFEST_SUFFIX if is_full else DELTA_MANIFEST_SUFFIX
         with (
@@ -337,12 +343,6 @@ class _Run:
         own = next((choice for choice in choices if choice.complete is not None), None)
         if own is not None:
             yield from entries_of(own, scratch)
-
-    def _point_latest(self, timestamp: str) -> None:
-        """Let the link to the newest one lead to that of this timestamp."""
-        name = newest_link_target(self.location, self.source.folder.name, timestamp)
-        is_wanted = self.settings.blob_timestamps and not self.settings.incremental_blobs
-        point_latest(self.location, name if is_wanted else None)
 
 
 def _record(
@@ -412,7 +412,7 @@ def _prune(run: _Run, *, is_full: bool) -> tuple[GroupVerdict, ...]:
     stay = [state.timestamp for state in states if state.timestamp not in gone]
     if settings.keep_blob_days and stay:
         oldest = timestamp_at(now - settings.keep_blob_days * DAY)
-        remove_older(location, base, min(oldest, stay[0]), states_with_manifest(location))
+        remove_older(location, base, min(oldest, stay[0]), container_states(list_files(location)))
     if gone:
         logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
         run.pool.prune()
@@ -447,6 +447,8 @@ def verify_states(
 def _wrong_with_state(repository: Repository, stamp: str, scratch: Path) -> tuple[str, ...]:
     try:
         choice = choose_states(repository, stamp)[0]
+        if choice.timestamp != stamp or choice.complete is None:
+            return (f"its directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}",)
         with (
             opened_container(repository.location, choice.stored, scratch) as container,
             contextlib.closing(entries_of(choice, scratch)) as entries,

@@ -23,6 +23,7 @@ from zodbvault.repository.names import (
     ORPHAN_SUFFIX,
     POOL_MANIFEST_SUFFIXES,
 )
+from zodbvault.repository.records import POOL
 from zodbvault.repository.store import list_files
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class PoolBackup:
 
         newest = newest_pool_state(repository)
         directory = None
-        if newest is None:
+        if newest is None or not self._is_of_pool(repository):
             directory = self._newest_directory()
             self._require_space_for_all(directory)
         if chain is not None:
@@ -157,19 +158,28 @@ class PoolBackup:
             logger.warning("%s. All blobs are copied.", error)
             return None
 
-    def _require_space_for_all(self, directory: DirectoryContainer | None) -> None:
-        """Refuse the first copy of all blobs where it would fill the disk. Where a killed run left some, it goes on.
+    @staticmethod
+    def _is_of_pool(repository: Repository) -> bool:
+        """Whether the newest backup has its blobs in the pool, so that nearly all are there."""
+        chain = repository.chains[-1] if repository.chains else None
+        record = repository.record_of(chain.newest) if chain is not None and chain.lines else None
+        return record is not None and record.blobs is not None and record.blobs.layout == POOL
 
-        directory: what it has need not be copied.
+    def _require_space_for_all(self, directory: DirectoryContainer | None) -> None:
+        """Refuse the first copy of all blobs where it would fill the disk.
+
+        directory: what it has need not be copied, nor what the pool has.
         """
         from zodbvault.blobs.source import BlobWalk
         from zodbvault.io.space import require_space
 
-        if not self.pool.walk().is_empty():
-            return
         walk = BlobWalk(str(self._source.root), self._source.layout, self.pool.scratch)
         with contextlib.closing(walk.blobs()) as blobs:
-            needed = sum(size for key, size in blobs if directory is None or directory.size_of(key) != size)
+            needed = sum(
+                size
+                for key, size in blobs
+                if self.pool.size_of(key) != size and (directory is None or directory.size_of(key) != size)
+            )
         require_space(self._location, needed, "for the first copy of all blobs")
 
 

@@ -73,12 +73,16 @@ def warn_of_state(run: BackupRun, record: Record) -> None:
         logger.warning("The last transaction of Data.fs is later than the clock: tid %s.", record.last_tid)
 
 
-def new_timestamp(repository: Repository, clock: Clock) -> str:
-    """The timestamp of a new backup: now, or as soon as timestamps may grow again, which is waited for."""
+def new_timestamp(repository: Repository, clock: Clock, other: str | None = None) -> str:
+    """The timestamp of a new backup: now, or as soon as timestamps may grow again, which is waited for.
+
+    other: one that it has to be later than, beside those in the repository.
+    """
     from zodbvault.repository.chains import newest_timestamp
     from zodbvault.repository.timestamps import next_timestamp
 
-    following = next_timestamp(newest_timestamp(repository.names | repository.blob_names), clock.now())
+    newest = max(filter(None, (newest_timestamp(repository.names | repository.blob_names), other)), default=None)
+    following = next_timestamp(newest, clock.now())
     if following.clock_is_behind:
         logger.warning(
             "The clock stands %d seconds before the newest backup; this one is named %s.",

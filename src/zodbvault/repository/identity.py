@@ -55,6 +55,7 @@ def ensure_identity(repository: Repository, ownership: Ownership) -> None:
         return
     here, at_blobs = read_id(repository.location), read_id(blob_location)
     if here is not None and here == at_blobs:
+        _refuse_if_emptied(repository)
         return
     try:
         identity = decide_identity(
@@ -71,6 +72,27 @@ def ensure_identity(repository: Repository, ownership: Ownership) -> None:
         write_durably(repository.location / ID_NAME, content, ownership)
     if identity.write_to_blobs:
         write_durably(blob_location / ID_NAME, content, ownership)
+
+
+def _refuse_if_emptied(repository: Repository) -> None:
+    """Raise ForeignBlobs where the location has no backup and the blob location those of several.
+
+    A first run that was killed leaves one.
+    """
+    stamps = {parts[0] for parts in map(split_name, repository.blob_names) if parts and parts[1] in MANIFEST_SUFFIXES}
+    if len(stamps) > 1 and not _backups_in(repository):
+        raise ForeignBlobs(
+            "holds blob backups for which there are no backups in the location",
+            path=repository.blob_location,
+            hint=_what_to_do(repository),
+        )
+
+
+def _backups_in(repository: Repository) -> set[str]:
+    """The timestamps of the data files and records in the location."""
+    backups = {file.timestamp for file in data_files(repository.names)}
+    backups.update(parts[0] for parts in map(split_name, repository.names) if parts and parts[1] == RECORD_SUFFIX)
+    return backups
 
 
 def _what_to_do(repository: Repository) -> str:
@@ -98,9 +120,7 @@ def read_id(folder: Path) -> str | None:
 
 def _blobs_are_ours(repository: Repository) -> bool:
     """Whether the blob location has no manifests, or at least one of a backup that the location has."""
-    backups = {file.timestamp for file in data_files(repository.names)}
-    backups.update(parts[0] for parts in map(split_name, repository.names) if parts and parts[1] == RECORD_SUFFIX)
     manifests = {
         parts[0] for parts in map(split_name, repository.blob_names) if parts and parts[1] in MANIFEST_SUFFIXES
     }
-    return not manifests or bool(manifests & backups)
+    return not manifests or bool(manifests & _backups_in(repository))

@@ -5,7 +5,10 @@ Knows names only, never a disk. The names of data files are repozo's (ZODB.scrip
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LOCK_NAME = ".zodbvault.lock"
 ID_NAME = ".zodbvault.id"
@@ -74,3 +77,16 @@ def is_our_part(name: str) -> bool:
         return True  # several processes may write one at a time, so something random stands before the end
     ours = (*DATA_SUFFIXES, *COMPANION_SUFFIXES, *MANIFEST_SUFFIXES, DAT_SUFFIX)
     return parts is not None and parts[1] in ours
+
+
+def container_states(names: Iterable[str]) -> frozenset[tuple[str, bool]]:
+    """The states in directories and archives that manifests among `names` tell of.
+
+    Each is a timestamp, and whether a directory holds it.
+    """
+    parts = (split_name(name) for name in names if name.endswith(CONTAINER_MANIFEST_SUFFIXES))
+    return frozenset(
+        (part[0], part[1] == DIRECTORY_MANIFEST_SUFFIX)
+        for part in parts
+        if part is not None and part[1] in CONTAINER_MANIFEST_SUFFIXES
+    )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from zodbvault.arguments import Arguments
     from zodbvault.commands.tables import Result
+    from zodbvault.commands.watching import Thresholds
     from zodbvault.io.clock import Clock
     from zodbvault.site_settings import PlainValue, Settings
 
@@ -315,11 +316,9 @@ def _prune(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
 def _report_page(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.report import report
-    from zodbvault.commands.watching import thresholds_from
 
     gc.enable()
-    thresholds = thresholds_from(wanted.max_age, wanted.max_full_age, wanted.max_drill_age, wanted.min_free)
-    page = report(settings, which=_location(settings, wanted), thresholds=thresholds, clock=clock)
+    page = report(settings, which=_location(settings, wanted), thresholds=_thresholds(wanted), clock=clock)
     if wanted.output is None:
         write_lines((page,))
     else:
@@ -332,17 +331,22 @@ def _report_page(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
 def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.check import check
-    from zodbvault.commands.watching import thresholds_from
 
     gc.enable()
-    thresholds = thresholds_from(wanted.max_age, wanted.max_full_age, wanted.max_drill_age, wanted.min_free)
     metrics = None if wanted.metrics is None else Path(wanted.metrics)
-    report = check(settings, which=_location(settings, wanted), thresholds=thresholds, metrics=metrics, clock=clock)
+    which, thresholds = _location(settings, wanted), _thresholds(wanted)
+    report = check(settings, which=which, thresholds=thresholds, metrics=metrics, clock=clock)
     if wanted.json:
         write_json(report.data)
     elif not (wanted.quiet and report.state == 0):
         write_lines(report.lines)
     return int(report.state)
+
+
+def _thresholds(wanted: Arguments) -> Thresholds:
+    from zodbvault.commands.watching import thresholds_from
+
+    return thresholds_from(wanted.max_age, wanted.max_full_age, wanted.max_drill_age, wanted.min_free)
 
 
 def _show(result: Result, wanted: Arguments) -> None:

@@ -178,6 +178,11 @@ def test_growth(seen: list[Footprint], prunes: bool, growth: float | None) -> No
     assert growth_per_day(seen, now=NOW, chains=2, copies=1.0, ratio=0.5, prunes=prunes) == growth
 
 
+def test_blobs_that_are_kept_several_times_grow_as_often() -> None:
+    seen = footprints(10, 100, 1000)
+    assert growth_per_day(seen, now=NOW, chains=2, copies=3.0, ratio=0.5, prunes=True) == 100 * 0.5 * 2 + 3 * 1000
+
+
 def test_days_until_the_disk_is_full() -> None:
     assert Facts(NOW, free=100, growth=10.0).days_until_full == 10
     assert Facts(NOW, free=100, growth=-1.0).days_until_full is None

@@ -155,11 +155,20 @@ def test_a_date_that_no_backup_is_for(site: Site) -> None:
     assert [each["name"] for each in data(site, stamps[0], "all")["locations"]] == ["backups"]
 
 
-def test_of_blobs_alone(site: Site) -> None:
-    site.options["only_blobs"] = "true"
+@pytest.mark.parametrize(
+    ("options", "groups"),
+    [
+        ({}, [2, 2]),
+        ({"blob_layout": "directories"}, [1, 1, 1, 1]),
+        ({"archive_blob": "true", "incremental_blobs": "true"}, [2, 2]),
+    ],
+    ids=["pool", "directories", "incremental archives"],
+)
+def test_of_blobs_alone(site: Site, options: dict[str, str], groups: list[int]) -> None:
+    site.options |= {"only_blobs": "true", **options}
     stamps = two_chains(site)
     (location,) = data(site)["locations"]
-    assert [len(chain["backups"]) for chain in location["chains"]] == [2, 2]
+    assert [len(chain["backups"]) for chain in location["chains"]] == groups
     assert location["warnings"] == []
     restore = data(site, stamps[1])["locations"][0]["restore"]
     assert (restore["timestamp"], restore["data_files"], restore["blobs"]["exact"]) == (stamps[1], [], True)

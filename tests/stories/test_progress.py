@@ -161,3 +161,14 @@ def test_the_numbers_are_right(larger_site: Site) -> None:
         site.restore()
     assert told.steps[0] == ("Data.fs", size)
     assert told.done[0] == size
+
+
+@pytest.mark.parametrize("layout", ["directories", "archives"])
+def test_blobs_of_the_other_layouts_are_counted_too(larger_site: Site, layout: str) -> None:
+    larger_site.options["blob_layout"] = layout
+    blobs = sum(map(len, larger_site.state().needed.values()))
+    told = Told()
+    with listening(told):
+        larger_site.backup()
+    assert told.steps[-1] == ("blobs", blobs)
+    assert told.done[-1] == blobs

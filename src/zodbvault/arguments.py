@@ -113,7 +113,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
     Flag("snapshots", ("--snapshots",), LOOKING, "look at the snapshots, not at the backups", group="location"),
     Flag("zips", ("--zips",), LOOKING, "look at the zip backup, not at the backups", group="location"),
-    Flag("all_locations", ("--all",), SEVERAL, "look at all of these", group="location"),
+    Flag("all_locations", ("--all",), SEVERAL, "look at backups, snapshots and zip backup", group="location"),
     Flag(
         "dry_run",
         ("--dry-run",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -12,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from benchmarks.environments import FOLDER, THEIRS, make_buildout, make_environment
+from benchmarks.environments import THEIRS, make_buildout
 
 from tests import test_recipe
+from tests.interop.differences import rst_table
 from tests.site import PretendClock, Site, State
 from tests.test_docs import PROJECT, blocks
 from zodbvault.settings import OPTION_BY_NAME, UPSTREAM
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 PAGE = (PROJECT / "docs" / "moving-over.rst").read_text(encoding="utf-8")
 
 develop_eggs = test_recipe.develop_eggs
-
-
-@pytest.fixture(scope="session")
-def _their_environment() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    # Tests run in several processes; one of them makes it.
-    with (FOLDER / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        make_environment(THEIRS)
 
 
 class Mover:
@@ -105,7 +96,7 @@ class Mover:
 
 
 @pytest.fixture
-def mover(_their_environment: None, tmp_path: Path, develop_eggs: Path) -> Iterator[Mover]:
+def mover(upstream: None, tmp_path: Path, develop_eggs: Path) -> Iterator[Mover]:
     site = Site(tmp_path / "site")
     site.clock = PretendClock(time.time())
     yield Mover(site, develop_eggs)
@@ -174,3 +165,7 @@ def test_the_table_of_options_has_them_all() -> None:
     theirs = [option for option in OPTION_BY_NAME.values() if option.since.startswith(UPSTREAM)]
     expected = {name for option in theirs for name in (option.name, *option.aliases)}
     assert sorted(named) == sorted(expected)
+
+
+def test_the_table_of_differences_is_the_one_that_the_tests_show() -> None:
+    assert rst_table() in PAGE

@@ -456,3 +456,58 @@ def test_what_is_put_aside_has_a_name_of_its_own_and_goes_in_its_time(laid_out: 
     stamp, state = laid_out.backed_up(full=True)
     assert not [name for name in os.listdir(laid_out.blob_location) if name.endswith(".orphan")]
     require_each(laid_out, {stamp: state}, into_nothing=True)
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_without_records_a_series_is_looked_at_before_it_is_continued(site: Site) -> None:
+    change_layout(site, LAYOUTS["incremental archives"])
+    states = history(site, 2)
+    site.commit_blobs(1)
+    states.update([site.backed_up()])
+    for path in site.location.glob("*.json"):
+        path.unlink()
+    (site.blob_location / f"blobstorage.{sorted(states)[1]}.delta.tar").unlink()
+    site.commit_blobs(1)
+    stamp, state = site.backed_up()
+    require_each(site, {stamp: state}, into_nothing=True)
+
+
+def test_numbers_of_another_program_that_lost_their_times(site: Site) -> None:
+    """Two chains, copied without times: each date finds what has its blobs."""
+    assert site.blob_storage is not None
+    site.options["blob_timestamps"] = "false"
+    states: dict[str, State] = {}
+    for number in (2, 1, 0):
+        site.commit_blobs(2)
+        if number == 0:
+            site.delete()
+            site.pack()
+        states.update([site.backed_up()])
+        shutil.copytree(site.blob_storage, site.var / f"copy{number}")
+    shutil.rmtree(site.blob_location)
+    for number in range(3):
+        shutil.move(site.var / f"copy{number}", site.blob_location / f"blobstorage.{number}" / "blobstorage")
+    for path in site.location.glob("*.json"):
+        path.unlink()
+    for stamp, state in states.items():
+        site.close()
+        shutil.rmtree(site.blob_storage)
+        site.restore(stamp)
+        assert site.data == state.data
+        # There may be more: nobody knows what was made for the date.
+        assert site.blobs.items() >= state.needed.items()
+
+
+def test_a_manifest_that_the_other_recipe_left_tells_nothing(site: Site) -> None:
+    """Its prune took our data and our directory, and left the manifest."""
+    assert site.blob_storage is not None
+    site.options["blob_timestamps"] = "false"
+    old = site.backup().timestamp
+    site.commit_blobs(2)
+    stamp, state = site.backed_up(full=True)
+    for path in [*site.location.glob(f"{old}*"), site.location / f"{stamp}.json"]:
+        path.unlink()
+    (site.blob_location / f"{stamp}.directoryblobs.gz").unlink()
+    shutil.rmtree(site.blob_location / "blobstorage.1")
+    os.utime(site.blob_location / "blobstorage.0", (seconds(stamp) + 2, seconds(stamp) + 2))
+    require_each(site, {stamp: state}, into_nothing=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -141,3 +142,26 @@ def test_another_sites_old_backups_are_restored_here_and_nothing_is_changed_ther
         f"ZODBVAULT_RUN_LOCATION={live.location}",
         f"ZODBVAULT_RUN_TIMESTAMP={stamp}",
     ]
+
+
+def test_verify_goes_on_to_the_next_state_as_a_restore_does(site: Site) -> None:
+    """A half directory of the old recipe, and a whole one of the same date beside it."""
+    stamp, state = site.backed_up()
+    site.close()
+    for path in [*site.blob_location.glob("*.gz"), *site.location.glob("*.json")]:
+        path.unlink()
+    shutil.rmtree(site.blob_location / "blobs")
+    half = old_directory(site, stamp)
+    (site.blob_location / f"blobstorage.{stamp}.tar").write_bytes(tar_of(site))
+    for path in list(blob_files(half / "blobstorage").values())[::2]:
+        path.unlink()
+    assert site.verify(deep=True).good, site.verify(deep=True).lines
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    site.restore(stamp)
+    assert site.blobs == state.blobs
+
+
+def tar_of(site: Site) -> bytes:
+    command = ["tar", "-c", "-C", str(site.blob_storage), "."]
+    return subprocess.run(command, capture_output=True, check=True).stdout

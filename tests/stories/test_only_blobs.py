@@ -321,3 +321,27 @@ def test_a_file_that_changes_while_it_is_copied_waits_for_the_next_run(
     assert site.backup().timestamp is not None
     site.restore()
     assert site.blobs == whole
+
+
+def test_a_delta_never_stands_on_what_goes_before_it(tmp_path: Path) -> None:
+    """Archives that build on each other, a numbered one between, and those again."""
+    series, numbered = LAYOUTS["incremental archives"], LAYOUTS["numbered archives"]
+    site = Site(tmp_path / "site", options={"only_blobs": "true"}, start="2076-01-01-00-00-00")
+    site.begin_with_a_blob()
+    states: dict[str, dict[BlobKey, bytes]] = {}
+    for options, days in ((series, 1), (numbered, 1), (series, 1), (series, 3), (series, 3)):
+        site.options = {"only_blobs": "true", "keep_blob_days": "4", **options}
+        site.commit_blobs(1)
+        site.tick(86400 * days)
+        report = site.backup()
+        assert report.timestamp is not None
+        states[report.timestamp] = site.blobs
+        for stamp in records(site):
+            assert site.blob_storage is not None
+            for path in blob_files(site.blob_storage).values():
+                path.unlink()
+            site.restore(stamp)
+            assert site.blobs == states[stamp]
+        site.restore(max(states))
+    assert site.verify(deep=True).good
+    site.close()

@@ -59,7 +59,7 @@ def choose_blob_states(
 
     whole: timestamps of the chain's backups, oldest first. all_timestamps: of all backups in the repository: what
     another program numbered belongs to the backup before it. First what we know to be the state of the data; then what
-    another program made for them; then later states of the chain; then earlier ones.
+    another program made for them; then later states of the chain; then earlier ones; then what is numbered.
     """
     date = whole[wanted - 1]
     foreign = _foreign(listing, all_timestamps)
@@ -79,6 +79,13 @@ def choose_blob_states(
             choices += earlier
             break
     choices += [_other_date(one, is_later=False) for one in foreign if one.timestamp < date][:1]
+    # Numbers whose times a copy has lost may belong to any date.
+    tried = {choice.stored for choice in choices}
+    choices += [
+        _other_date(one, is_later=False)
+        for one in foreign
+        if one.stored not in tried and one.stored[-1].number is not None
+    ]
     return tuple(choices)
 
 
@@ -92,7 +99,7 @@ def choose_states_alone(listing: BlobListing, own: Sequence[str], when: str | No
     foreign = [
         BlobChoice(one.timestamp, None, stored=series, is_exact=False)
         for one, series in _newest_first(listing.stored)
-        if (when is None or one.timestamp <= when) and not _is_ours(listing, one)
+        if (when is None or one.timestamp <= when) and not _is_ours(listing, one, own)
     ]
     newer = [one for one in foreign if not stamps or one.timestamp > stamps[-1]]
     for length in range(len(stamps) - 1, 0, -1):
@@ -153,27 +160,26 @@ def _foreign(listing: BlobListing, all_timestamps: Sequence[str]) -> tuple[BlobC
     """What another program made, the newest first; each belongs to the backup at or before it."""
     found = []
     for one, series in _newest_first(listing.stored):
-        if _is_ours(listing, one):
+        if _is_ours(listing, one, all_timestamps):
             continue
         owner = max((stamp for stamp in all_timestamps if stamp <= one.timestamp), default=one.timestamp)
         found.append(BlobChoice(owner, None, stored=series, is_exact=False))
     return tuple(found)
 
 
-def _is_ours(listing: BlobListing, one: Stored) -> bool:
+def _is_ours(listing: BlobListing, one: Stored, backups: Sequence[str]) -> bool:
     """Whether a manifest of ours tells what is in a directory or archive, or may tell it.
 
     Then nothing else is believed: a blob that was cut short would be taken as it is. A numbered one that lost its time
-    may be that of any manifest whose own is not there.
+    may be that of any manifest whose own is not there; backups: timestamps of those that are, so that a manifest which
+    the other recipe's prune left tells nothing.
     """
     is_directory = one.form is Form.DIRECTORY
     suffix = DIRECTORY_MANIFEST_SUFFIX if is_directory else ARCHIVE_MANIFEST_SUFFIX
     if one.timestamp + suffix in listing.names:
         return True
     dates = {other.timestamp for other in listing.stored if (other.form is Form.DIRECTORY) == is_directory}
-    return one.number is not None and any(
-        name.endswith(suffix) and name.removesuffix(suffix) not in dates for name in listing.names
-    )
+    return one.number is not None and any(stamp + suffix in listing.names and stamp not in dates for stamp in backups)
 
 
 def _other_date(choice: BlobChoice, *, is_later: bool) -> BlobChoice:

@@ -34,7 +34,7 @@ from zodbvault.commands.basis import (
 )
 from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.new_state import NewState, nothing_to_settle
-from zodbvault.errors import ZodbvaultError
+from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import PartFile, remove_durably
 from zodbvault.io.progress import step
 from zodbvault.io.space import require_space, share_space
@@ -152,8 +152,11 @@ class ContainerBackup:
         record = repository.record(series[-1].timestamp)
         recorded = None if record is None or record.blobs is None else record.blobs.archives_size
         found = size_of_archives(series)
-        if recorded in (None, found):
+        if recorded == found:
             return True
+        if recorded is None:
+            manifest = manifest_of(repository, series[-1])
+            return manifest is None or self._are_in(series, manifest)
         logger.warning(
             "The archives up to %s have %d bytes, %d were written: a full one is made.",
             series[-1].path,
@@ -161,6 +164,19 @@ class ContainerBackup:
             recorded,
         )
         return False
+
+    def _are_in(self, series: tuple[Stored, ...], manifest: Path) -> bool:
+        """Whether archives of which no record tells the size have all blobs that our manifest names."""
+        try:
+            with (
+                opened_state(series, self._location) as container,
+                contextlib.closing(read_manifest(manifest)) as entries,
+                contextlib.closing(container.sizes(entries)) as held,
+            ):
+                return all(size == entry.size for entry, size in held)
+        except ZodbvaultError as error:
+            logger.warning("%s. A full archive is made.", error)
+            return False
 
     def _holds(self, basis: Basis, state: StateList) -> bool:
         """Whether the blobs are there in their sizes: a manifest tells what was written, not what is left of it."""
@@ -261,7 +277,10 @@ class ContainerBackup:
             def settle() -> None:
                 # By it tar leaves out what it names: it must not tell of an archive before that counts.
                 if snapshot_part is not None:
-                    snapshot_part.publish()
+                    try:
+                        snapshot_part.publish()
+                    except OSError as error:
+                        logger.warning("%s: cannot be written: %s; tar cannot go on.", name, reason_of(error))
 
             record = blob_record(outcome, layout=self._settings.blob_layout, archives_size=size)
             yield NewState(part, record, outcome, publish, settle)

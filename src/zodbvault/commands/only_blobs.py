@@ -332,7 +332,8 @@ class _Run:
             yield None
             return
         containers = ContainerBackup(self.settings, self.location, self._ownership, self.source)
-        since = None if is_full else ""
+        # A series is continued only within its group: both are kept, or go, together.
+        since = None if is_full else max(state.timestamp for state in self._states if state.is_complete)
         with containers.new_state(stamp, self.repository, lambda _: state, (), since=since, series_stamp=None) as new:
             yield new
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from zodbvault.blobs.manifest import Entry
     from zodbvault.blobs.stored import Stored
+    from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.commands.choosing import Choice
     from zodbvault.repository.chains import Chain
     from zodbvault.repository.records import BlobRecord
@@ -111,6 +112,15 @@ def missing_from_state(
         logger.warning("%d blobs were lost on the site before %s.", len(lost), chain.newest.timestamp)
     if choice is None:
         return next((f"refers to the blob {bushy_path(key)}, and has no blob state" for key in referenced), None)
+    # What another program made is taken by a restore only if it has all blobs; else it goes on to the next one.
+    candidates = (choice,) if choice.is_exact else chosen.blob_choices
+    what = _what_lacks(candidates[0], referenced, lost, scratch)
+    others = (_what_lacks(each, referenced, lost, scratch) for each in candidates[1:])
+    return None if what is None or None in others else what
+
+
+def _what_lacks(choice: BlobChoice, referenced: Iterable[bytes], lost: set[bytes], scratch: Path) -> str | None:
+    """What to say of blobs that one state lacks; None when it lacks none."""
     try:
         with contextlib.closing(entries_of(choice, scratch)) as entries:
             lacking = _lacking(referenced, (entry.key for entry in entries), lost)

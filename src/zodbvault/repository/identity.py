@@ -98,7 +98,11 @@ def _backups_in(repository: Repository) -> set[str]:
 def _what_to_do(repository: Repository) -> str:
     """A sentence for somebody whose two folders do not belong together."""
     if repository.chains or repository.listed:
-        return f"Give each repository a blob location of its own (this one's location is {repository.location})."
+        return (
+            f"If {repository.location} is another repository's, give it a blob location of its own. If "
+            "collective.recipe.backup has removed the older backups there, move the manifests (*blobs.gz) and "
+            ".zodbvault.id in the blob location away; the next backup is a full one."
+        )
     return (
         f"Is the disk of the location, {repository.location}, mounted? There are no backups in it. If they are lost, "
         "move the blob backups to another place; the next backup is a new full one."

@@ -13,7 +13,7 @@ import pytest
 import zc.lockfile
 from benchmarks.environments import OURS, THEIRS
 
-from tests.interop.differences import DIFFERENCES, rst_table
+from tests.interop.differences import DIFFERENCES, MORE_SCRIPTS, rst_table
 from tests.interop.sides import Side, Sides
 from tests.interop.upstream import LATER_BY, differences_from, run_buildout
 from tests.site import Site, blob_files, seconds
@@ -103,7 +103,7 @@ def give_folders_other_inodes(folder: Path) -> None:
 @difference("more scripts")
 def test_more_scripts(sides: Callable[..., Sides]) -> None:
     both = sides()
-    assert both.ours.scripts - both.theirs.scripts == {"backup-list", "backup-verify"}
+    assert both.ours.scripts - both.theirs.scripts == {f"backup-{name}" for name in MORE_SCRIPTS}
     assert both.theirs.scripts <= both.ours.scripts
 
 

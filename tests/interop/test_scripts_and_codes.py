@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from benchmarks.environments import OURS, THEIRS
 
+from tests.interop.differences import MORE_SCRIPTS
 from tests.interop.sides import Side, Sides
 from tests.interop.upstream import run_buildout
 
@@ -83,7 +84,7 @@ def test_scripts_folders_and_codes_are_theirs(part: str, name: str, tmp_path: Pa
     both = Sides(tmp_path, options, part=part)
     theirs, ours = both.both
     assert [side.made.returncode for side in both.both] == [0, 0], [side.made.stdout for side in both.both]
-    more = {f"{part}-list", f"{part}-verify"}
+    more = {f"{part}-{name}" for name in MORE_SCRIPTS}
     assert more <= ours.scripts
     assert ours.scripts - more == theirs.scripts
     offered = [script for script in SCRIPTS if theirs.script_name(script) in theirs.scripts]

@@ -10,22 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.killing import killed_at
+from tests.layouts import LAYOUTS
 from tests.site import PretendClock, Site, State, blob_files, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LAYOUTS = {
-    "pool": {},
-    "directories": {"blob_layout": "directories"},
-    "numbered directories": {"blob_layout": "directories", "blob_timestamps": "false"},
-    "copies": {"use_rsync": "false"},
-    "archives": {"archive_blob": "true"},
-    "compressed archives": {"archive_blob": "true", "compress_blob": "true"},
-    "numbered archives": {"archive_blob": "true", "blob_timestamps": "false"},
-    "incremental archives": {"archive_blob": "true", "incremental_blobs": "true"},
-}
 LATER = 3600
 # Of the changes to the disk one in so many is tried in a usual run; all of them in `make faults`.
 every_step = pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.slow)])

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.layouts import LAYOUTS
 from tests.interop.upstream import make_their_environment
+from tests.layouts import LAYOUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

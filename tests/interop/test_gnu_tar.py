@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.history import live_through
-from tests.interop.layouts import IS_INCREMENTAL, LAYOUTS
 from tests.interop.test_repozo import by_repozo
 from tests.interop.upstream import START, differences_from
+from tests.layouts import IS_INCREMENTAL, LAYOUTS
 from tests.site import Site, State, blob_files
 
 if TYPE_CHECKING:

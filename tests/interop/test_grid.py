@@ -14,8 +14,8 @@ import pytest
 
 from tests.interop.conftest import GRID
 from tests.interop.history import live_through
-from tests.interop.layouts import HAS_LATEST, IS_INCREMENTAL, IS_NUMBERED, LAYOUTS
 from tests.interop.upstream import LATER_BY, START, Upstream, differences_from
+from tests.layouts import HAS_LATEST, IS_INCREMENTAL, IS_NUMBERED, LAYOUTS
 from tests.site import Site, State, blob_files, seconds, timestamp
 
 if TYPE_CHECKING:

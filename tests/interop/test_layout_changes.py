@@ -11,8 +11,8 @@ import pytest
 
 from tests.interop.conftest import DRAWN, GRID
 from tests.interop.history import live_through
-from tests.interop.layouts import LAYOUTS
 from tests.interop.upstream import START, Upstream, differences_from
+from tests.layouts import LAYOUTS
 from tests.site import Site, State
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.history import live_through
-from tests.interop.layouts import LAYOUTS
 from tests.interop.upstream import START
+from tests.layouts import LAYOUTS
 from tests.site import Site, blob_files
 
 if TYPE_CHECKING:

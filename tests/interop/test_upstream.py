@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.history import live_through
-from tests.interop.layouts import IS_INCREMENTAL, LAYOUTS
 from tests.interop.upstream import START, Upstream, differences_from
+from tests.layouts import IS_INCREMENTAL, LAYOUTS
 from tests.site import Site, State
 
 if TYPE_CHECKING:

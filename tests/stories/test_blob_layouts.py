@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import layouts
 from tests.site import Site, State, blob_files, committed_tids, copy_without_times, seconds, tree
 from tests.stories.test_point_in_time import copied_at
 from tests.stories.test_restore_to import assert_copy_is
@@ -20,18 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LAYOUTS: dict[str, dict[str, str]] = {
-    "directories": {"blob_layout": "directories"},
-    "numbered directories": {"blob_layout": "directories", "blob_timestamps": "false"},
-    "copies": {"use_rsync": "false"},
-    "numbered copies": {"use_rsync": "false", "blob_timestamps": "false"},
-    "first copy linked": {"rsync_hard_links_on_first_copy": "true"},
-    "archives": {"archive_blob": "true"},
-    "compressed archives": {"archive_blob": "true", "compress_blob": "true"},
-    "numbered archives": {"archive_blob": "true", "blob_timestamps": "false"},
-    "incremental archives": {"archive_blob": "true", "incremental_blobs": "true"},
-    "compressed incremental archives": {"archive_blob": "true", "incremental_blobs": "true", "compress_blob": "true"},
-}
+LAYOUTS = {name: options for name, options in layouts.LAYOUTS.items() if name != "pool"}
 POOL: dict[str, str] = {}
 
 

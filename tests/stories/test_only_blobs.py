@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.layouts import LAYOUTS
 from tests.site import BlobKey, Site, blob_files, tree
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-LAYOUTS: dict[str, dict[str, str]] = {
-    "pool": {},
-    "directories": {"blob_layout": "directories"},
-    "numbered directories": {"blob_layout": "directories", "blob_timestamps": "false"},
-    "copies": {"use_rsync": "false"},
-    "archives": {"archive_blob": "true"},
-    "numbered archives": {"archive_blob": "true", "blob_timestamps": "false"},
-    "incremental archives": {"archive_blob": "true", "incremental_blobs": "true"},
-    "compressed incremental archives": {"archive_blob": "true", "incremental_blobs": "true", "compress_blob": "true"},
-}
 
 
 @pytest.fixture(params=LAYOUTS)

@@ -6,6 +6,7 @@ What only a backup with changes needs (attempt.py, completion.py) is imported wh
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ from zodbvault.repository.sweep import sweep
 from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zodbvault.io.clock import Clock
     from zodbvault.repository.chains import Chain
     from zodbvault.settings import Settings
@@ -75,26 +78,34 @@ def run_backup(settings: Settings, places: Places, command: str, *, full_wanted:
 
 def back_up(settings: Settings, places: Places, *, full_wanted: bool, clock: Clock) -> BackupReport:
     """Back up Data.fs and its blobs into one repository, and prune it."""
-    started = clock.now()
     make_folders(places)
-    ownership = repository_ownership(source_ownership(settings.datafs), places.location)
     with (
         explained("the backup cannot be written", hint="Earlier backups are untouched."),
-        locked((places,), started),
-        BlobBackup.opened(settings, places, ownership) as blobs,
+        swept_repository(settings, places, clock) as (run, had_begun),
     ):
+        report = _attempts(run, full_wanted=full_wanted)
+        stamp = report.timestamp or (run.chain.newest.timestamp if run.chain is not None else None)
+        if stamp is not None:
+            run.blobs.settle(stamp)
+        prune(run, had_begun=had_begun)
+    return report
+
+
+@contextlib.contextmanager
+def swept_repository(settings: Settings, places: Places, clock: Clock) -> Iterator[tuple[BackupRun, bool]]:
+    """A repository under its lock, without what a killed run left; and whether a prune of it had been begun.
+
+    Raises AlreadyRunning when another run holds the lock.
+    """
+    started = clock.now()
+    ownership = repository_ownership(source_ownership(settings.datafs), places.location)
+    with locked((places,), started), BlobBackup.opened(settings, places, ownership) as blobs:
         repository = read_repository(places.location, places.blobs)
         ensure_identity(repository, ownership)
         blobs.sweep(repository)
         swept = sweep(repository, blobs.are_there, ownership)
         blobs.put_orphans_aside(swept.repository)
-        run = BackupRun(settings, swept.repository, blobs, ownership, clock, started)
-        report = _attempts(run, full_wanted=full_wanted)
-        stamp = report.timestamp or (run.chain.newest.timestamp if run.chain is not None else None)
-        if stamp is not None:
-            blobs.settle(stamp)
-        prune(run, had_begun=bool(swept.pruned))
-    return report
+        yield BackupRun(settings, swept.repository, blobs, ownership, clock, started), bool(swept.pruned)
 
 
 def _attempts(run: BackupRun, *, full_wanted: bool) -> BackupReport:

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.commands.backup import prune as prune_run
-from zodbvault.commands.backup import retention_of
-from zodbvault.commands.blob_state import BlobBackup
+from zodbvault.commands.backup import retention_of, swept_repository
 from zodbvault.commands.only_blobs import GroupVerdict, judge_states, prune_states_alone, recorded_states
-from zodbvault.commands.places import ZIPS, chosen_places, locked, repository_ownership, source_ownership
-from zodbvault.commands.run import BackupRun, printable
+from zodbvault.commands.places import ZIPS, chosen_places
+from zodbvault.commands.run import printable
 from zodbvault.commands.summary import iso_time, plural, size_text
 from zodbvault.commands.tables import Column, Result, Table, without
 from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import explained
-from zodbvault.repository.identity import ensure_identity
 from zodbvault.repository.prune import judge_chains
 from zodbvault.repository.store import list_files, read_repository, size_of
-from zodbvault.repository.sweep import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,21 +117,12 @@ def carry_out(settings: Settings, places: Places, clock: Clock) -> tuple[Judged,
     """
     if settings.only_blobs:
         return _judged_groups(prune_states_alone(settings, places, clock=clock))
-    started = clock.now()
-    ownership = repository_ownership(source_ownership(settings.datafs), places.location)
     with (
         explained("the old backups cannot be removed", hint="Run the same command again."),
-        locked((places,), started),
-        BlobBackup.opened(settings, places, ownership) as blobs,
+        swept_repository(settings, places, clock) as (run, had_begun),
     ):
-        repository = read_repository(places.location, places.blobs)
-        ensure_identity(repository, ownership)
-        blobs.sweep(repository)
-        swept = sweep(repository, blobs.are_there, ownership)
-        blobs.put_orphans_aside(swept.repository)
-        run = BackupRun(settings, swept.repository, blobs, ownership, clock, started)
-        judged = _plan_of(settings, swept.repository)
-        prune_run(run, had_begun=bool(swept.pruned))
+        judged = _plan_of(settings, run.repository)
+        prune_run(run, had_begun=had_begun)
     return judged
 
 

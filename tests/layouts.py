@@ -1,4 +1,4 @@
-"""The layouts of the grid: options as they stand in a buildout, the same for both recipes."""
+"""The layouts of blobs: options as they stand in a buildout, the same for this recipe and for the old one."""
 
 from __future__ import annotations
 

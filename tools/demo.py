@@ -94,8 +94,10 @@ class Site:
         return self._run([str(self.folder / "bin" / name), *arguments], answer=answer, expected=expected)
 
     def newest_backup(self) -> str:
-        """The timestamp of the newest backup, from the list that an administrator sees."""
-        return self.script("backup-list").stdout.splitlines()[-1].split()[0]
+        """The timestamp of the newest backup, from the list as a program reads it."""
+        (location,) = json.loads(self.script("backup-list", "--json").stdout)["locations"]
+        timestamp: str = location["chains"][-1]["backups"][-1]["timestamp"]
+        return timestamp
 
     def destroy(self) -> None:
         """Lose everything but the backups."""

@@ -501,3 +501,18 @@ def test_a_manifest_that_the_other_recipe_left_tells_nothing(site: Site) -> None
     shutil.rmtree(site.blob_location / "blobstorage.1")
     os.utime(site.blob_location / "blobstorage.0", (seconds(stamp) + 2, seconds(stamp) + 2))
     require_each(site, {stamp: state}, into_nothing=True)
+
+
+@pytest.mark.parametrize("site", ["bushy"], indirect=True)
+def test_what_goes_between_chains_that_stay_takes_its_blobs_with_it(laid_out: Site) -> None:
+    laid_out.options |= {"keep": "1", "keep_daily": "3"}
+    states: dict[str, State] = {}
+    for hours in (0, 3, 3, 20, 3, 3):
+        laid_out.tick(hours * 3600)
+        laid_out.commit_blobs(1)
+        states.update([laid_out.backed_up(full=True)])
+    kept = {stamp: state for stamp, state in states.items() if stamp in laid_out.timestamps()}
+    assert len(kept) == 3
+    assert [stamp for stamp in states if stamp not in kept and min(kept) < stamp < max(kept)]
+    assert len([name for name in stored(laid_out) if not name.endswith(".snar")]) == 3
+    require_each(laid_out, kept, into_nothing=True)

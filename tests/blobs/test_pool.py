@@ -21,6 +21,7 @@ from tests.blobs.sites import (
     tid,
     write_manifest,
 )
+from zodbvault.blobs.containers import has_all
 from zodbvault.blobs.layouts import bushy_path, path_for
 from zodbvault.blobs.manifest import Entry, merge_state, read_manifest
 from zodbvault.blobs.pool import (
@@ -30,7 +31,6 @@ from zodbvault.blobs.pool import (
     backup_change,
     backup_complete,
     backup_only_blobs,
-    pool_is_whole,
     prune_pool,
 )
 from zodbvault.blobs.source import SourceBlobs
@@ -256,12 +256,12 @@ def test_a_full_heals_the_pool(place: Location, damage: str) -> None:
         stored.symlink_to("12345")
     elif damage == "gone folder":
         stored.parent.rmdir()
-    assert not pool_is_whole(place.newest(), place.pool)
+    assert not has_all(place.pool, place.newest())
     outcome = place.full(previous=place.newest())
     assert outcome.copied == 1
     assert place.pooled() == A | C
     assert not stored.is_symlink()
-    assert pool_is_whole(place.newest(), place.pool)
+    assert has_all(place.pool, place.newest())
 
 
 def test_the_truth_about_a_blob_comes_from_the_manifest_not_from_the_pool(place: Location) -> None:

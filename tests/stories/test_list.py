@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import re
 import shutil
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.schemas import validate
 from tests.site import generate_script, tree
+from tests.terminal import shown_on_a_terminal
 from zodbvault.commands.list import list_backups
 from zodbvault.errors import ZodbvaultError
 
@@ -295,22 +293,8 @@ def test_two_locations_are_wrong_usage(site: Site) -> None:
 def on_a_terminal(site: Site, columns: int, *arguments: str) -> str:
     """What the script shows on a terminal that is so many characters wide, without colours."""
     script = generate_script(site, "backup-list")
-    main, terminal = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "LINES": "50", "TERM": "xterm", "TZ": "UTC"}
-    with subprocess.Popen([str(script), *arguments], stdout=terminal, stderr=terminal, env=environment) as process:
-        os.close(terminal)
-        shown = b""
-        while True:
-            try:
-                read = os.read(main, 65536)
-            except OSError:  # how Linux tells that nobody has the other side open
-                break
-            if not read:
-                break
-            shown += read
-        assert process.wait(60) == 0
-    os.close(main)
-    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    return shown_on_a_terminal([str(script), *arguments], environment)
 
 
 def test_a_terminal_gets_a_table_that_fits(site: Site) -> None:

@@ -124,7 +124,7 @@ def lived(site: Site) -> History:
     return history
 
 
-def copied_at(site: Site, folder: Path, at: str) -> RestoreReport:
+def copied_at(site: Site, folder: Path | None, at: str) -> RestoreReport:
     return restoring.restore(
         site.settings,
         source="location",
@@ -140,16 +140,7 @@ def copied_at(site: Site, folder: Path, at: str) -> RestoreReport:
 
 def restored_at(site: Site, at: str) -> RestoreReport:
     site.close()
-    return restoring.restore(
-        site.settings,
-        source="location",
-        when=None,
-        ask=None,
-        clock=site.clock,
-        accept_missing_blobs=False,
-        checksum=False,
-        at=at,
-    )
+    return copied_at(site, None, at)
 
 
 @pytest.fixture(params=["ours", "repozo's"])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.site import SOURCE, timestamp
+from tests.terminal import shown_on_a_terminal
 from zodbvault.io.progress import listening
 from zodbvault.settings import settings_to_plain
 
@@ -34,25 +33,9 @@ def on_a_terminal(site: Site, command: str, *arguments: str, after: float = 0.0,
     site.tick()
     plain = settings_to_plain(site.settings)
     script = SCRIPT.format(source=str(SOURCE), command=command, plain=plain, arguments=list(arguments), after=after)
-    main, terminal = pty.openpty()
     now = timestamp(site.clock.now())
     surroundings = {**os.environ, "COLUMNS": "120", "TERM": "xterm", "ZODBVAULT_TEST_NOW": now, **environment}
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=terminal, stderr=terminal, stdin=subprocess.DEVNULL, env=surroundings
-    ) as process:
-        os.close(terminal)
-        shown = b""
-        while True:
-            try:
-                read = os.read(main, 65536)
-            except OSError:  # how Linux tells that nobody has the other side open
-                break
-            if not read:
-                break
-            shown += read
-        assert process.wait(60) == 0, shown
-    os.close(main)
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    return shown_on_a_terminal([sys.executable, "-c", script], surroundings)
 
 
 BAR = "\u2501"  # what rich draws bars with

@@ -78,6 +78,15 @@ class StateContainer(Container, Protocol):
         ...
 
 
+def has_all(container: Container, entries: Iterable[Entry]) -> bool:
+    """Whether the blobs of a state are in a container, by names and sizes. Stops at the first that is not.
+
+    entries: in the order of their keys; what they say is gone does not count. Raises what reading them raises.
+    """
+    with closing(container.sizes(entry for entry in entries if not entry.removed)) as held:
+        return all(size == entry.size for entry, size in held)
+
+
 def sizes_one_by_one(
     entries: Iterable[Entry], size_of: Callable[[bytes], int | None]
 ) -> Generator[tuple[Entry, int | None], None, None]:

@@ -379,11 +379,6 @@ def backup_only_blobs(
     return BlobOutcome(summary, intake.copied, intake.copied_bytes, needed=found, removed=removed, waiting=waiting)
 
 
-def pool_is_whole(entries: Iterable[Entry], pool: Pool) -> bool:
-    """Whether the pool has all these blobs in their sizes. Looks at names and sizes only; stops at the first lack."""
-    return all(entry.removed or pool.size_of(entry.key) == entry.size for entry in entries)
-
-
 def prune_pool(remaining_manifests: Iterable[Path], pool: Pool) -> int:
     """Remove from the pool the blobs that no remaining manifest names, and the folders left empty; how many blobs.
 

@@ -44,6 +44,10 @@ class Form(Enum):
     SNAPSHOT_FILE = "snapshot file of GNU tar"
 
 
+ARCHIVE_FORMS = (Form.ARCHIVE, Form.DELTA)
+"""What holds blobs in a tar file."""
+
+
 class Stored(NamedTuple):
     """One directory, archive or snapshot file. base: the name of the blobstorage.
 

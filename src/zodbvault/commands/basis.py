@@ -17,10 +17,10 @@ from zodbvault.blobs.manifest import manifest_layout, read_manifest, unpack_entr
 from zodbvault.blobs.matching import equal_blobs
 from zodbvault.blobs.opening import opened_state
 from zodbvault.blobs.pool import Pool
-from zodbvault.blobs.stored import Form, Stored, series_up_to
+from zodbvault.blobs.stored import ARCHIVE_FORMS, Form, Stored, series_up_to
+from zodbvault.commands.blob_choices import manifest_suffix_of
 from zodbvault.commands.chain_blobs import merged_state, newest_pool_state
 from zodbvault.errors import ZodbvaultError
-from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from zodbvault.repository.store import Repository
 
 logger = logging.getLogger("zodbvault")
-
-ARCHIVE_FORMS = (Form.ARCHIVE, Form.DELTA)
 
 
 def newest_directory(stored: Sequence[Stored], base: str) -> Stored | None:
@@ -100,8 +98,7 @@ NO_BASIS = Basis()
 
 def manifest_of(repository: Repository, newest: Stored) -> Path | None:
     """Our manifest of the state that is in a directory or archive, where there is one."""
-    suffix = DIRECTORY_MANIFEST_SUFFIX if newest.form is Form.DIRECTORY else ARCHIVE_MANIFEST_SUFFIX
-    name = newest.timestamp + suffix
+    name = newest.timestamp + manifest_suffix_of(newest)
     return repository.path(name) if repository.has(name) else None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.state import blob_state
-from zodbvault.blobs.stored import Form, Stored, series_up_to
+from zodbvault.blobs.stored import ARCHIVE_FORMS, Form, Stored, series_up_to
 from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _own(
         found.append((*state, ()))
     for suffix, forms in (
         (DIRECTORY_MANIFEST_SUFFIX, (Form.DIRECTORY,)),
-        (ARCHIVE_MANIFEST_SUFFIX, (Form.ARCHIVE, Form.DELTA)),
+        (ARCHIVE_MANIFEST_SUFFIX, ARCHIVE_FORMS),
     ):
         if date + suffix in listing.names:
             found += [(date + suffix, (), series) for series in _holding(listing.stored, date, forms)]
@@ -174,12 +174,16 @@ def _is_ours(listing: BlobListing, one: Stored, backups: Sequence[str]) -> bool:
     may be that of any manifest whose own is not there; backups: timestamps of those that are, so that a manifest which
     the other recipe's prune left tells nothing.
     """
-    is_directory = one.form is Form.DIRECTORY
-    suffix = DIRECTORY_MANIFEST_SUFFIX if is_directory else ARCHIVE_MANIFEST_SUFFIX
+    is_directory, suffix = one.form is Form.DIRECTORY, manifest_suffix_of(one)
     if one.timestamp + suffix in listing.names:
         return True
     dates = {other.timestamp for other in listing.stored if (other.form is Form.DIRECTORY) == is_directory}
     return one.number is not None and any(stamp + suffix in listing.names and stamp not in dates for stamp in backups)
+
+
+def manifest_suffix_of(one: Stored) -> str:
+    """How the name of our manifest of a directory or archive ends."""
+    return DIRECTORY_MANIFEST_SUFFIX if one.form is Form.DIRECTORY else ARCHIVE_MANIFEST_SUFFIX
 
 
 def _other_date(choice: BlobChoice, *, is_later: bool) -> BlobChoice:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.blobs.folder import BlobFolder
 from zodbvault.blobs.state import blob_state
 from zodbvault.errors import ZodbvaultError
-from zodbvault.repository.names import CONTAINER_MANIFEST_SUFFIXES, PART_SUFFIX, container_states
+from zodbvault.repository.names import CONTAINER_MANIFEST_SUFFIXES, ORPHAN_SUFFIX, PART_SUFFIX, container_states
 from zodbvault.repository.records import POOL
 from zodbvault.repository.store import list_files, size_of
 
@@ -163,12 +163,11 @@ class BlobBackup:
         except FileNotFoundError:
             return
         if leftovers:
-            # Opening it is enough.
             self._pool.pool.sweep()
 
     def put_orphans_aside(self, repository: Repository) -> None:
         """Let the directory or archive of a data file that the sweep has put aside follow it."""
-        if self._folder is not None and any(".orphan" in name for name in repository.blob_names):
+        if self._folder is not None and any(name.endswith(ORPHAN_SUFFIX) for name in repository.blob_names):
             from zodbvault.commands.container_sweep import put_orphans_aside
 
             put_orphans_aside(repository, self._folder.folder.name)

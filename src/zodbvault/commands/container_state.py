@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.archive_writer import ArchiveWriter
+from zodbvault.blobs.containers import has_all
 from zodbvault.blobs.directory_writer import DirectoryWriter
 from zodbvault.blobs.known import InOrder, readable, with_known
 from zodbvault.blobs.manifest import DamagedManifest, Entry, ManifestWriter, read_manifest
@@ -38,7 +39,7 @@ from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import PartFile, remove_durably
 from zodbvault.io.progress import step
 from zodbvault.io.space import require_space, share_space
-from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
+from zodbvault.repository.names import CONTAINER_MANIFEST_SUFFIX
 from zodbvault.repository.records import DIRECTORIES
 from zodbvault.repository.store import size_of
 from zodbvault.repository.timestamps import seconds_of
@@ -72,7 +73,6 @@ class ContainerBackup:
         self._source = source
         self._base = source.folder.name
         self._is_directory = settings.blob_layout == DIRECTORIES
-        self._suffix = DIRECTORY_MANIFEST_SUFFIX if self._is_directory else ARCHIVE_MANIFEST_SUFFIX
 
     @contextlib.contextmanager
     def new_state(
@@ -107,7 +107,8 @@ class ContainerBackup:
             basis, unknown = _readable(basis, state)
             is_of_stamp = bool(basis.stored) and basis.stored[-1].timestamp == stamp
             is_there = is_of_stamp and not unknown.number and basis.layout == self._source.layout
-            part = stack.enter_context(PartFile(self._location / (stamp + self._suffix), self._ownership))
+            name = stamp + CONTAINER_MANIFEST_SUFFIX[self._settings.blob_layout]
+            part = stack.enter_context(PartFile(self._location / name, self._ownership))
             if is_there and self._holds(basis, state):
                 yield self._adopted(part, state, basis)
                 return
@@ -171,9 +172,8 @@ class ContainerBackup:
             with (
                 opened_state(series, self._location) as container,
                 contextlib.closing(read_manifest(manifest)) as entries,
-                contextlib.closing(container.sizes(entries)) as held,
             ):
-                return all(size == entry.size for entry, size in held)
+                return has_all(container, entries)
         except ZodbvaultError as error:
             logger.warning("%s. A full archive is made.", error)
             return False
@@ -181,11 +181,8 @@ class ContainerBackup:
     def _holds(self, basis: Basis, state: StateList) -> bool:
         """Whether the blobs are there in their sizes: a manifest tells what was written, not what is left of it."""
         try:
-            with (
-                opened_state(basis.stored, self._location) as container,
-                contextlib.closing(container.sizes(Entry(key, size, "") for key, size in state)) as held,
-            ):
-                return all(size == entry.size for entry, size in held)
+            with opened_state(basis.stored, self._location) as container:
+                return has_all(container, (Entry(key, size, "") for key, size in state))
         except ZodbvaultError as error:
             logger.warning("%s", error)
             return False

@@ -10,10 +10,11 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.containers import has_all
 from zodbvault.blobs.letting_go import remove_stored
 from zodbvault.blobs.manifest import read_manifest
 from zodbvault.blobs.opening import opened_container
-from zodbvault.blobs.stored import Form, find_stored, series_up_to, stored_name
+from zodbvault.blobs.stored import ARCHIVE_FORMS, Form, find_stored, series_up_to, stored_name
 from zodbvault.io.durable import rename_durably
 from zodbvault.repository.chains import data_files
 from zodbvault.repository.names import (
@@ -100,7 +101,7 @@ def stored_state(found: tuple[Stored, ...], base: str, timestamp: str, layout: s
     found: what a location holds, oldest first. A numbered one may have got its time from a file system that keeps every
     other second only.
     """
-    forms = (Form.ARCHIVE, Form.DELTA) if layout == ARCHIVES else (Form.DIRECTORY,)
+    forms = ARCHIVE_FORMS if layout == ARCHIVES else (Form.DIRECTORY,)
     own = [one for one in found if one.base == base and one.form in forms]
     of_stamp = [one for one in own if one.timestamp == timestamp] or [
         one for one in own if one.number == 0 and abs(seconds_of(one.timestamp) - seconds_of(timestamp)) < _COARSE_TIME
@@ -119,9 +120,8 @@ def state_is_whole(record: Record, location: Path, base: str) -> bool:
     with (
         opened_container(location, stored, location) as container,
         contextlib.closing(read_manifest(location / record.blobs.manifest)) as entries,
-        contextlib.closing(container.sizes(entry for entry in entries if not entry.removed)) as held,
     ):
-        return all(size == entry.size for entry, size in held)
+        return has_all(container, entries)
 
 
 def _manifests(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -16,12 +16,11 @@ from zodbvault.io.stored import DamagedFile
 from zodbvault.repository.chains import Chain, data_files
 from zodbvault.repository.dat import Line, can_follow
 from zodbvault.repository.names import (
-    ARCHIVE_MANIFEST_SUFFIX,
     CHECKS_SUFFIX,
     COMPANION_SUFFIXES,
     COMPLETE_MANIFEST_SUFFIX,
+    CONTAINER_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
-    DIRECTORY_MANIFEST_SUFFIX,
     MANIFEST_SUFFIXES,
     ORPHAN_SUFFIX,
     PRUNED_SUFFIX,
@@ -32,7 +31,6 @@ from zodbvault.repository.names import (
 )
 from zodbvault.repository.prune import finish_begun_prunes
 from zodbvault.repository.publish import publish_line
-from zodbvault.repository.records import ARCHIVES, DIRECTORIES
 from zodbvault.repository.store import Repository, read_repository, size_of
 
 if TYPE_CHECKING:
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
     from zodbvault.repository.records import Record
 
 logger = logging.getLogger("zodbvault")
-
-_CONTAINER_SUFFIXES = {DIRECTORIES: DIRECTORY_MANIFEST_SUFFIX, ARCHIVES: ARCHIVE_MANIFEST_SUFFIX}
 
 
 class Swept(NamedTuple):
@@ -115,7 +111,7 @@ def _names_its_own_manifest(record: Record) -> bool:
     if record.blobs is None:
         return True
     in_pool = COMPLETE_MANIFEST_SUFFIX if record.blobs.complete else DELTA_MANIFEST_SUFFIX
-    suffix = _CONTAINER_SUFFIXES.get(record.blobs.layout, in_pool)
+    suffix = CONTAINER_MANIFEST_SUFFIX.get(record.blobs.layout, in_pool)
     return record.blobs.manifest == record.timestamp + suffix
 
 

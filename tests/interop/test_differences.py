@@ -317,15 +317,18 @@ def test_numbered_date(sides: Callable[..., Sides]) -> None:
 def test_series_after_a_restore(sides: Callable[..., Sides]) -> None:
     both = sides(**SERIES)
     found = []
+    # Which folder gets whose inode is chance after a restore: theirs is tried until it shows, ours at least as often.
+    rounds, most = 4, 16
     for side in both.both:
         good = [True]
         side.site.commit_blobs(8)
-        while all(good) and len(good) < 4:
+        while all(good) and len(good) < (most if side is both.theirs else rounds):
             side.site.commit_blobs(3)
             stamp, state = side.backup()
             good.append(side.code("restore", "-n", stamp) == 0 and differences_from(side.site, state) == [])
             give_folders_other_inodes(blob_storage(side))
         found.append(all(good))
+        rounds = max(rounds, len(good))
     assert found == [False, True]
 
 

@@ -21,6 +21,8 @@ MOST_FAILURES = 20
 
 ROOT_OID = bytes(8)
 
+PYTHON_2_MAGIC = b"FS21"
+
 _ZLIB_MARK = b".z"
 """Begins the data of records that zc.zlibstorage compressed."""
 _ENCRYPTED_MARK = b".e"
@@ -125,7 +127,7 @@ def read_database(datafs: Path, blob_storage: Path | None, sample: int | None) -
     try:
         storage = FileStorage(str(datafs), read_only=True, blob_dir=None if blob_storage is None else str(blob_storage))
     except Exception as error:  # noqa: BLE001 - whatever keeps it from being opened is the finding
-        return Reading(0, 0, 0, 0, 1, (f"ZODB cannot open it: {type(error).__name__}: {error}",))
+        return Reading(0, 0, 0, 0, 1, (_why_not_opened(datafs, error),))
     with closing(storage):
         reader = _Reader(storage, has_blobs=blob_storage is not None)
         objects = len(storage)
@@ -134,6 +136,16 @@ def read_database(datafs: Path, blob_storage: Path | None, sample: int | None) -
         if objects:
             reader.load_root()
         return Reading(objects, reader.read, reader.blobs, reader.encrypted, reader.failed, tuple(reader.failures))
+
+
+def _why_not_opened(datafs: Path, error: Exception) -> str:
+    with datafs.open("rb") as file:
+        if file.read(len(PYTHON_2_MAGIC)) == PYTHON_2_MAGIC:
+            return (
+                "it is a database of Python 2 (it begins with FS21), which no ZODB of Python 3 opens: rehearse this "
+                "one by hand, with restore --to and the site's own Python"
+            )
+    return f"ZODB cannot open it: {type(error).__name__}: {error}"
 
 
 def _chosen(storage: Any, objects: int, sample: int | None) -> Iterator[bytes]:

@@ -65,6 +65,11 @@ docs-check: $(MADE) ## check the pages: their markup, the commands in them, the 
 matrix: $(MADE) ## run tox: all Pythons and versions of zc.buildout that are here
 	$(BIN)/tox
 
+.PHONY: release-check
+release-check: $(MADE) ## build what would be published, check it, use it in an empty environment; publishes nothing
+	$(BIN)/python -m pip install --quiet --quiet --editable ".[release]"
+	$(BIN)/python tools/release_check.py
+
 .PHONY: bench
 bench: packages-of-test $(MADE) ## measure side by side with collective.recipe.backup (BENCH="--size small" for a first look)
 	$(BIN)/python -m benchmarks.run $(BENCH)

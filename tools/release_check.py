@@ -91,6 +91,7 @@ def use(wheel: Path, folder: Path) -> None:
 
 
 def main() -> None:
+    """All of it."""
     archive, wheel = build()
     run(sys.executable, "-m", "twine", "check", "--strict", archive, wheel)
     run(sys.executable, "-m", "check_manifest")

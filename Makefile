@@ -25,7 +25,7 @@ demo: packages-of-demo $(MADE) ## back up a real site, destroy it, restore it, c
 
 .PHONY: test
 test: packages-of-test $(MADE) ## run all tests but those of faults and interop, with coverage
-	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full" --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full and not integration" --cov --cov-report=term
 
 .PHONY: faults
 faults: packages-of-test $(MADE) ## run the tests that try many cases with many more of them (hours)

@@ -359,6 +359,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "backup-check": "check",
         "backup-prune": "prune",
         "backup-report": "report",
+        "backup-schedule": "schedule",
     }
     assert script_names(buildout["plone"].recipe.settings) == {
         "plone": "backup",
@@ -371,6 +372,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "plone-check": "check",
         "plone-prune": "prune",
         "plone-report": "report",
+        "plone-schedule": "schedule",
     }
 
 

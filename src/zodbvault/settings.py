@@ -7,7 +7,7 @@ in OPTIONS and nowhere else. Knows no buildout, no toml and no command; looks at
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -506,7 +506,7 @@ class Surroundings:
     `[backup]`. base: absolute folder that relative paths start from. var: absolute folder of the default locations.
     datafs, blob_storage: their defaults, as text that may be relative; None where there is none.
     locations_base: absolute folder that a relative location starts from without `locationprefix`; None for the var
-    folder.
+    folder. spellings: how messages call the options that were not written in the section, by their name in the values.
     """
 
     part: str
@@ -516,6 +516,7 @@ class Surroundings:
     datafs: str | None = None
     blob_storage: str | None = None
     locations_base: Path | None = None
+    spellings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -656,7 +657,7 @@ class _Reader:
 
     def _line(self, name: str, text: str) -> str:
         """What is to be said of an option."""
-        return f"{self._around.section} {name}: {text}"
+        return f"{self._around.spellings.get(name) or f'{self._around.section} {name}'}: {text}"
 
     def _boolean(self, name: str) -> bool:
         """True for the known words; as in the recipe that we replicate everything else is false."""

@@ -189,7 +189,9 @@ def test_what_only_one_site_can_have_is_no_variable_for_several(folder: Path) ->
         (("kep=3",), {}, "--option kep: nobody knows this option; did you mean keep?"),
         (("keep=many",), {"ZODBVAULT_KEEP": "3"}, "--option keep: 'many' is not a whole number"),
         (("keep",), {}, "--option keep: is not of the form NAME=VALUE"),
-        (("blob_layout=pol",), {}, "--option blob_layout: 'pol' is not one of: pool, directories, archives"),
+        (("blob_layout=pol",), {}, "'pol' is not one of: pool, directories, archives; did you mean pool?"),
+        ((), {"ZODBVAULT_IO_PRIORITY": "7"}, "ZODBVAULT_IO_PRIORITY: '7' is not one of: normal, idle"),
+        ((), {"ZODBVAULT_SITE": "Plones"}, "has no site Plones; there is: plone; did you mean plone?"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(
@@ -339,7 +341,9 @@ def test_settings_for_people(site: Site) -> None:
 
 
 def test_init_takes_no_site(site: Site) -> None:
-    for arguments in (["--config", "x", "init"], ["init", "--site", "x"], ["init", "--option", "keep=3"]):
-        finished = program(site, *arguments)
+    for arguments in (["--config", "x"], ["--site", "x"], ["--option", "keep=3"]):
+        finished = program(site, *arguments, "init")
         assert finished.returncode == 2
         assert "have no effect with init" in finished.stderr
+        finished = program(site, "init", *arguments)
+        assert finished.returncode == 2

@@ -78,7 +78,7 @@ _DESCRIPTIONS = {**DESCRIPTIONS, **OF_THE_PROGRAM}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code. Leaves through SystemExit for arguments that are wrong."""
-    options = argparse.Namespace(command=None)
+    options = argparse.Namespace(command=None, options_behind=[])
     try:
         _parser().parse_args(arguments, options)
     except SystemExit as stop:
@@ -106,7 +106,7 @@ def _refuse_site_options(options: argparse.Namespace) -> None:
     """Raise ConfigurationError for what chooses or changes a site, where none is read."""
     from zodbvault.site_settings import ConfigurationError
 
-    if options.config or options.site or options.options_before or options.options_behind:
+    if options.config or options.site or options.options_before:
         raise ConfigurationError(["--config, --site and --option have no effect with init; -o names the file to write"])
 
 
@@ -171,9 +171,10 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        # The same two as before the command; left out here they must not undo what was said there.
-        _add_site(subparser, default=argparse.SUPPRESS)
-        _add_option(subparser, "options_behind")
+        if command != "init":
+            # The same as before the command; left out here they must not undo what was said there.
+            _add_site(subparser, default=argparse.SUPPRESS)
+            _add_option(subparser, "options_behind")
         add_arguments(subparser, command)
         if command == "restore":
             sources = subparser.add_mutually_exclusive_group()

@@ -32,7 +32,7 @@ from zodbvault.site_settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "OPTIONS",
@@ -46,6 +46,7 @@ __all__ = [
     "Status",
     "Surroundings",
     "expand_path",
+    "nearest",
     "nearest_option",
     "parse_settings",
     "plain_defaults",
@@ -548,10 +549,14 @@ def parse_settings(values: Mapping[str, object], around: Surroundings, *, strict
 
 def nearest_option(name: str) -> str | None:
     """The option that was probably meant by a name that is none."""
+    return nearest(name, [known for known, option in OPTION_BY_NAME.items() if option.status is Status.OFFERED])
+
+
+def nearest(word: str, words: Sequence[str]) -> str | None:
+    """The one of some words, in lower case, that was probably meant by another one."""
     import difflib
 
-    offered = [known for known, option in OPTION_BY_NAME.items() if option.status is Status.OFFERED]
-    close = difflib.get_close_matches(name.lower(), offered, 1)
+    close = difflib.get_close_matches(word.lower(), words, 1)
     return close[0] if close else None
 
 
@@ -695,7 +700,9 @@ class _Reader:
         value = self._values.get(name, option.default)
         word = value.strip().lower() if isinstance(value, str) else ""
         if word not in option.choices:
-            self._mistake(name, f"{value!r} is not one of: {', '.join(option.choices)}")
+            meant = nearest(word, option.choices)
+            hint = f"; did you mean {meant}?" if meant else ""
+            self._mistake(name, f"{value!r} is not one of: {', '.join(option.choices)}{hint}")
         return word
 
     def _text(self, name: str) -> str:

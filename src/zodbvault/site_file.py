@@ -24,6 +24,7 @@ from zodbvault.settings import (
     ConfigurationError,
     Kind,
     Surroundings,
+    nearest,
     nearest_option,
     parse_settings,
 )
@@ -299,5 +300,8 @@ def _choose(tables: _Tables, site: str | None) -> str:
             )
         return next(iter(tables.sites))
     if site not in tables.sites:
-        raise ConfigurationError([f"has no site {site}; there is: {names}"], path=tables.path)
+        spellings = {each.lower(): each for each in tables.sites}
+        meant = nearest(site, list(spellings))
+        hint = f"; did you mean {spellings[meant]}?" if meant else ""
+        raise ConfigurationError([f"has no site {site}; there is: {names}{hint}"], path=tables.path)
     return site

@@ -221,7 +221,7 @@ def text_of(found: Found, folder: Path) -> str:
     Raises ZodbvaultError for a path that toml cannot hold.
     """
     lines = [
-        "# Backups with zodbvault. `zodbvault settings` shows what holds; all options are in docs/options.rst.",
+        "# Backups with zodbvault. `zodbvault settings` shows all options, and what holds.",
         "# Relative paths start from the folder of this file.",
     ]
     if found.remarks:

@@ -340,6 +340,25 @@ def test_settings_for_people(site: Site) -> None:
     assert "blob_layout" in shown
 
 
+def test_bytes_that_are_no_text_are_written_out(site: Site) -> None:
+    odd = site.folder / os.fsdecode(b"odd \xff")
+    odd.mkdir()
+    path = written(odd, f"[site.plone]\ndatafs = '{site.datafs}'\nbackup_blobs = false\n")
+    environment = {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
+    environment[b"ZODBVAULT_PRE_COMMAND"] = b"echo \xff"
+    program = [generate_program(site.folder / "bin"), "settings", "--config", path]
+    finished = subprocess.run([*program, "--json"], env=environment, capture_output=True, timeout=60)
+    assert finished.returncode == 0, finished.stderr
+    data = json.loads(finished.stdout)
+    validate("settings", data)
+    values = {each["name"]: each["value"] for each in data["settings"]}
+    assert values["pre_command"] == "echo \\xff"
+    assert values["location"] == f"{site.folder}/odd \\xff/var/plones"
+    assert data["config"] == f"{site.folder}/odd \\xff/zodbvault.toml"
+    finished = subprocess.run(program, env=environment, capture_output=True, timeout=60)
+    assert b"echo \\xff" in finished.stdout, finished.stderr
+
+
 def test_init_takes_no_site(site: Site) -> None:
     for arguments in (["--config", "x"], ["--site", "x"], ["--option", "keep=3"]):
         finished = program(site, *arguments, "init")

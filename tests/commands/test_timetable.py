@@ -56,9 +56,13 @@ def test_every_so_many_minutes_there_is_one_backup_and_once_a_week_it_is_a_full_
     assert len(full) == 1
     assert full[0] // DAY == 6
     assert 3 <= full[0] % DAY // 60 <= 5
-    runs = sorted(minutes_of(BACKUP, every, name) + full)
-    # None comes twice, and none is at the time of the full one.
-    assert len(set(runs)) == len(runs) == WEEK // every
+    incremental = minutes_of(BACKUP, every, name)
+    # None comes twice, none is at the time of the full one, and none may still be at work then.
+    assert len(set(incremental)) == len(incremental)
+    assert full[0] - max(minute for minute in [full[0] - WEEK, *incremental] if minute < full[0]) >= max(every, 10)
+    left_out = {full[0] - minute for minute in range(every, 10, every)}
+    runs = sorted({*incremental, *full, *left_out})
+    assert len(runs) == len(incremental) + 1 + len(left_out) == WEEK // every
     assert {later - earlier for earlier, later in pairwise(runs)} <= {every}
     assert runs[0] + WEEK - runs[-1] == every
 

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -196,6 +197,22 @@ def test_a_crontab_that_cannot_be_used_is_left_alone(site: Site, lines_of_others
     finished = site.command("backup-schedule", "--install", env={"PATH": str(tmp_path)})
     assert finished.returncode == 1
     assert "the crontab cannot be read: You are not allowed" in finished.stderr
+
+
+@pytest.mark.slow
+def test_a_real_cron_makes_a_backup(odd_site: Site, lines_of_others: bytes) -> None:
+    location = odd_site.var / "my plone 5%s"
+    assert schedule(odd_site, "--install", "--every", "1").returncode == 0
+    # Where one is at work already it ends at once, and the other one does the work. It starts jobs at full minutes; ten may go by before a full one.
+    with subprocess.Popen(["/usr/sbin/cron", "-f"]) as cron:
+        try:
+            deadline = time.monotonic() + 800
+            while not list(location.glob("*.dat")) and time.monotonic() < deadline:
+                time.sleep(1)
+        finally:
+            cron.terminate()
+    assert schedule(odd_site, "--remove").returncode == 0
+    assert len(odd_site.timestamps(location)) == 1
 
 
 # Units of systemd

@@ -29,6 +29,9 @@ EVERY = tuple(
 )
 """The distances of backups, in minutes, that divide hours or days evenly, as cron can say them."""
 
+QUIET_MINUTES = 10
+"""Before a full backup, in which no other one begins: what is still at work then would let it be skipped."""
+
 ALL_DAYS = "all"
 SUNDAY = "sunday"
 OTHER_DAYS = "other"
@@ -72,7 +75,7 @@ def timetable(every: int, name: str) -> tuple[Entry, ...]:
     """When everything runs. every: minutes, one of EVERY. name: of this site on this machine.
 
     Each Sunday a full backup takes the place of an incremental one: both at once would find each other's lock, and
-    what is late would be skipped.
+    what is late would be skipped. For the same reason those shortly before it are left out.
     """
     dice = _dice(name)
     hour = _FIRST_HOUR + dice[0] % 3
@@ -83,11 +86,10 @@ def timetable(every: int, name: str) -> tuple[Entry, ...]:
         minutes = (dice[1] % MINUTES_OF_HOUR,)
         step = every // MINUTES_OF_HOUR
         hours = tuple(range(hour % step, HOURS_OF_DAY, step))
-    minute = minutes[dice[2] % len(minutes)]
-    on_sunday = (
-        Times(minutes, _without(hours, hour), SUNDAY),
-        Times(_without(minutes, minute), (hour,), SUNDAY),
-    )
+    late_enough = [each for each in minutes if every >= QUIET_MINUTES or each >= QUIET_MINUTES]
+    minute = late_enough[dice[2] % len(late_enough)]
+    others = tuple(each for each in minutes if not minute - QUIET_MINUTES < each <= minute)
+    on_sunday = (Times(minutes, _without(hours, hour), SUNDAY), Times(others, (hour,), SUNDAY))
     incremental = (Times(minutes, hours, OTHER_DAYS), *(times for times in on_sunday if times.minutes and times.hours))
     return (
         Entry(BACKUP, incremental),

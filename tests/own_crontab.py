@@ -21,8 +21,8 @@ def crontab(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[
 @contextmanager
 def own_crontab() -> Iterator[None]:
     """Let a test change the crontab."""
-    # There is only one, and tests run side by side.
-    with open("/tmp/zodbvault-tests-crontab.lock", "w") as lock:
+    # Each user has only one, and tests run side by side.
+    with open(f"/tmp/zodbvault-tests-crontab-{os.getuid()}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = crontab("-l")
         assert before.returncode == 0 or b"no crontab for" in before.stderr, before.stderr

@@ -203,7 +203,8 @@ def test_a_crontab_that_cannot_be_used_is_left_alone(site: Site, lines_of_others
 def test_a_real_cron_makes_a_backup(odd_site: Site, lines_of_others: bytes) -> None:
     location = odd_site.var / "my plone 5%s"
     assert schedule(odd_site, "--install", "--every", "1").returncode == 0
-    # Where one is at work already it ends at once, and the other one does the work. It starts jobs at full minutes; ten may go by before a full one.
+    # Where a cron is at work already this one ends at once. Jobs start at full minutes, and ten of these may go by
+    # before a full backup.
     with subprocess.Popen(["/usr/sbin/cron", "-f"]) as cron:
         try:
             deadline = time.monotonic() + 800

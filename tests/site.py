@@ -575,6 +575,7 @@ COMMANDS = {
     "backup-check": "check",
     "backup-prune": "prune",
     "backup-report": "report",
+    "backup-schedule": "schedule",
 }
 """The scripts of the part `backup`, and the command that each one runs."""
 
@@ -607,3 +608,16 @@ def generate_script(site: Site, name: str) -> Path:
     )
     script.chmod(0o755)
     return script
+
+
+def generate_program(folder: Path) -> Path:
+    """The program `zodbvault` in a folder."""
+    program = folder / "zodbvault"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path[0:0] = [{str(SOURCE)!r}]\n"
+        "from zodbvault.cli import main\nsys.exit(main())\n",
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    return program

@@ -14,6 +14,7 @@ import docutils.core
 import docutils.nodes
 import pytest
 
+from tests.own_crontab import crontab, own_crontab
 from tests.site import SOURCE, Site, generate_script
 from zodbvault.settings import Surroundings, parse_settings
 from zodbvault.several_sites import conflict_of
@@ -46,6 +47,7 @@ def run(site: Site, command: str) -> subprocess.CompletedProcess[str]:
         "backup-check",
         "backup-prune",
         "backup-report",
+        "backup-schedule",
         "restore",
     ):
         generate_script(site, name)
@@ -221,3 +223,81 @@ def test_the_toml_file_is_one(tmp_path: Path) -> None:
     finished = run(site, commands)
     assert finished.returncode == 0, finished.stderr
     assert "1 backup checked: good" in finished.stdout
+
+
+def page_blocks(page: str) -> list[str]:
+    """The literal blocks of a page in docs."""
+    text = (PROJECT / "docs" / page).read_text(encoding="utf-8")
+    return [block.astext() for block in document(text).findall(docutils.nodes.literal_block)]
+
+
+def test_a_file_is_made_and_the_first_backup_too(tmp_path: Path) -> None:
+    commands, configuration, with_options = page_blocks("without-buildout.rst")
+    site = Site(tmp_path)
+    site.commit_blobs(2)
+    site.close()
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "zope.conf").write_text(
+        "<zodb_db main>\n  mount-point /\n  <filestorage>\n    path var/filestorage/Data.fs\n"
+        "    blob-dir var/blobstorage\n  </filestorage>\n</zodb_db>\n"
+    )
+    finished = run(site, commands)
+    assert finished.returncode == 0, finished.stderr
+    assert len(site.timestamps(site.var / "backups")) == 1
+    # The file of the page is one too.
+    (tmp_path / "zodbvault.toml").write_text(configuration, encoding="utf-8")
+    assert read_site_file(tmp_path / "zodbvault.toml", "plone").keep == 5
+    assert read_site_file(tmp_path / "zodbvault.toml", "shop").location == tmp_path / "var" / "shops"
+    finished = run(site, with_options)
+    assert finished.returncode == 0, finished.stderr
+    assert [line.split()[1:] for line in finished.stdout.splitlines() if line.startswith("keep ")] == [
+        ["7", "ZODBVAULT_KEEP"],
+        ["9", "--option"],
+    ]
+
+
+def test_a_schedule_comes_and_goes(tmp_path: Path) -> None:
+    shell = [block for block in page_blocks("schedule.rst") if block.startswith(("bin/", "zodbvault "))]
+    cron, remove, systemd, program = shell
+    assert "--remove" in remove
+    site = Site(tmp_path / "site")
+    site.close()
+    (site.folder / "zodbvault.toml").write_text("[site.x]\ndatafs = 'd'\nbackup_blobs = false\n")
+    with own_crontab():
+        before = crontab("-l").stdout
+        finished = run(site, cron)
+        assert finished.returncode == 0, finished.stderr
+        assert f"# BEGIN zodbvault backup {site.folder}/bin".encode() in crontab("-l").stdout
+        finished = run(site, remove)
+        assert finished.returncode == 0, finished.stderr
+        assert crontab("-l").stdout == before
+    units = tmp_path / "units"
+    finished = run(site, systemd.replace("--systemd --install", f"--systemd --install --units '{units}'"))
+    assert finished.returncode == 0, finished.stderr
+    assert len(list(units.iterdir())) == 8
+    finished = run(site, program)
+    assert finished.returncode == 0, finished.stderr
+    assert "--site x backup -q" in finished.stdout
+
+
+def test_the_parts_of_another_recipe_run_what_the_schedule_does(tmp_path: Path) -> None:
+    several, simple = (block for block in page_blocks("schedule.rst") if block.startswith("["))
+    parser = configparser.RawConfigParser()
+    # The parts are those that buildout is told to use.
+    parser.read_string(several.replace("parts +=", "parts ="))
+    parts = parser["buildout"]["parts"].split()
+    assert parts == parser.sections()[1:]
+    shown = {f"{parser[part]['times']} {parser[part]['command']}" for part in parts}
+    site = Site(tmp_path / "site")
+    site.close()
+    lines = site.command("backup-schedule").stdout.splitlines()[1:-1]
+    commands = {line.split(" ", 5)[5].replace(f"{site.folder}/bin", "${buildout:bin-directory}") for line in lines}
+    assert {line.split(" ", 5)[5] for line in shown} == commands
+    # Times that the schedule of some site has.
+    from zodbvault.commands.crontab import cron_times
+    from zodbvault.commands.timetable import timetable
+
+    times = {cron_times(each) for entry in timetable(15, "plone /srv/zodbvault.toml") for each in entry.times}
+    assert {" ".join(line.split(" ", 5)[:5]) for line in shown} == times
+    parser.read_string(simple)
+    assert parser["cron-backup"]["command"] in commands

@@ -359,6 +359,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "backup-check": "check",
         "backup-prune": "prune",
         "backup-report": "report",
+        "backup-schedule": "schedule",
     }
     assert script_names(buildout["plone"].recipe.settings) == {
         "plone": "backup",
@@ -371,6 +372,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "plone-check": "check",
         "plone-prune": "prune",
         "plone-report": "report",
+        "plone-schedule": "schedule",
     }
 
 
@@ -479,7 +481,7 @@ def test_install_update_reinstall_and_uninstall(site: Site, tmp_path: Path) -> N
     assert "Installing backup" in output
     assert site.scripts() == {
         "backup", "restore", "snapshotbackup", "snapshotrestore", "backup-verify", "backup-list", "backup-log",
-        "backup-drill", "backup-check", "backup-prune", "backup-report",
+        "backup-drill", "backup-check", "backup-prune", "backup-report", "backup-schedule",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "var").iterdir()} == {"backups", "snapshotbackups"}
 

@@ -125,6 +125,8 @@ def test_an_incremental_and_no_change_import_nothing_slow(site: Site) -> None:
         "restore --dry-run",
         "snapshotrestore -n",
         "ziprestore -n",
+        "schedule",
+        "schedule --systemd",
     ],
 )
 def test_no_command_needs_zodb_or_buildout(command: str, site: Site) -> None:

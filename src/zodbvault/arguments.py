@@ -27,8 +27,15 @@ DESCRIPTIONS: Mapping[str, str] = {
     "report": "Write a page about the backups, one HTML file that needs nothing else.",
     "prune": "Remove the backups that keep, keep_daily, keep_weekly and keep_monthly do not hold; each backup does it.",
     "check": "Say whether the backups are as they should be, for a monitoring system (Nagios, Icinga, Prometheus).",
+    "schedule": "Print what runs the backups by themselves: lines of a crontab, or units of systemd; or install it.",
 }
 """The commands, and what each one does."""
+
+OF_THE_PROGRAM: Mapping[str, str] = {
+    "settings": "Show what holds for the site, option by option, and where each value comes from.",
+    "init": "Look for databases in the files of a Zope or ZEO, and write a zodbvault.toml for them.",
+}
+"""The commands that need no site of a buildout, and that only the program zodbvault has."""
 
 EXIT_CODES = """\
 Dates are UTC: YYYY-MM-DD, or more of YYYY-MM-DD-HH-MM-SS; a date alone means its midnight. With their time zone dates
@@ -36,11 +43,38 @@ may be 2026-11-23T19:05:00+01:00; the newest backup is called latest.
 Exit codes: 0 good, 1 failed, 2 wrong usage or configuration, 75 another run is at work.
 """
 
+EXAMPLES: Mapping[str, str] = {
+    "schedule": """\
+Examples:
+  {program} --every 60
+      lines for a crontab, with a backup each hour
+  {program} --install
+      the same, every 15 minutes, into your crontab
+  {program} --systemd --units /etc/systemd/system --install
+      timers of systemd
+""",
+    "settings": """\
+Examples:
+  {program}
+      what holds, and why
+  {program} --option keep=5 --json
+      what would hold with this option, for a program
+""",
+    "init": """\
+Examples:
+  {program} /srv/plone
+      looks there, and writes /srv/plone/zodbvault.toml
+  {program} /srv/plone -o -
+      only shows it
+""",
+}
+"""For the help of some commands."""
+
 CHECK_EXIT_CODES = """\
 Exit codes: 0 OK, 1 WARNING, 2 CRITICAL (no backup, too old, damaged), 3 UNKNOWN (it could not be found out).
 """
 
-_ALL = frozenset(DESCRIPTIONS)
+_ALL = frozenset((*DESCRIPTIONS, *OF_THE_PROGRAM))
 _RESTORES = frozenset({"restore", "snapshotrestore", "ziprestore", "altrestore"})
 WITH_DATE = _RESTORES | {"verify", "list", "drill"}
 SEVERAL = frozenset({"list", "verify", "check", "prune", "report"})
@@ -48,6 +82,7 @@ SEVERAL = frozenset({"list", "verify", "check", "prune", "report"})
 LOOKING = SEVERAL | {"drill", "log"}
 """The commands that look at one repository of the site."""
 _JUDGING = frozenset({"check", "report"})
+_SCHEDULE = frozenset({"schedule"})
 
 
 class Arguments(NamedTuple):
@@ -63,6 +98,10 @@ class Arguments(NamedTuple):
     deep: bool = False
     dry_run: bool = False
     json: bool = False
+    cron: bool = False
+    systemd: bool = False
+    install: bool = False
+    remove: bool = False
     snapshots: bool = False
     zips: bool = False
     all_locations: bool = False
@@ -79,6 +118,9 @@ class Arguments(NamedTuple):
     output: str | None = None
     date: str | None = None
     between: str | None = None
+    every: str | None = None
+    units: str | None = None
+    folder: str | None = None
 
 
 class Flag(NamedTuple):
@@ -123,9 +165,13 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "json",
         ("--json",),
-        _RESTORES | {"log", "drill", "list", "check", "prune"},
+        _RESTORES | {"log", "drill", "list", "check", "prune", "settings"},
         "write the result as JSON, for programs; a restore does so with --dry-run",
     ),
+    Flag("cron", ("--cron",), _SCHEDULE, "lines of a crontab; this is usual", group="form"),
+    Flag("systemd", ("--systemd",), _SCHEDULE, "services and timers of systemd", group="form"),
+    Flag("install", ("--install",), _SCHEDULE, "write it, into your crontab or the folder of units", group="deed"),
+    Flag("remove", ("--remove",), _SCHEDULE, "take out again what --install has written", group="deed"),
 )
 """The options without a value, which need no parser."""
 
@@ -176,7 +222,27 @@ VALUED = (
         "write the numbers to this file too, as Prometheus reads them",
         metavar="FILE",
     ),
-    Flag("output", ("-o", "--output"), frozenset({"report"}), "the file; standard output if not given", metavar="FILE"),
+    Flag(
+        "output",
+        ("-o", "--output"),
+        frozenset({"report", "init"}),
+        "the file, - for standard output; not given: for report standard output, for init zodbvault.toml in FOLDER",
+        metavar="FILE",
+    ),
+    Flag(
+        "every",
+        ("--every",),
+        _SCHEDULE,
+        "minutes between two backups, 1 to 1440, so that hours or days are divided evenly; usually 15",
+        metavar="MINUTES",
+    ),
+    Flag(
+        "units",
+        ("--units",),
+        _SCHEDULE,
+        "the folder of units; usually /etc/systemd/system for root, else ~/.config/systemd/user",
+        metavar="FOLDER",
+    ),
     Flag("date_option", ("--date",), WITH_DATE, "the same as DATE", group="date", metavar="DATE"),
 )
 """The options that take a value."""
@@ -185,6 +251,12 @@ VALUED = (
 def exit_codes(command: str) -> str:
     """What the exit codes of a command mean, for its help."""
     return CHECK_EXIT_CODES if command == "check" else EXIT_CODES
+
+
+def examples_of(command: str, program: str) -> str:
+    """Examples for the help of a command; program: how it was called. Empty where there are none."""
+    examples = EXAMPLES.get(command, "").format(program=program)
+    return f"{examples}\n" if examples else ""
 
 
 def usage_exit_code(command: str | None) -> int:
@@ -205,7 +277,7 @@ def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arg
     parser = argparse.ArgumentParser(
         prog=program,
         description=DESCRIPTIONS[command],
-        epilog=exit_codes(command),
+        epilog=f"{examples_of(command, program)}{exit_codes(command)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -237,6 +309,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             nargs="?",
             metavar="WHEN..WHEN",
             help="the range of time: two dates, times with their zones, or tids; one of the two may lack",
+        )
+    if command == "init":
+        parser.add_argument(
+            "folder", nargs="?", metavar="FOLDER", help="a buildout, or an instance of Zope; without it the current one"
         )
 
 

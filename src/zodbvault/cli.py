@@ -1,27 +1,42 @@
-"""The program `zodbvault`: for sites without buildout, configured by a toml file.
+"""The program `zodbvault`: for sites without buildout, configured by a toml file, the environment and its options.
 
-It reads the arguments and the file; from the Settings on it goes the way of the generated scripts.
+It reads these; from the Settings on it goes the way of the generated scripts.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.arguments import (
     DESCRIPTIONS,
     EXIT_CODES,
+    OF_THE_PROGRAM,
     add_arguments,
     arguments_from,
+    examples_of,
     exit_codes,
     usage_exit_code,
 )
-from zodbvault.scripts import error_code_of, exit_code_of, log_level, run_command
+from zodbvault.scripts import (
+    error_code_of,
+    exit_code_of,
+    log_level,
+    run_command,
+    run_init,
+    run_schedule,
+    run_settings,
+)
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from zodbvault.commands.schedule import Invocation
+    from zodbvault.origins import ReadSite
 
 DESCRIPTION = """\
 Back up and restore a ZODB FileStorage (Data.fs) with its blobs.
@@ -37,6 +52,9 @@ The toml file has a table for each site, with the options that a buildout part h
 Relative paths start from the folder of the file. Backups go to the folder var beside the file, if locationprefix does
 not say otherwise: var/plones, var/plone-blobstorages, var/plone-snapshots and var/plone-blobstoragesnapshots for a site
 called plone.
+
+ZODBVAULT_KEEP in the environment is the option keep, and wins over the file; --option keep=3 wins over both. Without a
+file a site may be made of these alone.
 """
 
 _COMMANDS = (
@@ -51,25 +69,74 @@ _COMMANDS = (
     "check",
     "prune",
     "report",
+    "schedule",
+    *OF_THE_PROGRAM,
 )
+
+_DESCRIPTIONS = {**DESCRIPTIONS, **OF_THE_PROGRAM}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code. Leaves through SystemExit for arguments that are wrong."""
-    options = argparse.Namespace(command=None)
+    options = argparse.Namespace(command=None, options_behind=[])
     try:
         _parser().parse_args(arguments, options)
     except SystemExit as stop:
         raise SystemExit(usage_exit_code(options.command) if stop.code else stop.code) from None
 
     def load_and_run() -> int:
-        from zodbvault.site_file import DEFAULT_FILE, read_site_file
+        wanted = arguments_from(options)
+        if options.command == "init":
+            _refuse_site_options(options)
+            return run_init(wanted)
+        from zodbvault.site_file import read_site
 
-        settings = read_site_file(options.config or DEFAULT_FILE, options.site)
-        return run_command(_command(options), settings, arguments_from(options))
+        site = read_site(options.config, options.site, os.environ, (*options.options_before, *options.options_behind))
+        if options.command == "settings":
+            return run_settings(site, wanted)
+        if options.command == "schedule":
+            return run_schedule(site.settings, _invocation(site, is_to_run=wanted.install), wanted)
+        return run_command(_command(options), site.settings, wanted)
 
     level = log_level(quiet=options.quiet, debug=options.debug)
     return exit_code_of(load_and_run, level, error_code=error_code_of(options.command), log_json=options.log_json)
+
+
+def _refuse_site_options(options: argparse.Namespace) -> None:
+    """Raise ConfigurationError for what chooses or changes a site, where none is read."""
+    from zodbvault.site_settings import ConfigurationError
+
+    if options.config or options.site or options.options_before:
+        raise ConfigurationError(["--config, --site and --option have no effect with init; -o names the file to write"])
+
+
+def _invocation(site: ReadSite, *, is_to_run: bool) -> Invocation:
+    """How this program is to be called for a site by cron or systemd, which know neither folder nor environment.
+
+    is_to_run: it will be installed, so that it has to work. Raises ConfigurationError where it would not.
+    """
+    import shutil
+
+    from zodbvault.commands.schedule import Invocation
+    from zodbvault.origins import ENVIRONMENT
+    from zodbvault.site_settings import ConfigurationError
+
+    hint = "Write these options into the file, or give them with --option."
+    if site.path is None:
+        raise ConfigurationError(
+            ["a schedule needs a zodbvault.toml: cron and systemd know neither this folder nor this environment"],
+            hint=hint,
+        )
+    variables = [origin.where for origin in site.origins.values() if origin.level == ENVIRONMENT]
+    if variables and is_to_run:
+        raise ConfigurationError([f"cron and systemd do not have what is set here: {', '.join(variables)}"], hint=hint)
+    program = os.path.abspath(sys.argv[0])
+    if not os.access(program, os.X_OK):
+        program = shutil.which("zodbvault") or program
+    options = (word for option in site.options for word in ("--option", option))
+    words = (program, "--config", str(site.path), "--site", site.settings.part, *options)
+    backup, verify, drill = ((*words, command) for command in ("backup", "verify", "drill"))
+    return Invocation(backup, verify, drill, str(site.path), tuple(variables))
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -93,18 +160,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"zodbvault {VERSION}")
     _add_site(parser, default=None)
+    _add_option(parser, "options_before")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         subparser = commands.add_parser(
             command,
-            help=DESCRIPTIONS[command],
-            description=DESCRIPTIONS[command],
-            epilog=exit_codes(command),
+            help=_DESCRIPTIONS[command],
+            description=_DESCRIPTIONS[command],
+            epilog=f"{examples_of(command, f'zodbvault {command}')}{exit_codes(command)}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        # The same two as before the command; left out here they must not undo what was said there.
-        _add_site(subparser, default=argparse.SUPPRESS)
+        if command != "init":
+            # The same as before the command; left out here they must not undo what was said there.
+            _add_site(subparser, default=argparse.SUPPRESS)
+            _add_option(subparser, "options_behind")
         add_arguments(subparser, command)
         if command == "restore":
             sources = subparser.add_mutually_exclusive_group()
@@ -121,3 +191,15 @@ def _add_site(parser: argparse.ArgumentParser, default: str | None) -> None:
         "--config", type=Path, metavar="FILE", default=default, help="the toml file; without it ./zodbvault.toml"
     )
     parser.add_argument("--site", metavar="NAME", default=default, help="the site; not needed where there is only one")
+
+
+def _add_option(parser: argparse.ArgumentParser, name: str) -> None:
+    # One list before the command and one behind it: the second would undo the first.
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        dest=name,
+        metavar="NAME=VALUE",
+        help="an option of the site, whatever file and environment say; may be given several times",
+    )

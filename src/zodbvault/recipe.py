@@ -125,6 +125,7 @@ def script_names(settings: Settings) -> dict[str, str]:
         "check": f"{part}-check",
         "prune": f"{part}-prune",
         "report": f"{part}-report",
+        "schedule": f"{part}-schedule",
     }
     if part == "backup":
         names |= {"snapshot": "snapshotbackup", "zipbackup": "zipbackup"}

@@ -15,8 +15,10 @@ Options
 
 .. Made from the table in src/zodbvault/settings.py by ``python tools/write_options.py``; edit the table.
 
-The same options stand in a buildout part and in a table ``[site.NAME]`` of a toml file. An empty value is the same as
-none. In a buildout, {true_words} are true in any case, and everything else is false.
+The same options stand in a buildout part and in a table ``[site.NAME]`` of a toml file. The program ``zodbvault`` takes
+them from the environment (``ZODBVAULT_KEEP`` for ``keep``) and from its command line (``--option keep=3``) too: see
+`Without buildout <without-buildout.rst>`_. An empty value is the same as none. In a buildout, {true_words} are true in
+any case, and everything else is false.
 
 Options that contradict each other are a mistake, and buildout ends with a message that names both. An option that
 nobody knows, one that is gone, and one that has no effect beside the others is warned about by buildout; in a toml file

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from zodbvault.arguments import Arguments
+    from zodbvault.commands.schedule import Invocation, Scheduled
     from zodbvault.commands.tables import Result
     from zodbvault.commands.watching import Thresholds
     from zodbvault.io.clock import Clock
+    from zodbvault.origins import ReadSite
     from zodbvault.site_settings import PlainValue, Settings
 
 logger = logging.getLogger("zodbvault")
@@ -153,7 +155,16 @@ def _backup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
         from zodbvault.commands.telling import backup_and_tell as backup
     else:
         from zodbvault.commands.backup import backup
-    report = backup(settings, full=wanted.full, clock=clock)
+    from zodbvault.io.locks import AlreadyRunning
+
+    try:
+        report = backup(settings, full=wanted.full, clock=clock)
+    except AlreadyRunning as error:
+        if not wanted.quiet:
+            raise
+        # Cron starts the next one soon; a mail about each that comes too early would only teach to ignore mails.
+        logger.info("Skipped: %s", error)
+        return error.exit_code
     logger.info("%s", report.summary)
     return 0
 
@@ -319,12 +330,12 @@ def _report_page(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
     gc.enable()
     page = report(settings, which=_location(settings, wanted), thresholds=_thresholds(wanted), clock=clock)
-    if wanted.output is None:
+    if wanted.output in (None, "-"):
         write_lines((page,))
     else:
         from zodbvault.commands.report import write_page
 
-        write_page(Path(wanted.output), page)
+        write_page(Path(str(wanted.output)), page)
         logger.info("The page about the backups is %s.", wanted.output)
     return 0
 
@@ -341,6 +352,72 @@ def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     elif not (wanted.quiet and report.state == 0):
         write_lines(report.lines)
     return int(report.state)
+
+
+def _schedule(settings: Settings, wanted: Arguments, clock: Clock) -> int:
+    from zodbvault.commands.schedule import Invocation
+
+    folder = os.path.dirname(os.path.abspath(sys.argv[0]))
+    backup, verify, drill = (
+        (os.path.join(folder, f"{settings.part}{command}"),) for command in ("", "-verify", "-drill")
+    )
+    return run_schedule(settings, Invocation(backup, verify, drill, folder), wanted)
+
+
+def run_schedule(settings: Settings, invocation: Invocation, wanted: Arguments) -> int:
+    """Show, install or remove the schedule of a site; return the exit code."""
+    scheduled = _scheduled(settings, invocation, wanted)
+    if invocation.unknown and not wanted.remove:
+        logger.warning("Not set where cron or systemd runs it: %s.", ", ".join(invocation.unknown))
+    write_lines(scheduled.lines)
+    for note in scheduled.notes:
+        logger.info("%s", note)
+    return 0
+
+
+def _scheduled(settings: Settings, invocation: Invocation, wanted: Arguments) -> Scheduled:
+    from zodbvault.commands import schedule
+    from zodbvault.commands.timetable import minutes_from
+
+    if wanted.units is not None and not wanted.systemd:
+        raise ConfigurationError(["--units names the folder of systemd's units: it goes with --systemd"])
+    if wanted.remove and wanted.every is not None:
+        raise ConfigurationError(["--every has no effect with --remove"])
+    folder = schedule.folder_of_units(wanted.units)
+    if wanted.remove and wanted.systemd:
+        return schedule.remove_units(settings.part, invocation.place, folder)
+    plan = schedule.plan_schedule(settings, invocation, minutes_from(wanted.every))
+    if wanted.remove:
+        return schedule.remove_cron(plan.name)
+    if wanted.systemd:
+        units = schedule.plan_units(plan, settings, invocation)
+        return schedule.install_units(units, folder) if wanted.install else schedule.show_units(units, folder)
+    return schedule.install_cron(plan) if wanted.install else schedule.show_cron(plan)
+
+
+def run_settings(site: ReadSite, wanted: Arguments) -> int:
+    """Show what holds for a site; return the exit code."""
+    from zodbvault.commands.settings import show_settings
+    from zodbvault.io.clock import clock_from_environment
+
+    _show(show_settings(site, clock_from_environment()), wanted)
+    return 0
+
+
+def run_init(wanted: Arguments) -> int:
+    """Write a toml file for what is found in a folder; return the exit code."""
+    from zodbvault.commands.init import look, text_of, write_new
+
+    gc.enable()
+    folder = Path(os.path.abspath(wanted.folder or "."))
+    found = look(folder)
+    if wanted.output == "-":
+        write_lines((text_of(found, folder).rstrip("\n"),))
+        return 0
+    path = Path(os.path.abspath(wanted.output or folder / "zodbvault.toml"))
+    for note in write_new(found, path):
+        logger.info("%s", note)
+    return 0
 
 
 def _thresholds(wanted: Arguments) -> Thresholds:
@@ -384,4 +461,5 @@ _PERFORMERS: Mapping[str, Callable[[Settings, Arguments, Clock], int]] = {
     "check": _check,
     "prune": _prune,
     "report": _report_page,
+    "schedule": _schedule,
 }

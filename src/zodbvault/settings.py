@@ -7,7 +7,7 @@ in OPTIONS and nowhere else. Knows no buildout, no toml and no command; looks at
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ from zodbvault.site_settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "OPTIONS",
@@ -46,6 +46,7 @@ __all__ = [
     "Status",
     "Surroundings",
     "expand_path",
+    "nearest",
     "nearest_option",
     "parse_settings",
     "plain_defaults",
@@ -506,7 +507,7 @@ class Surroundings:
     `[backup]`. base: absolute folder that relative paths start from. var: absolute folder of the default locations.
     datafs, blob_storage: their defaults, as text that may be relative; None where there is none.
     locations_base: absolute folder that a relative location starts from without `locationprefix`; None for the var
-    folder.
+    folder. spellings: how messages call the options that were not written in the section, by their name in the values.
     """
 
     part: str
@@ -516,6 +517,7 @@ class Surroundings:
     datafs: str | None = None
     blob_storage: str | None = None
     locations_base: Path | None = None
+    spellings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -547,10 +549,14 @@ def parse_settings(values: Mapping[str, object], around: Surroundings, *, strict
 
 def nearest_option(name: str) -> str | None:
     """The option that was probably meant by a name that is none."""
+    return nearest(name, [known for known, option in OPTION_BY_NAME.items() if option.status is Status.OFFERED])
+
+
+def nearest(word: str, words: Sequence[str]) -> str | None:
+    """The one of some words, in lower case, that was probably meant by another one."""
     import difflib
 
-    offered = [known for known, option in OPTION_BY_NAME.items() if option.status is Status.OFFERED]
-    close = difflib.get_close_matches(name.lower(), offered, 1)
+    close = difflib.get_close_matches(word.lower(), words, 1)
     return close[0] if close else None
 
 
@@ -656,7 +662,7 @@ class _Reader:
 
     def _line(self, name: str, text: str) -> str:
         """What is to be said of an option."""
-        return f"{self._around.section} {name}: {text}"
+        return f"{self._around.spellings.get(name) or f'{self._around.section} {name}'}: {text}"
 
     def _boolean(self, name: str) -> bool:
         """True for the known words; as in the recipe that we replicate everything else is false."""
@@ -694,7 +700,9 @@ class _Reader:
         value = self._values.get(name, option.default)
         word = value.strip().lower() if isinstance(value, str) else ""
         if word not in option.choices:
-            self._mistake(name, f"{value!r} is not one of: {', '.join(option.choices)}")
+            meant = nearest(word, option.choices)
+            hint = f"; did you mean {meant}?" if meant else ""
+            self._mistake(name, f"{value!r} is not one of: {', '.join(option.choices)}{hint}")
         return word
 
     def _text(self, name: str) -> str:

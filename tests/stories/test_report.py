@@ -172,6 +172,9 @@ def test_as_a_script(site: Site) -> None:
     shown = site.command("backup-report").stdout
     assert shown.startswith("<!DOCTYPE html>\n")
     Page(shown)
+    finished = site.command("backup-report", "-o", "-", cwd=site.folder)
+    assert finished.stdout.startswith("<!DOCTYPE html>\n")
+    assert not (site.folder / "-").exists()
     finished = site.command("backup-report", "-o", str(site.folder / "no" / "page.html"))
     assert finished.returncode == 1
     assert "the page cannot be written" in finished.stderr

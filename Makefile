@@ -35,6 +35,13 @@ faults: packages-of-test $(MADE) ## run the tests that try many cases with many 
 interop: packages-of-test $(MADE) ## back up and restore by turns with collective.recipe.backup, in all layouts (a quarter of an hour)
 	$(BIN)/python -m pytest -n $(PROCESSES) tests/interop
 
+# Which of the real sites: INTEGRATION=short leaves Plone out.
+INTEGRATION ?= all
+
+.PHONY: integration
+integration: packages-of-test $(MADE) ## back up and restore real Zope and Plone sites in real buildouts (fetches them)
+	$(BIN)/python -m pytest -m "integration$(if $(filter short,$(INTEGRATION)), and not plone)" tests/integration
+
 .PHONY: lint
 lint: $(MADE) ## check style and format
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""A real Zope, with a ZEO server and without: backed up while requests run, packed, broken, restored, and read again."""
+"""A real Zope, with a ZEO server and without: backed up while requests run, packed, broken, restored, read again."""
 
 from __future__ import annotations
 
@@ -9,26 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.zopes import ZopeSite, make_buildout_environment, make_zope
+from tests.integration.zopes import ZopeSite, make_zope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
 
 ROUNDS = 6
-
-
-@pytest.fixture(scope="session")
-def buildout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_buildout_environment(tmp_path_factory.mktemp("buildout") / "environment")
-
-
-@pytest.fixture(scope="session")
-def eggs(request: pytest.FixtureRequest) -> Path:
-    """What buildout fetched stays in pytest's cache, for the next run."""
-    return request.config.cache.mkdir("integration-eggs")
 
 
 @pytest.fixture(params=["with ZEO", "without ZEO"])
@@ -75,7 +63,7 @@ def every_file(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def pages(zope: ZopeSite) -> Iterator[dict[str, str]]:
+def pages(zope: ZopeSite) -> dict[str, str]:
     """The site has lived: it was written to, packed and backed up at the same time. What its pages have to be."""
     zope.make_pages()
     with zope.running(), Writer(zope) as writer:
@@ -93,7 +81,7 @@ def pages(zope: ZopeSite) -> Iterator[dict[str, str]]:
         assert refused.returncode == 1
         assert "Stop Zope" in refused.stderr
         assert zope.read_all() == writer.pages
-    yield writer.pages
+    return writer.pages
 
 
 class PackInBackground:

@@ -173,18 +173,20 @@ class ZopeSite:
 
     def _wait(self) -> None:
         end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                self.get("")
-            except urllib.error.HTTPError:
-                return
-            except OSError:
-                if time.monotonic() > end:
-                    logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("var/log/*"))
-                    raise AssertionError(f"Zope does not answer.\n{logs}") from None
-                time.sleep(0.3)
-            else:
-                return
+        while not self._answers():
+            if time.monotonic() > end:
+                logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("var/log/*"))
+                raise AssertionError(f"Zope does not answer.\n{logs}")
+            time.sleep(0.3)
+
+    def _answers(self) -> bool:
+        try:
+            self.get("")
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def _stop(self, name: str) -> None:
         pid = self._pid(name)

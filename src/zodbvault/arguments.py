@@ -195,25 +195,32 @@ def usage_exit_code(command: str | None) -> int:
 def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arguments:
     """What the arguments of a script ask for. Leaves through SystemExit where they are wrong, and after the help.
 
-    command: a key of DESCRIPTIONS. program: the script's name.
+    command: a key of DESCRIPTIONS. program: the script, as it was called.
     """
     flags = _only_flags(command, arguments)
     if flags is not None:
         return flags
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=DESCRIPTIONS[command],
-        epilog=exit_codes(command),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_arguments(parser, command)
+    parser = script_parser(command, program)
     try:
         return arguments_from(parser.parse_args(arguments))
     except SystemExit as stop:
         raise SystemExit(usage_exit_code(command) if stop.code else stop.code) from None
+
+
+def script_parser(command: str, program: str) -> argparse.ArgumentParser:
+    """The parser of a generated script, with all that its help says. Arguments as of parse_arguments."""
+    import os
+
+    from zodbvault.examples import examples_text
+    from zodbvault.parser import Parser
+
+    parser = Parser(
+        prog=os.path.basename(program),
+        description=DESCRIPTIONS[command],
+        epilog=f"{examples_text(command, program)}\n{exit_codes(command)}",
+    )
+    add_arguments(parser, command)
+    return parser
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:

@@ -17,6 +17,8 @@ from zodbvault.arguments import (
     exit_codes,
     usage_exit_code,
 )
+from zodbvault.examples import examples_text
+from zodbvault.parser import Parser
 from zodbvault.scripts import error_code_of, exit_code_of, log_level, run_command
 from zodbvault.version import VERSION
 
@@ -39,6 +41,10 @@ not say otherwise: var/plones, var/plone-blobstorages, var/plone-snapshots and v
 called plone.
 """
 
+COMPLETION_EXIT_CODES = """\
+Exit codes: 0 good, 1 shtab is not installed, 2 wrong usage.
+"""
+
 _COMMANDS = (
     "backup",
     "snapshot",
@@ -58,11 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code. Leaves through SystemExit for arguments that are wrong."""
     options = argparse.Namespace(command=None)
     try:
-        _parser().parse_args(arguments, options)
+        command_parser().parse_args(arguments, options)
     except SystemExit as stop:
         raise SystemExit(usage_exit_code(options.command) if stop.code else stop.code) from None
 
     def load_and_run() -> int:
+        if options.command == "completion":
+            return _write_completion(options.shell)
         from zodbvault.site_file import DEFAULT_FILE, read_site_file
 
         settings = read_site_file(options.config or DEFAULT_FILE, options.site)
@@ -70,6 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     level = log_level(quiet=options.quiet, debug=options.debug)
     return exit_code_of(load_and_run, level, error_code=error_code_of(options.command), log_json=options.log_json)
+
+
+def _write_completion(shell: str) -> int:
+    from zodbvault.console import write_lines
+    from zodbvault.shell_completion import completion_of
+
+    write_lines((completion_of(command_parser(), shell),))
+    return 0
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -83,14 +99,9 @@ def _command(options: argparse.Namespace) -> str:
     return str(options.command)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="zodbvault",
-        description=DESCRIPTION,
-        epilog=f"{CONFIGURATION}\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of the program, with all commands."""
+    parser = Parser(prog="zodbvault", description=DESCRIPTION, epilog=f"{CONFIGURATION}\n{EXIT_CODES}")
     parser.add_argument("--version", action="version", version=f"zodbvault {VERSION}")
     _add_site(parser, default=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -99,9 +110,7 @@ def _parser() -> argparse.ArgumentParser:
             command,
             help=DESCRIPTIONS[command],
             description=DESCRIPTIONS[command],
-            epilog=exit_codes(command),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
+            epilog=f"{examples_text(command, f'zodbvault {command}')}\n{exit_codes(command)}",
         )
         # The same two as before the command; left out here they must not undo what was said there.
         _add_site(subparser, default=argparse.SUPPRESS)
@@ -113,7 +122,23 @@ def _parser() -> argparse.ArgumentParser:
             sources.add_argument(
                 "--alternative", action="store_true", help="restore from the other site of alternative_restore_source"
             )
+    _add_completion(commands)
     return parser
+
+
+def _add_completion(commands: argparse._SubParsersAction[Parser]) -> None:
+    """The command that looks at no site: it writes what a shell reads."""
+    from zodbvault.shell_completion import SHELLS
+
+    description = "Write what a shell needs to complete commands and options; this takes zodbvault[completion]."
+    parser = commands.add_parser(
+        "completion",
+        help=description,
+        description=description,
+        epilog=f"{examples_text('completion', 'zodbvault completion')}\n{COMPLETION_EXIT_CODES}",
+    )
+    parser.add_argument("shell", choices=SHELLS, help="bash or zsh")
+    parser.set_defaults(quiet=False, debug=False, log_json=False)
 
 
 def _add_site(parser: argparse.ArgumentParser, default: str | None) -> None:

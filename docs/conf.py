@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 project = "zodbvault"
-copyright = "the zodbvault contributors"
+project_copyright = "the zodbvault contributors"
 version = release = VERSION
 html_theme = "furo"
 html_title = f"zodbvault {VERSION}"

@@ -33,6 +33,16 @@ another site has a script of its own there (``snapshotrestore``, ``ziprestore``,
 
 An option, a command or a word that is mistyped is an error, which names the nearest one. Options are never shortened.
 The exit codes are explained in `Exit codes <exit-codes.rst>`_.
+
+The shell completes commands, options and names of files, once it was told so; this takes ``zodbvault[completion]``:
+
+.. code-block:: sh
+
+    mkdir -p ~/.local/share/bash-completion/completions
+    zodbvault completion bash > ~/.local/share/bash-completion/completions/zodbvault
+
+For zsh it is ``zodbvault completion zsh``, into a file ``_zodbvault`` in a folder of ``fpath``. The scripts of a buildout
+are not completed.
 """
 
 

@@ -80,6 +80,7 @@ def test_where_nothing_is_near_nothing_is_guessed(capsys: pytest.CaptureFixture[
         code, line = complaint_of(arguments, capsys)
         assert code == 2
         assert "did you mean" not in line
+        assert ("(zodbvault -h tells of the commands)" in line) == (arguments in (["xyzzy"], []))
 
 
 def test_options_that_are_known_are_never_corrected(capsys: pytest.CaptureFixture[str]) -> None:

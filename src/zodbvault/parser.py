@@ -35,7 +35,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with the usage and the message; the options that nobody knows each with the nearest one."""
         meant = [nearest(word, self._option_string_actions) for word in self._unknown_options()]
-        super().error(message + "".join(AFTER.format(word) for word in dict.fromkeys(meant) if word))
+        message += "".join(AFTER.format(word) for word in dict.fromkeys(meant) if word)
+        if self._subparsers is not None and "did you mean" not in message:
+            message += f" ({self.prog} -h tells of the commands)"
+        super().error(message)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

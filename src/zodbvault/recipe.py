@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("zodbvault")
 
-ZOPE_RECIPES = frozenset({"plone.recipe.zeoserver", "plone.recipe.zope2instance", "plone.recipe.zope2zeoserver"})
+INSTANCE_RECIPE = "plone.recipe.zope2instance"
+ZOPE_RECIPES = frozenset({"plone.recipe.zeoserver", INSTANCE_RECIPE, "plone.recipe.zope2zeoserver"})
 """Recipes of parts that know where a site's data are, in lower case."""
 
 BUILDOUT_KEYS = frozenset(
@@ -159,7 +160,8 @@ def _surroundings(buildout: Buildout, part: str, base: Path) -> Surroundings:
     zope_parts = list(_zope_parts(buildout))
     var = _first(zope_parts, "zeo-var") or _first(zope_parts, "var")
     var_folder = expand_path(var, Path(buildout["buildout"]["directory"])) if var else base / "var"
-    blob_storage = _first(zope_parts, "blob-storage")
+    folder = Path(buildout["buildout"]["directory"])
+    blob_storage = _place(zope_parts, "blob-storage", folder)
     if blob_storage is None and zope_parts:
         blob_storage = str(var_folder / "blobstorage")
     return Surroundings(
@@ -167,16 +169,40 @@ def _surroundings(buildout: Buildout, part: str, base: Path) -> Surroundings:
         section=f"[{part}]",
         base=base,
         var=var_folder,
-        datafs=_first(zope_parts, "file-storage") or str(var_folder / "filestorage" / "Data.fs"),
+        datafs=_place(zope_parts, "file-storage", folder) or str(var_folder / "filestorage" / "Data.fs"),
         blob_storage=blob_storage,
     )
+
+
+def _place(zope_parts: list[Mapping[str, str]], option: str, folder: Path) -> str | None:
+    """Where the first part that has the option puts its database or blobs; None where none has it.
+
+    folder: in which buildout works. A relative path starts where the recipe of that part lets it start, as seen in
+    plone.recipe.zeoserver 4.0.1 and plone.recipe.zope2instance 9.1.0: from the var folder, but the blobs of
+    zope2instance from the buildout folder.
+    """
+    for part in zope_parts:
+        value = part.get(option)
+        if value:
+            if value.startswith(("/", "~", "$")):
+                return value
+            is_instance = _recipe_of(part) == INSTANCE_RECIPE
+            if is_instance and option == "blob-storage":
+                return str(folder / value)
+            var = (not is_instance and part.get("zeo-var")) or part.get("var") or "var"
+            return str(expand_path(var, folder) / value)
+    return None
 
 
 def _zope_parts(buildout: Buildout) -> Iterator[Mapping[str, str]]:
     for name in buildout["buildout"]["parts"].split():
         options = buildout[name]
-        if options.get("recipe", "").partition(":")[0].strip().lower() in ZOPE_RECIPES:
+        if _recipe_of(options) in ZOPE_RECIPES:
             yield options
+
+
+def _recipe_of(options: Mapping[str, str]) -> str:
+    return options.get("recipe", "").partition(":")[0].strip().lower()
 
 
 def _first(parts: list[Mapping[str, str]], option: str) -> str | None:

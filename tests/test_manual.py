@@ -171,31 +171,46 @@ def test_text_means_nothing_to_roff() -> None:
 # Completion
 
 
-def completed(*words: str, folder: Path) -> list[str]:
-    """What bash offers behind these words, the last one of which is being typed."""
-    script = folder / "completion"
-    if not script.exists():
-        program = "import sys; from zodbvault.cli import main; sys.exit(main(['completion', 'bash']))"
-        text = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-        script.write_text(text)
+def completion(shell: str, *more: str) -> str:
+    """What a shell is to read, from a process of its own."""
+    program = f"import sys; from zodbvault.cli import main; sys.exit(main({['completion', shell, *more]!r}))"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+
+def completed(*words: str, script: Path) -> list[str]:
+    """What bash, which has read `script`, offers behind these words, the last one of which is being typed."""
     quoted = " ".join(shlex.quote(word) for word in words)
     commands = (
         f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; "
-        'function=$(complete -p zodbvault | sed "s/.*-F \\([^ ]*\\).*/\\1/"); $function; '
+        f'function=$(complete -p {words[0]} | sed "s/.*-F \\([^ ]*\\).*/\\1/"); $function; '
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    finished = subprocess.run(["bash", "-c", commands], cwd=folder, capture_output=True, text=True, check=True)
+    finished = subprocess.run(["bash", "-c", commands], cwd=script.parent, capture_output=True, text=True, check=True)
     return sorted(finished.stdout.split())
 
 
 def test_bash_completes_commands_options_words_and_files(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    script.write_text(completion("bash"))
     (tmp_path / "sites.toml").touch()
     (tmp_path / "space").mkdir()
-    assert completed("zodbvault", "re", folder=tmp_path) == ["report", "restore"]
-    assert completed("zodbvault", "restore", "--dr", folder=tmp_path) == ["--dry-run"]
-    assert completed("zodbvault", "restore", "--only", "d", folder=tmp_path) == ["data"]
-    assert completed("zodbvault", "--config", "s", folder=tmp_path) == ["sites.toml", "space"]
-    assert completed("zodbvault", "restore", "--to", "s", folder=tmp_path) == ["space"]
+    assert completed("zodbvault", "re", script=script) == ["report", "restore"]
+    assert completed("zodbvault", "restore", "--dr", script=script) == ["--dry-run"]
+    assert completed("zodbvault", "restore", "--only", "d", script=script) == ["data"]
+    assert completed("zodbvault", "--config", "s", script=script) == ["sites.toml", "space"]
+    assert completed("zodbvault", "restore", "--to", "s", script=script) == ["space"]
+
+
+def test_the_scripts_of_a_part_are_completed(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    script.write_text(completion("bash", "--part", "plone"))
+    assert completed("plone", "--f", script=script) == ["--full"]
+    assert completed("plone-list", "--sn", script=script) == ["--snapshots"]
+    assert completed("plone-altrestore", "--only", "b", script=script) == ["blobs"]
+    (tmp_path / "zsh").write_text(completion("zsh", "--part", "backup"))
+    commands = 'autoload -U compinit; compinit -u -D; eval "$(cat zsh)"; print $_comps[backup-list] $_comps[restore]'
+    finished = subprocess.run(["zsh", "-f", "-c", commands], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (finished.stdout, finished.stderr) == ("_shtab_backup_list _shtab_restore\n", "")
 
 
 def test_zsh_reads_its_completion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from zodbvault.arguments import (
     add_arguments,
     arguments_from,
     exit_codes,
+    script_parser,
     usage_exit_code,
 )
 from zodbvault.examples import examples_text
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def load_and_run() -> int:
         if options.command == "completion":
-            return _write_completion(options.shell)
+            return _write_completion(options.shell, options.part)
         from zodbvault.site_file import DEFAULT_FILE, read_site_file
 
         settings = read_site_file(options.config or DEFAULT_FILE, options.site)
@@ -80,11 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code_of(load_and_run, level, error_code=error_code_of(options.command), log_json=options.log_json)
 
 
-def _write_completion(shell: str) -> int:
+def _write_completion(shell: str, part: str | None) -> int:
     from zodbvault.console import write_lines
+    from zodbvault.script_names import names_of_scripts
     from zodbvault.shell_completion import completion_of
 
-    write_lines((completion_of(command_parser(), shell),))
+    if part is None:
+        parsers = [command_parser()]
+    else:
+        parsers = [script_parser(command, script) for command, script in names_of_scripts(part).items()]
+    write_lines(completion_of(parser, shell) for parser in parsers)
     return 0
 
 
@@ -138,6 +144,9 @@ def _add_completion(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=f"{examples_text('completion', 'zodbvault completion')}\n{COMPLETION_EXIT_CODES}",
     )
     parser.add_argument("shell", choices=SHELLS, help="bash or zsh")
+    parser.add_argument(
+        "--part", metavar="NAME", help="complete the scripts of this part of a buildout, such as backup"
+    )
     parser.set_defaults(quiet=False, debug=False, log_json=False)
 
 

@@ -60,6 +60,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "completion": (
         Example("bash > ~/.local/share/bash-completion/completions/zodbvault", "for bash"),
+        Example("bash --part backup >> ~/.bash_completion", "for bash, the scripts of the part backup"),
         Example("zsh > ~/.zfunc/_zodbvault", "for zsh, where ~/.zfunc is in fpath"),
     ),
 }

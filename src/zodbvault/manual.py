@@ -41,8 +41,9 @@ The shell completes commands, options and names of files, once it was told so; t
     mkdir -p ~/.local/share/bash-completion/completions
     zodbvault completion bash > ~/.local/share/bash-completion/completions/zodbvault
 
-For zsh it is ``zodbvault completion zsh``, into a file ``_zodbvault`` in a folder of ``fpath``. The scripts of a
-buildout are not completed.
+For zsh it is ``zodbvault completion zsh``, into a file ``_zodbvault`` in a folder of ``fpath``. With ``--part backup``
+it is the scripts of that part in any buildout that are completed: for bash, append what it writes to
+``~/.bash_completion``; for zsh, write ``eval "$(zodbvault completion zsh --part backup)"`` behind ``compinit``.
 """
 
 

@@ -17,6 +17,7 @@ import zc.buildout.easy_install
 import zc.recipe.egg
 
 from zodbvault.errors import reason_of
+from zodbvault.script_names import names_of_scripts
 from zodbvault.settings import ConfigurationError, Surroundings, expand_path, parse_settings, settings_to_plain
 from zodbvault.several_sites import conflict_of
 
@@ -110,26 +111,7 @@ class Recipe:
 
 def script_names(settings: Settings) -> dict[str, str]:
     """The names of the scripts of a part, each with its command."""
-    part = settings.part
-    names = {
-        "backup": part,
-        "snapshot": f"{part}-snapshot",
-        "zipbackup": f"{part}-zip",
-        "restore": f"{part}-restore",
-        "snapshotrestore": f"{part}-snapshotrestore",
-        "ziprestore": f"{part}-ziprestore",
-        "altrestore": f"{part}-altrestore",
-        "verify": f"{part}-verify",
-        "list": f"{part}-list",
-        "log": f"{part}-log",
-        "drill": f"{part}-drill",
-        "check": f"{part}-check",
-        "prune": f"{part}-prune",
-        "report": f"{part}-report",
-    }
-    if part == "backup":
-        names |= {"snapshot": "snapshotbackup", "zipbackup": "zipbackup"}
-        names |= {command: command for command in ("restore", "snapshotrestore", "ziprestore", "altrestore")}
+    names = names_of_scripts(settings.part)
     if not settings.enable_snapshotrestore:
         del names["snapshotrestore"]
     if not settings.enable_zipbackup:

@@ -61,8 +61,14 @@ imports: $(MADE) ## check that imports go one way
 	$(BIN)/lint-imports --no-cache --no-logo
 
 .PHONY: docs
-docs: $(MADE) ## write docs/options.rst anew from the table of options
+docs: generated-docs ## write the generated pages anew, and make docs/_build/html of all pages; warnings are errors
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -j auto docs docs/_build/html
+	@echo "The documentation is docs/_build/html/index.html."
+
+.PHONY: generated-docs
+generated-docs: $(MADE) ## write docs/options.rst, docs/commands.rst and man/ anew from the options and the parser
 	$(BIN)/python tools/write_options.py
+	$(BIN)/python tools/write_commands.py
 
 .PHONY: docs-check
 docs-check: $(MADE) ## check the pages: their markup, the commands in them, the table of options
@@ -97,6 +103,7 @@ packages-of-demo packages-of-test: packages-of-%:
 
 .PHONY: clean
 clean: ## remove all that make and the tests made, the environment too
+	rm -rf docs/_build
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache htmlcov .tox build dist
 	rm -rf .installed.cfg bin develop-eggs eggs parts src/*.egg-info
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -175,9 +175,15 @@ def test_commands_of_several_lines(load: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", ["plone.recipe.zope2instance", "Plone.Recipe.ZEOServer", "plone.recipe.zope2zeoserver:default"]
+    ("recipe", "blobs"),
+    [
+        ("plone.recipe.zope2instance", "db/blobs"),
+        ("Plone.Recipe.ZEOServer", "data/db/blobs"),
+        ("plone.recipe.zope2zeoserver:default", "data/db/blobs"),
+    ],
 )
-def test_a_zope_part_says_where_the_data_are(recipe: str, load: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_zope_part_says_where_the_data_are(recipe: str, blobs: str, load: Callable[..., Any], tmp_path: Path) -> None:
+    """A relative path starts where it starts for the recipe of that part."""
     text = f"""
     [backup]
     recipe = zodbvault
@@ -188,9 +194,33 @@ def test_a_zope_part_says_where_the_data_are(recipe: str, load: Callable[..., An
     var = data
     """
     settings = load(text, parts="backup instance")["backup"].recipe.settings
-    assert settings.datafs == tmp_path / "db/main.fs"
-    assert settings.blob_storage == tmp_path / "db/blobs"
+    assert settings.datafs == tmp_path / "data/db/main.fs"
+    assert settings.blob_storage == tmp_path / blobs
     assert settings.location == tmp_path / "data/backups"
+
+
+@pytest.mark.parametrize("recipe", ["plone.recipe.zope2instance", "plone.recipe.zeoserver"])
+def test_a_zope_part_without_var_has_a_relative_database_below_var(
+    recipe: str, load: Callable[..., Any], tmp_path: Path
+) -> None:
+    text = f"[backup]\nrecipe = zodbvault\n[zope]\nrecipe = {recipe}\nfile-storage = filestorage/Other.fs\n"
+    settings = load(text, parts="zope backup")["backup"].recipe.settings
+    assert settings.datafs == tmp_path / "var/filestorage/Other.fs"
+    assert settings.blob_storage == tmp_path / "var/blobstorage"
+
+
+def test_whole_paths_of_a_zope_part_stay(load: Callable[..., Any], tmp_path: Path) -> None:
+    text = """
+    [backup]
+    recipe = zodbvault
+    [zope]
+    recipe = plone.recipe.zeoserver
+    var = data
+    file-storage = /srv/db/Data.fs
+    blob-storage = ${buildout:directory}/blobs
+    """
+    settings = load(text, parts="zope backup")["backup"].recipe.settings
+    assert (settings.datafs, settings.blob_storage) == (Path("/srv/db/Data.fs"), tmp_path / "blobs")
 
 
 def test_a_zope_part_without_options_means_the_usual_places(load: Callable[..., Any], tmp_path: Path) -> None:
@@ -215,7 +245,7 @@ def test_each_option_is_taken_from_the_first_part_that_has_it(load: Callable[...
     zeo-var = server
     """
     settings = load(text, parts="backup client zeoserver")["backup"].recipe.settings
-    assert settings.datafs == tmp_path / "server/Data.fs"
+    assert settings.datafs == tmp_path / "server/server/Data.fs"
     assert settings.blob_storage == tmp_path / "client/blobs"
     assert settings.location == tmp_path / "server/backups"
 
@@ -259,7 +289,7 @@ def test_parts_that_are_added_and_extended_are_found(load: Callable[..., Any], t
         "[zeoserver]\nblob-storage = db/blobs/\n"
     )
     settings = load("extends = more.cfg\nparts += other\n[other]\nrecipe = other\n", parts="")["backup"].recipe.settings
-    assert settings.blob_storage == tmp_path / "db/blobs"
+    assert settings.blob_storage == tmp_path / "data/db/blobs"
     assert settings.datafs == tmp_path / "data/filestorage/Data.fs"
     assert settings.location == tmp_path / "safe/backups"
 
@@ -512,7 +542,7 @@ def test_a_changed_option_of_a_zope_part_is_noticed(site: Site, tmp_path: Path) 
     text = "[backup]\nrecipe = zodbvault\n[zeo]\nrecipe = plone.recipe.zeoserver\nblob-storage = {}\n"
     for blobs in ("one", "two"):
         site.buildout(text.format(blobs), parts="backup zeo")
-        assert f"'{tmp_path}/{blobs}'," in (tmp_path / "bin/backup").read_text()
+        assert f"'{tmp_path}/var/{blobs}'," in (tmp_path / "bin/backup").read_text()
 
 
 def test_a_mistake_ends_buildout_with_a_readable_error(site: Site) -> None:

@@ -29,7 +29,8 @@ FOREIGN = frozenset(
 SLOW = frozenset(
     {
         "argparse", "concurrent.futures", "ctypes", "dataclasses", "difflib", "email", "gzip", "importlib.metadata",
-        "pickle", "shutil", "socket", "subprocess", "tempfile", "zodbvault.reference",
+        "pickle", "shtab", "shutil", "socket", "subprocess", "tempfile", "zodbvault.examples", "zodbvault.manual",
+        "zodbvault.parser", "zodbvault.reference", "zodbvault.shell_completion",
     }
 )  # fmt: skip
 

@@ -43,33 +43,6 @@ may be 2026-11-23T19:05:00+01:00; the newest backup is called latest.
 Exit codes: 0 good, 1 failed, 2 wrong usage or configuration, 75 another run is at work.
 """
 
-EXAMPLES: Mapping[str, str] = {
-    "schedule": """\
-Examples:
-  {program} --every 60
-      lines for a crontab, with a backup each hour
-  {program} --install
-      the same, every 15 minutes, into your crontab
-  {program} --systemd --units /etc/systemd/system --install
-      timers of systemd
-""",
-    "settings": """\
-Examples:
-  {program}
-      what holds, and why
-  {program} --option keep=5 --json
-      what would hold with this option, for a program
-""",
-    "init": """\
-Examples:
-  {program} /srv/plone
-      looks there, and writes /srv/plone/zodbvault.toml
-  {program} /srv/plone -o -
-      only shows it
-""",
-}
-"""For the help of some commands."""
-
 CHECK_EXIT_CODES = """\
 Exit codes: 0 OK, 1 WARNING, 2 CRITICAL (no backup, too old, damaged), 3 UNKNOWN (it could not be found out).
 """
@@ -253,12 +226,6 @@ def exit_codes(command: str) -> str:
     return CHECK_EXIT_CODES if command == "check" else EXIT_CODES
 
 
-def examples_of(command: str, program: str) -> str:
-    """Examples for the help of a command; program: how it was called. Empty where there are none."""
-    examples = EXAMPLES.get(command, "").format(program=program)
-    return f"{examples}\n" if examples else ""
-
-
 def usage_exit_code(command: str | None) -> int:
     """The exit code for wrong usage: to a monitoring system 2 would mean that the backups are broken."""
     return 3 if command == "check" else 2
@@ -267,25 +234,32 @@ def usage_exit_code(command: str | None) -> int:
 def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arguments:
     """What the arguments of a script ask for. Leaves through SystemExit where they are wrong, and after the help.
 
-    command: a key of DESCRIPTIONS. program: the script's name.
+    command: a key of DESCRIPTIONS. program: the script, as it was called.
     """
     flags = _only_flags(command, arguments)
     if flags is not None:
         return flags
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=DESCRIPTIONS[command],
-        epilog=f"{examples_of(command, program)}{exit_codes(command)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_arguments(parser, command)
+    parser = script_parser(command, program)
     try:
         return arguments_from(parser.parse_args(arguments))
     except SystemExit as stop:
         raise SystemExit(usage_exit_code(command) if stop.code else stop.code) from None
+
+
+def script_parser(command: str, program: str) -> argparse.ArgumentParser:
+    """The parser of a generated script, with all that its help says. Arguments as of parse_arguments."""
+    import os
+
+    from zodbvault.examples import examples_text
+    from zodbvault.parser import Parser
+
+    parser = Parser(
+        prog=os.path.basename(program),
+        description=DESCRIPTIONS[command],
+        epilog=f"{examples_text(command, program)}\n{exit_codes(command)}",
+    )
+    add_arguments(parser, command)
+    return parser
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:

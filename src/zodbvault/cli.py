@@ -17,10 +17,12 @@ from zodbvault.arguments import (
     OF_THE_PROGRAM,
     add_arguments,
     arguments_from,
-    examples_of,
     exit_codes,
+    script_parser,
     usage_exit_code,
 )
+from zodbvault.examples import examples_text
+from zodbvault.parser import Parser
 from zodbvault.scripts import (
     error_code_of,
     exit_code_of,
@@ -57,6 +59,10 @@ ZODBVAULT_KEEP in the environment is the option keep, and wins over the file; --
 file a site may be made of these alone.
 """
 
+COMPLETION_EXIT_CODES = """\
+Exit codes: 0 good, 1 shtab is not installed, 2 wrong usage.
+"""
+
 _COMMANDS = (
     "backup",
     "snapshot",
@@ -80,11 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code. Leaves through SystemExit for arguments that are wrong."""
     options = argparse.Namespace(command=None, options_behind=[])
     try:
-        _parser().parse_args(arguments, options)
+        command_parser().parse_args(arguments, options)
     except SystemExit as stop:
         raise SystemExit(usage_exit_code(options.command) if stop.code else stop.code) from None
 
     def load_and_run() -> int:
+        if options.command == "completion":
+            return _write_completion(options.shell, options.part)
         wanted = arguments_from(options)
         if options.command == "init":
             _refuse_site_options(options)
@@ -139,6 +147,19 @@ def _invocation(site: ReadSite, *, is_to_run: bool) -> Invocation:
     return Invocation(backup, verify, drill, str(site.path), tuple(variables))
 
 
+def _write_completion(shell: str, part: str | None) -> int:
+    from zodbvault.console import write_lines
+    from zodbvault.script_names import names_of_scripts
+    from zodbvault.shell_completion import completion_of
+
+    if part is None:
+        parsers = [command_parser()]
+    else:
+        parsers = [script_parser(command, script) for command, script in names_of_scripts(part).items()]
+    write_lines(completion_of(parser, shell) for parser in parsers)
+    return 0
+
+
 def _command(options: argparse.Namespace) -> str:
     """The command that was meant, by its name in DESCRIPTIONS."""
     if options.command == "restore" and options.snapshot:
@@ -150,14 +171,9 @@ def _command(options: argparse.Namespace) -> str:
     return str(options.command)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="zodbvault",
-        description=DESCRIPTION,
-        epilog=f"{CONFIGURATION}\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of the program, with all commands."""
+    parser = Parser(prog="zodbvault", description=DESCRIPTION, epilog=f"{CONFIGURATION}\n{EXIT_CODES}")
     parser.add_argument("--version", action="version", version=f"zodbvault {VERSION}")
     _add_site(parser, default=None)
     _add_option(parser, "options_before")
@@ -167,9 +183,7 @@ def _parser() -> argparse.ArgumentParser:
             command,
             help=_DESCRIPTIONS[command],
             description=_DESCRIPTIONS[command],
-            epilog=f"{examples_of(command, f'zodbvault {command}')}{exit_codes(command)}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
+            epilog=f"{examples_text(command, f'zodbvault {command}')}\n{exit_codes(command)}",
         )
         if command != "init":
             # The same as before the command; left out here they must not undo what was said there.
@@ -183,7 +197,26 @@ def _parser() -> argparse.ArgumentParser:
             sources.add_argument(
                 "--alternative", action="store_true", help="restore from the other site of alternative_restore_source"
             )
+    _add_completion(commands)
     return parser
+
+
+def _add_completion(commands: argparse._SubParsersAction[Parser]) -> None:
+    """The command that looks at no site: it writes what a shell reads."""
+    from zodbvault.shell_completion import SHELLS
+
+    description = "Write what a shell needs to complete commands and options; this takes zodbvault[completion]."
+    parser = commands.add_parser(
+        "completion",
+        help=description,
+        description=description,
+        epilog=f"{examples_text('completion', 'zodbvault completion')}\n{COMPLETION_EXIT_CODES}",
+    )
+    parser.add_argument("shell", choices=SHELLS, help="bash or zsh")
+    parser.add_argument(
+        "--part", metavar="NAME", help="complete the scripts of this part of a buildout, such as backup"
+    )
+    parser.set_defaults(quiet=False, debug=False, log_json=False)
 
 
 def _add_site(parser: argparse.ArgumentParser, default: str | None) -> None:

@@ -17,6 +17,7 @@ import zc.buildout.easy_install
 import zc.recipe.egg
 
 from zodbvault.errors import reason_of
+from zodbvault.script_names import names_of_scripts
 from zodbvault.settings import ConfigurationError, Surroundings, expand_path, parse_settings, settings_to_plain
 from zodbvault.several_sites import conflict_of
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("zodbvault")
 
-ZOPE_RECIPES = frozenset({"plone.recipe.zeoserver", "plone.recipe.zope2instance", "plone.recipe.zope2zeoserver"})
+INSTANCE_RECIPE = "plone.recipe.zope2instance"
+ZOPE_RECIPES = frozenset({"plone.recipe.zeoserver", INSTANCE_RECIPE, "plone.recipe.zope2zeoserver"})
 """Recipes of parts that know where a site's data are, in lower case."""
 
 BUILDOUT_KEYS = frozenset(
@@ -109,27 +111,7 @@ class Recipe:
 
 def script_names(settings: Settings) -> dict[str, str]:
     """The names of the scripts of a part, each with its command."""
-    part = settings.part
-    names = {
-        "backup": part,
-        "snapshot": f"{part}-snapshot",
-        "zipbackup": f"{part}-zip",
-        "restore": f"{part}-restore",
-        "snapshotrestore": f"{part}-snapshotrestore",
-        "ziprestore": f"{part}-ziprestore",
-        "altrestore": f"{part}-altrestore",
-        "verify": f"{part}-verify",
-        "list": f"{part}-list",
-        "log": f"{part}-log",
-        "drill": f"{part}-drill",
-        "check": f"{part}-check",
-        "prune": f"{part}-prune",
-        "report": f"{part}-report",
-        "schedule": f"{part}-schedule",
-    }
-    if part == "backup":
-        names |= {"snapshot": "snapshotbackup", "zipbackup": "zipbackup"}
-        names |= {command: command for command in ("restore", "snapshotrestore", "ziprestore", "altrestore")}
+    names = names_of_scripts(settings.part)
     if not settings.enable_snapshotrestore:
         del names["snapshotrestore"]
     if not settings.enable_zipbackup:
@@ -160,7 +142,8 @@ def _surroundings(buildout: Buildout, part: str, base: Path) -> Surroundings:
     zope_parts = list(_zope_parts(buildout))
     var = _first(zope_parts, "zeo-var") or _first(zope_parts, "var")
     var_folder = expand_path(var, Path(buildout["buildout"]["directory"])) if var else base / "var"
-    blob_storage = _first(zope_parts, "blob-storage")
+    folder = Path(buildout["buildout"]["directory"])
+    blob_storage = _place(zope_parts, "blob-storage", folder)
     if blob_storage is None and zope_parts:
         blob_storage = str(var_folder / "blobstorage")
     return Surroundings(
@@ -168,16 +151,40 @@ def _surroundings(buildout: Buildout, part: str, base: Path) -> Surroundings:
         section=f"[{part}]",
         base=base,
         var=var_folder,
-        datafs=_first(zope_parts, "file-storage") or str(var_folder / "filestorage" / "Data.fs"),
+        datafs=_place(zope_parts, "file-storage", folder) or str(var_folder / "filestorage" / "Data.fs"),
         blob_storage=blob_storage,
     )
+
+
+def _place(zope_parts: list[Mapping[str, str]], option: str, folder: Path) -> str | None:
+    """Where the first part that has the option puts its database or blobs; None where none has it.
+
+    folder: in which buildout works. A relative path starts where the recipe of that part lets it start, as seen in
+    plone.recipe.zeoserver 4.0.1 and plone.recipe.zope2instance 9.1.0: from the var folder, but the blobs of
+    zope2instance from the buildout folder.
+    """
+    for part in zope_parts:
+        value = part.get(option)
+        if value:
+            if value.startswith(("/", "~", "$")):
+                return value
+            is_instance = _recipe_of(part) == INSTANCE_RECIPE
+            if is_instance and option == "blob-storage":
+                return str(folder / value)
+            var = (not is_instance and part.get("zeo-var")) or part.get("var") or "var"
+            return str(expand_path(var, folder) / value)
+    return None
 
 
 def _zope_parts(buildout: Buildout) -> Iterator[Mapping[str, str]]:
     for name in buildout["buildout"]["parts"].split():
         options = buildout[name]
-        if options.get("recipe", "").partition(":")[0].strip().lower() in ZOPE_RECIPES:
+        if _recipe_of(options) in ZOPE_RECIPES:
             yield options
+
+
+def _recipe_of(options: Mapping[str, str]) -> str:
+    return options.get("recipe", "").partition(":")[0].strip().lower()
 
 
 def _first(parts: list[Mapping[str, str]], option: str) -> str | None:

@@ -33,7 +33,8 @@ buildout an empty ``locationprefix`` is the buildout folder.
 
 The *var folder* is the first ``zeo-var``, else ``var``, of the parts that use plone.recipe.zeoserver,
 plone.recipe.zope2instance or plone.recipe.zope2zeoserver (the *zope parts*); else ``var`` in the buildout folder, or
-beside the toml file.
+beside the toml file. A relative ``file-storage`` or ``blob-storage`` of a zope part is where the recipe of that part
+has it: below its var folder, but ``blob-storage`` of plone.recipe.zope2instance below the buildout folder.
 """
 
 _RETIRED = """\

@@ -46,7 +46,7 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
     command: a key of DESCRIPTIONS. plain: what `settings_to_plain` made. arguments: those of the command line, without
     the program's name; None takes the process's own. Leaves through SystemExit for arguments that are wrong.
     """
-    wanted = parse_arguments(command, os.path.basename(sys.argv[0]), sys.argv[1:] if arguments is None else arguments)
+    wanted = parse_arguments(command, sys.argv[0], sys.argv[1:] if arguments is None else arguments)
 
     def perform() -> int:
         return run_command(command, settings_from_plain(plain, _defaults), wanted)

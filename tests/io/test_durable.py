@@ -20,6 +20,7 @@ from zodbvault.io.durable import (
     Ownership,
     PartFile,
     SyncBatch,
+    make_folder,
     ownership_of,
     remove_durably,
     rename_durably,
@@ -293,6 +294,12 @@ class TestFolders:
         assert os.listdir(tmp_path) == ["x"]
         remove_durably(tmp_path / "missing")
         assert len(journal.steps) == 5
+
+    def test_a_new_folder_is_named_durably_in_its_parent(self, tmp_path: Path, journal: Journal) -> None:
+        make_folder(tmp_path / "a/b")
+        assert journal.synced() == [".", "a"]
+        make_folder(tmp_path / "a/b")
+        assert journal.synced() == [".", "a"]
 
     def test_a_file_system_that_cannot_sync_folders_is_logged_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 from zodbvault.blobs.containers import DamagedBlob
-from zodbvault.blobs.copying import SharedBatch, copy_blocks, hash_blob, remove_temporaries, temporary_name
+from zodbvault.blobs.copying import (
+    LAYOUT_PART,
+    SharedBatch,
+    copy_blocks,
+    hash_blob,
+    remove_temporaries,
+    temporary_name,
+)
 from zodbvault.blobs.layouts import (
     BUSHY,
     LAWN,
@@ -144,7 +151,7 @@ class Target:
             self._file_ownership = _blob_ownership(self._root)
             if not self.is_filled and read_marker(self.root) != self.layout:
                 marker = self.root / LAYOUT_MARKER
-                with PartFile(marker, ownership_of(self.root), part=self.scratch / "zodbvault-layout.part") as part:
+                with PartFile(marker, ownership_of(self.root), part=self.scratch / LAYOUT_PART) as part:
                     part.file.write(self.layout.encode())
                     part.publish()
         except OSError as error:

@@ -111,7 +111,7 @@ def ownership_of(path_or_fd: str | int | os.PathLike[str], *, executable: bool =
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a folder and its missing parents. What root makes belongs to the owner of the folder that it stands in.
+    """Make a folder and its missing parents, durably. What root makes belongs to the owner of the folder around it.
 
     A site's user could not write there otherwise, after root once ran a command for them. Raises OSError.
     """
@@ -133,6 +133,8 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
             give_to_owner_of(parent or ".", fd)
         finally:
             os.close(fd)
+    # Whatever is synced in the folder later is lost with its name.
+    sync_folder(parent or ".")
 
 
 def give_to_owner_of(folder: str, fd: int) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Mapping
+
     from tests.faults.recording import Call
 
 OLD, NEW, HALF, ZEROS = "old", "new", "half", "zeros"
@@ -63,6 +64,8 @@ class _File:
 
     def as_it_may_be(self, which: str) -> Content:
         data, mode, time = self.current
+        if which in (HALF, ZEROS) and data == self.durable.data:
+            return self.current  # only its mode or its time was changed
         if which == HALF:
             return Content(_half(data), mode, time)
         if which == ZEROS:
@@ -258,25 +261,23 @@ class Disk:
     def _parent(self, path: str) -> tuple[int, str]:
         """The folder that a path's last name is in, and the name."""
         parent, name = os.path.split(path)
-        found = self._find(parent)
+        found = self._find(parent, follow=True)
         assert found is not None, f"{path}: its folder is not there"
         return found, name
 
-    def _find(self, path: str) -> int | None:
-        """What a path stands for; symlinks on the way are followed, the last name is not."""
+    def _find(self, path: str, *, follow: bool = False) -> int | None:
+        """What a path stands for, None for nothing. Symlinks on the way are followed, at its end where `follow` is."""
         node = self._root
         names = [name for name in path.split("/") if name]
         for place, name in enumerate(names):
             folder = self._nodes[node]
-            if isinstance(folder, _Symlink):
-                above = "/".join(names[: place - 1])
-                found = self._find(os.path.normpath(f"/{above}/{folder.leads_to}"))
-                if found is None:
-                    return None
-                folder = self._nodes[found]
             if not isinstance(folder, _Folder) or name not in folder.current:
                 return None
             node = folder.current[name]
+            found, rest = self._nodes[node], names[place + 1 :]
+            if isinstance(found, _Symlink) and (rest or follow):
+                leads_to = os.path.normpath(os.path.join("/", *names[:place], found.leads_to, *rest))
+                return self._find(leads_to, follow=follow)
         return node
 
     def _node(self, path: str) -> _File | _Folder | _Symlink:

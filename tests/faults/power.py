@@ -17,9 +17,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ZODB.FileStorage import FileStorage
 
-from tests.faults.disk import Disk, Tree, key_of, read_tree, write_tree
+from tests.faults.disk import Cut, Disk, Tree, key_of, read_tree, write_tree
 from tests.faults.recording import STRACE, Recording, parse_log
-from tests.faults.scenarios import LOCATION, SNAPSHOT, WHICH, ZIP, Reported, beside, leftovers, require_restores
+from tests.faults.scenarios import (
+    LOCATION,
+    SNAPSHOT,
+    WHICH,
+    ZIP,
+    Reported,
+    Scenario,
+    beside,
+    leftovers,
+    require_restores,
+)
 from tests.site import PretendClock, State, referenced_blobs
 from zodbvault.commands.prune import prune
 from zodbvault.errors import ZodbvaultError
@@ -28,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.faults.recording import Call
-    from tests.faults.scenarios import Start
+    from tests.faults.scenarios import Start, Story
     from tests.site import BlobKey, Site
 
 LATER = 3600
@@ -41,6 +51,32 @@ SOURCES = {
     "snapshotrestore": SNAPSHOT,
     "ziprestore": ZIP,
 }
+
+
+def _many_blobs(story: Story) -> None:
+    story.backup()
+    story.site.commit_blobs(45, size=60, names=10_000)
+
+
+def _restore_of_many_blobs(story: Story) -> None:
+    _many_blobs(story)
+    story.restores(story.backup())
+    story.site.close()
+    assert story.site.blob_storage is not None
+    for folder in (story.site.datafs.parent, story.site.blob_storage):
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+
+MORE_SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        # More files and folders than are synced one by one.
+        Scenario("many blobs", "backup", _many_blobs),
+        Scenario("restore of many blobs", "restore", _restore_of_many_blobs),
+    )
+}
+
 _SAID = re.compile(rb"(?:backup|of) (\d{4}(?:-\d\d){5})")
 _SUMMARY = re.compile(rb"^INFO: (Full|Incremental|Restored|No changes)", re.MULTILINE)
 
@@ -79,7 +115,7 @@ def record(start: Start, folder: Path, wrapper: tuple[str, ...] = ()) -> Recorde
     """Run the command of a start. folder: for what has to be written meanwhile. wrapper: runs the script, if given."""
     site = start.site
     known = known_backups(site, folder)
-    script, *arguments = start.command
+    script, *arguments = start.command  # it is written now, and later once more with the same content
     before = read_tree(site.folder)
     log = folder / "strace"
     prefix = (*STRACE, "-o", str(log), *((sys.executable, *wrapper) if wrapper else ()))
@@ -87,7 +123,16 @@ def record(start: Start, folder: Path, wrapper: tuple[str, ...] = ()) -> Recorde
     assert os.path.basename(script) == start.scenario.script
     assert finished.returncode == 0, finished.stderr
     recording = Recording(parse_log(log.read_text("ascii"), [str(site.folder)]), finished)
+    _require_same(before, recording, read_tree(site.folder))
     return Recorded(start, before, known, site.clock.now(), recording)
+
+
+def _require_same(before: Tree, recording: Recording, now: Tree) -> None:
+    """What the calls make of the tree before is what is really there: nothing was missed."""
+    disk = Disk(before, _umask())
+    for number, call in enumerate(recording.calls):
+        disk.apply(number, call)
+    assert key_of(disk.tree()) == key_of(now), "the recording is not all that happened"
 
 
 def known_backups(site: Site, folder: Path) -> tuple[Reported, ...]:
@@ -104,29 +149,34 @@ def known_backups(site: Site, folder: Path) -> tuple[Reported, ...]:
     return tuple(found)
 
 
-def moments(recorded: Recorded, *, seed: int = 1, sampled: int = 6) -> list[Moment]:
-    """Each distinct state that a cut may leave, those of late calls last.
+def moments(recorded: Recorded, *, at_most: int | None = None, seed: int = 1) -> list[Moment]:
+    """Each distinct state that a cut may leave, in the order of the calls; `at_most` so many of them, by chance.
 
-    What is in memory only grows between two syncs, so the states before each sync have those of every call before it.
+    What is in memory only grows from one sync to the next, so the states just before a sync have those of every call
+    before it.
     """
-    disk, random_ = Disk(recorded.before, _umask()), random.Random(seed)
+    number_of_cuts = sum(1 for _ in _cuts(recorded, seed))
+    chosen = range(number_of_cuts)
+    wanted = set(chosen if at_most is None else random.Random(seed).sample(chosen, min(at_most, number_of_cuts)))
     found: dict[tuple[bool, bytes], Moment] = {}
-    told = False
-    for number, call in enumerate(recorded.recording.calls):
-        if call.kind in ("sync", "sync_all", "say", "end"):
-            for tree in _trees(disk, random_, sampled):
-                found.setdefault((told, key_of(tree)), Moment(number, told, tree))
-        disk.apply(number, call)
-        told = told or _tells(call)
-        if told and _tells(call):
-            for tree in _trees(disk, random_, sampled):
-                found.setdefault((told, key_of(tree)), Moment(number, told, tree))
+    for place, (number, told, disk, cut) in enumerate(_cuts(recorded, seed)):
+        if place in wanted:
+            tree = disk.tree_after(cut)
+            found.setdefault((told, key_of(tree)), Moment(number, told, tree))
     return list(found.values())
 
 
-def _trees(disk: Disk, random_: random.Random, sampled: int) -> Iterator[Tree]:
-    for cut in disk.cuts(random_, sampled):
-        yield disk.tree_after(cut)
+def _cuts(recorded: Recorded, seed: int) -> Iterator[tuple[int, bool, Disk, Cut]]:
+    """All cuts: how many calls were made, whether the result was told, the disk at that time, what becomes of it."""
+    disk, random_ = Disk(recorded.before, _umask()), random.Random(seed)
+    told = False
+    for number, call in enumerate(recorded.recording.calls):
+        if call.kind in ("sync", "sync_all", "end"):
+            yield from ((number, told, disk, cut) for cut in disk.cuts(random_))
+        disk.apply(number, call)
+        if not told and _tells(call):
+            told = True
+            yield from ((number + 1, told, disk, cut) for cut in disk.cuts(random_))
 
 
 def _tells(call: Call) -> bool:

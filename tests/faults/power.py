@@ -232,6 +232,8 @@ def _require_backups(recorded: Recorded, moment: Moment, folder: Path) -> None:
     ), "the command made no backup"
     here = [each for each in (*recorded.known, *([new] if new else [])) if each.source == recorded.source]
     newest = restored(start.site, None, recorded.source, folder / "restored")
+    # Whatever counts as a backup is whole, those that are about to be pruned too.
+    assert newest is None or start.site.verify(which=WHICH[recorded.source]).good, "a backup that counts is damaged"
     promised = {_name(each) for each in start.reported}
     must = [each for each in start.reported if each.source == recorded.source]
     if newest is None:
@@ -305,8 +307,18 @@ def _run_again(recorded: Recorded, folder: Path) -> None:
 
 
 def _require_tidy(site: Site) -> None:
-    left = leftovers(site)
+    left = leftovers(site) + _unnamed(site)
     assert not left, f"left behind: {left}"
+
+
+def _unnamed(site: Site) -> list[str]:
+    """The data files that no .dat names: repozo would join them to a backup by their names."""
+    found = []
+    for place in filter(None, (site.settings.location, site.settings.snapshotlocation, site.settings.ziplocation)):
+        names = site.names(Path(place))
+        lines = "".join(Path(place, name).read_text("ascii") for name in names if name.endswith(".dat"))
+        found += [name for name in names if name.endswith(("fsz", ".fs")) and f"{name} " not in lines]
+    return found
 
 
 # A restore

@@ -277,9 +277,8 @@ class PartFile:
         self.finish()
         os.replace(self.part, self.path)
         self._gone = True
+        # The name of a part in another folder may come back after a crash: a left-over like those of a kill.
         sync_folder(self.path.parent)
-        if self.part.parent != self.path.parent:
-            sync_folder(self.part.parent)
 
     def discard(self) -> None:
         """Remove what was written. Nothing happens after publish()."""
@@ -311,11 +310,10 @@ def write_durably(path: Path, data: bytes, ownership: Ownership | None = None) -
 
 
 def rename_durably(old: Path, new: Path) -> None:
-    """Rename a file, replacing what stands at `new`, and bring both folders' names to the disk."""
+    """Rename a file within its folder, replacing what stands at `new`, and bring the folder's names to the disk."""
+    assert old.parent == new.parent, "only within a folder a rename is one change"
     os.replace(old, new)
     sync_folder(new.parent)
-    if old.parent != new.parent:
-        sync_folder(old.parent)
 
 
 def remove_durably(*paths: Path) -> None:
@@ -365,8 +363,8 @@ class SyncBatch:
         except FileNotFoundError:
             logger.debug("%s: gone before it was synced", os.fspath(path))
 
-    def finish(self, folder: str | int | os.PathLike[str] | None = None) -> None:
-        """Make durable what was left, then `folder` if given. Raises OSError when something was not written."""
+    def finish(self) -> None:
+        """Make durable what was left. Raises OSError when something was not written."""
         kept, self._kept = self._kept, None
         if kept is not None:
             assert self._syncfs is not None
@@ -375,8 +373,6 @@ class SyncBatch:
             finally:
                 os.close(kept)
         self._added, self._device = 0, None
-        if folder is not None:
-            sync_folder(folder)
 
     def __enter__(self) -> SyncBatch:
         return self
@@ -455,12 +451,11 @@ class FolderSyncs:
     A folder that the names have left behind is synced (or left to the batch) and forgotten, so memory is as deep as the
     tree. Names in another order cost more syncs, never less.
 
-    batch: shared with the files; then it is finished by its owner, after finish() of this.
+    batch: shared with the files; it is finished by its owner, after finish() of this.
     """
 
-    def __init__(self, batch: SyncBatch | None = None) -> None:
-        self._batch = SyncBatch() if batch is None else batch
-        self._owns_batch = batch is None
+    def __init__(self, batch: SyncBatch) -> None:
+        self._batch = batch
         self._open: list[str] = []
 
     def enter(self, folder: str) -> None:
@@ -505,11 +500,9 @@ class FolderSyncs:
         self.enter(folder)
 
     def finish(self) -> None:
-        """Sync what is left; with a batch of our own everything is durable then."""
+        """Sync what is left, or leave it to the batch."""
         while self._open:
             self._batch.add_folder(self._open.pop())
-        if self._owns_batch:
-            self._batch.finish()
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -6,16 +6,21 @@ docs/power-loss.rst tells the rules. A usual run tries states by chance, the sam
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults import without_sync
 from tests.faults.power import MORE_SCENARIOS, moments, record, require_what_is_promised
 from tests.faults.scenarios import SCENARIOS, every_case
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io import durable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.faults.power import Moment, Recorded
 
@@ -35,6 +40,18 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+def folder_of_many(tmp_path: Path) -> Iterator[Path]:
+    """A folder in a file system where many files are synced with one call: not every place for temporary files is."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        serves = durable._syncfs_for(fd) is not None
+    finally:
+        os.close(fd)
+    with tempfile.TemporaryDirectory(dir=tmp_path if serves else "/dev/shm") as folder:
+        yield Path(folder)
 
 
 def recorded_case(tmp_path: Path, name: str, layout: str, wrapper: tuple[str, ...] = ()) -> Recorded:
@@ -80,3 +97,74 @@ def test_a_backup_touches_no_live_file(tmp_path: Path, name: str, layout: str) -
     live = [str(folder) + "/" for folder in recorded.start.live_folders]
     touched = [call for call in recorded.recording.calls if any(call.path.startswith(folder) for folder in live)]
     assert not touched
+
+
+# Each sync is needed
+
+PROGRAM = without_sync.__file__
+NEEDED = {
+    "io.durable:make_folder:0": ("first full", "pool"),
+    "io.durable:sync_file:0": ("incremental", "pool"),
+    "io.durable:sync_folder:0": ("incremental", "pool"),
+    "io.durable:PartFile.finish:0": ("incremental", "pool"),
+    "io.durable:PartFile.publish:0": ("incremental", "pool"),
+    "io.durable:rename_durably:0": ("prune", "pool"),
+    "io.durable:remove_durably:0": ("prune", "pool"),
+    "io.durable:SyncBatch.add_file:0": ("incremental", "pool"),
+    "io.durable:SyncBatch.add_folder:0": ("incremental", "pool"),
+    "io.durable:SyncBatch.finish:0": ("many blobs", "pool"),
+    "io.durable:FolderSyncs.enter:0": ("incremental", "pool"),
+    "io.durable:FolderSyncs.make_folders:0": ("first full", "pool"),
+    "io.durable:FolderSyncs.finish:0": ("incremental", "pool"),
+}
+"""Every call in io/ that asks for a sync, and the scenario that comes to grief without it."""
+ONLY_ON_MACOS = {"io.durable:sync_file:1", "io.durable:_full_sync.full_sync:0"}
+NEEDED_ELSEWHERE = {
+    "blobs.copying:SharedBatch.add_file:0": ("incremental", "pool"),
+    "blobs.copying:_finish:0": ("incremental", "pool"),
+    "blobs.directory_writer:DirectoryWriter.finish:0": ("incremental", "directories"),
+    "blobs.directory_writer:DirectoryWriter.finish:1": ("many blobs", "directories"),
+    "blobs.directory_writer:DirectoryWriter.begin:0": ("incremental", "directories"),
+    "blobs.directory_writer:DirectoryWriter._make:0": ("incremental", "directories"),
+    "blobs.pool:Pool.place:0": ("incremental", "pool"),
+    "blobs.pool:Pool.finish:0": ("incremental", "pool"),
+    "blobs.pool:Pool.finish:1": ("many blobs", "pool"),
+    "blobs.target:Target.place:0": ("restore into nothing", "pool"),
+    "blobs.target:Target.finish:0": ("restore into nothing", "pool"),
+    "blobs.target:Target.finish:1": ("restore of many blobs", "pool"),
+}
+"""The same for those who use io/. Not among them are the syncs of what is durable already if nobody cut the power just
+before (blobs that are linked), and of what nothing restores by (`TS.checks.json`, the link `latest`)."""
+
+
+def test_each_sync_in_io_is_in_the_table() -> None:
+    modules = sorted(path.stem for path in (without_sync.SOURCE / "zodbvault" / "io").glob("*.py"))
+    found = [call.place for module in modules for call in without_sync.sync_calls(f"io.{module}")]
+    assert sorted(found) == sorted({*NEEDED, *ONLY_ON_MACOS})
+
+
+def require_damage(tmp_path: Path, place: str, name: str, layout: str) -> None:
+    """Without the sync at this place there is a state in which something is lost."""
+    recorded = recorded_case(tmp_path, name, layout, (PROGRAM, place))
+    for moment in reversed(moments(recorded, at_most=1000)):
+        try:
+            require_what_is_promised(recorded, moment, tmp_path / "work")
+        except (AssertionError, ZodbvaultError):  # noqa: PERF203 - the first one is enough
+            return
+    pytest.fail(f"{place} is not needed, or a state of the disk is missing")
+
+
+@pytest.mark.parametrize("place", NEEDED)
+def test_no_sync_in_io_can_be_left_out(place: str, folder_of_many: Path) -> None:
+    require_damage(folder_of_many, place, *NEEDED[place])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", NEEDED_ELSEWHERE)
+def test_no_sync_elsewhere_can_be_left_out(place: str, folder_of_many: Path) -> None:
+    require_damage(folder_of_many, place, *NEEDED_ELSEWHERE[place])
+
+
+def test_with_all_syncs_the_same_look_finds_nothing(tmp_path: Path) -> None:
+    with pytest.raises(pytest.fail.Exception, match="is not needed"):
+        require_damage(tmp_path, "io.durable:sync_file:1", "prune", "pool")

@@ -469,7 +469,7 @@ class FolderSyncs:
             stack.append(folder)
 
     def make_folders(self, folder: str, ownership: Ownership | None) -> None:
-        """Make `folder` and its missing parents, and remember whose entries changed.
+        """Make `folder` and its missing parents, and remember whose entries changed; not `folder` itself yet.
 
         ownership: of the new folders; None for the system's usual one. Raises OSError.
         """
@@ -497,7 +497,6 @@ class FolderSyncs:
             finally:
                 os.close(fd)
         self.enter(os.path.dirname(folder) or ".")
-        self.enter(folder)
 
     def finish(self) -> None:
         """Sync what is left, or leave it to the batch."""

@@ -30,12 +30,12 @@ from tests.faults.scenarios import (
     leftovers,
     require_restores,
 )
-from tests.site import PretendClock, State, referenced_blobs
+from tests.site import PretendClock, State, generate_script, referenced_blobs
 from zodbvault.commands.prune import prune
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.faults.recording import Call
     from tests.faults.scenarios import Start, Story
@@ -78,7 +78,7 @@ MORE_SCENARIOS = {
 }
 
 _SAID = re.compile(rb"(?:backup|of) (\d{4}(?:-\d\d){5})")
-_SUMMARY = re.compile(rb"^INFO: (Full|Incremental|Restored|No changes)", re.MULTILINE)
+_SUMMARY = re.compile(rb"^INFO: (Full|Incremental|Restored|Backup of blobs|No changes)", re.MULTILINE)
 
 
 class Moment(NamedTuple):
@@ -115,16 +115,23 @@ def record(start: Start, folder: Path, wrapper: tuple[str, ...] = ()) -> Recorde
     """Run the command of a start. folder: for what has to be written meanwhile. wrapper: runs the script, if given."""
     site = start.site
     known = known_backups(site, folder)
-    script, *arguments = start.command  # it is written now, and later once more with the same content
+    before, recording = record_script(site, start.scenario.script, start.arguments, folder, wrapper)
+    return Recorded(start, before, known, site.clock.now(), recording)
+
+
+def record_script(
+    site: Site, name: str, arguments: tuple[str, ...], folder: Path, wrapper: tuple[str, ...] = ()
+) -> tuple[Tree, Recording]:
+    """Run a script of a site: what was on the disk before, and what was done to it. It has to end well."""
+    generate_script(site, name)  # it is written once more, with the same content, when it runs
     before = read_tree(site.folder)
     log = folder / "strace"
     prefix = (*STRACE, "-o", str(log), *((sys.executable, *wrapper) if wrapper else ()))
-    finished = site.command(start.scenario.script, *arguments, prefix=prefix)
-    assert os.path.basename(script) == start.scenario.script
+    finished = site.command(name, *arguments, prefix=prefix)
     assert finished.returncode == 0, finished.stderr
     recording = Recording(parse_log(log.read_text("ascii"), [str(site.folder)]), finished)
     _require_same(before, recording, read_tree(site.folder))
-    return Recorded(start, before, known, site.clock.now(), recording)
+    return before, recording
 
 
 def _require_same(before: Tree, recording: Recording, now: Tree) -> None:
@@ -150,27 +157,32 @@ def known_backups(site: Site, folder: Path) -> tuple[Reported, ...]:
 
 
 def moments(recorded: Recorded, *, at_most: int | None = None, seed: int = 1) -> list[Moment]:
+    """Each distinct state that a cut may leave of a command: see moments_of()."""
+    return moments_of(recorded.before, recorded.recording.calls, at_most=at_most, seed=seed)
+
+
+def moments_of(before: Tree, calls: Sequence[Call], *, at_most: int | None = None, seed: int = 1) -> list[Moment]:
     """Each distinct state that a cut may leave, in the order of the calls; `at_most` so many of them, by chance.
 
     What is in memory only grows from one sync to the next, so the states just before a sync have those of every call
     before it.
     """
-    number_of_cuts = sum(1 for _ in _cuts(recorded, seed))
+    number_of_cuts = sum(1 for _ in _cuts(before, calls, seed))
     chosen = range(number_of_cuts)
     wanted = set(chosen if at_most is None else random.Random(seed).sample(chosen, min(at_most, number_of_cuts)))
     found: dict[tuple[bool, bytes], Moment] = {}
-    for place, (number, told, disk, cut) in enumerate(_cuts(recorded, seed)):
+    for place, (number, told, disk, cut) in enumerate(_cuts(before, calls, seed)):
         if place in wanted:
             tree = disk.tree_after(cut)
             found.setdefault((told, key_of(tree)), Moment(number, told, tree))
     return list(found.values())
 
 
-def _cuts(recorded: Recorded, seed: int) -> Iterator[tuple[int, bool, Disk, Cut]]:
+def _cuts(before: Tree, calls: Sequence[Call], seed: int) -> Iterator[tuple[int, bool, Disk, Cut]]:
     """All cuts: how many calls were made, whether the result was told, the disk at that time, what becomes of it."""
-    disk, random_ = Disk(recorded.before, _umask()), random.Random(seed)
+    disk, random_ = Disk(before, _umask()), random.Random(seed)
     told = False
-    for number, call in enumerate(recorded.recording.calls):
+    for number, call in enumerate(calls):
         if call.kind in ("sync", "sync_all", "end"):
             yield from ((number, told, disk, cut) for cut in disk.cuts(random_))
         disk.apply(number, call)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +16,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults import without_sync
-from tests.faults.power import MORE_SCENARIOS, moments, record, require_what_is_promised
-from tests.faults.scenarios import SCENARIOS, every_case
+from tests.faults.disk import write_tree
+from tests.faults.power import (
+    MORE_SCENARIOS,
+    moments,
+    moments_of,
+    record,
+    record_script,
+    require_what_is_promised,
+)
+from tests.faults.scenarios import SCENARIOS, every_case, leftovers
+from tests.layouts import LAYOUTS
+from tests.site import PretendClock, Site
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io import durable
 
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.faults.power import Moment, Recorded
+    from tests.site import BlobKey
 
 ALL = {**SCENARIOS, **MORE_SCENARIOS}
 WHOLE = ("pool", "directories", "numbered directories", "archives", "incremental archives")
@@ -97,6 +110,61 @@ def test_a_backup_touches_no_live_file(tmp_path: Path, name: str, layout: str) -
     live = [str(folder) + "/" for folder in recorded.start.live_folders]
     touched = [call for call in recorded.recording.calls if any(call.path.startswith(folder) for folder in live)]
     assert not touched
+
+
+# Blobs alone
+
+
+def told_of_blobs_alone(site: Site) -> dict[str, dict[BlobKey, bytes]]:
+    """Two backups of a site whose records live elsewhere, and changes after them: the blobs of each."""
+    found = {}
+    for _ in range(2):
+        site.commit_blobs(3)
+        stamp = site.backup(full=bool(found)).timestamp
+        assert stamp is not None
+        found[stamp] = site.blobs
+    site.commit_blobs(3)
+    site.pack()
+    return found
+
+
+def require_states_of_blobs(site: Site, states: dict[str, dict[BlobKey, bytes]], folder: Path, told: set[str]) -> None:
+    """Those told of come back with exactly their blobs; the newest one is one of all `states`, the last of them new."""
+    shutil.rmtree(folder, ignore_errors=True)
+    other = Site(folder, options={**site.options, "blobbackuplocation": str(site.blob_location)})
+    other.clock = site.clock
+    assert site.verify().good
+    newest = other.restore().timestamp
+    assert other.blobs == states[newest]
+    # What `keep` lets go stays until the new state is there.
+    must = told if newest == max(states) else {*told, *sorted(states)[:-1]}
+    for stamp in sorted(must - {newest}, reverse=True):
+        assert other.restore(stamp).timestamp == stamp
+        assert other.blobs == states[stamp]
+
+
+@pytest.mark.parametrize("how", ["incremental", "full"])
+@pytest.mark.parametrize("layout", ["pool", "directories", "archives", "incremental archives"])
+@pytest.mark.parametrize("at_most", [12, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_a_cut_loses_no_state_of_blobs_alone(tmp_path: Path, layout: str, how: str, at_most: int | None) -> None:
+    options = {"only_blobs": "true", "keep": "2", **LAYOUTS[layout]}
+    site = Site(tmp_path / "site", options=options)
+    site.begin_with_a_blob()
+    states = told_of_blobs_alone(site)
+    oldest, newest = sorted(states)
+    site.close()
+    before, recording = record_script(site, "backup", ("--full",) if how == "full" else (), tmp_path)
+    now, clock = site.blobs, site.clock.now()
+    (new,) = re.findall(r"Backup of blobs (\S+):", recording.finished.stderr)
+    for moment in moments_of(before, recording.calls, at_most=at_most):
+        write_tree(moment.tree, site.folder)
+        site.clock = PretendClock(clock + 3600)
+        told = {newest, *({new} if moment.told else ()), *({oldest} if how == "incremental" else ())}
+        require_states_of_blobs(site, {**states, new: now}, tmp_path / "other", told)
+        stamp = site.backup().timestamp
+        require_states_of_blobs(site, {**states, new: now, stamp or new: now}, tmp_path / "other", {newest})
+        assert not leftovers(site)
+        assert site.verify(deep=True).good
 
 
 # Each sync is needed

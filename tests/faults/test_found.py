@@ -102,9 +102,7 @@ def test_an_error_of_a_folder_names_the_folder(disturber: Disturber) -> None:
 
 
 @of("incremental")
-@pytest.mark.parametrize(
-    "path", ["Data.fs", ".dat", ".json", ".deltafsz.part", ".dat.part", ".lock", ".blob"]
-)
+@pytest.mark.parametrize("path", ["Data.fs", ".dat", ".json", ".deltafsz.part", ".dat.part", ".lock", ".blob"])
 def test_an_error_on_closing_is_none(disturber: Disturber, path: str) -> None:
     """What has to be on the disk was synced before that."""
     outcome = disturber.at(CLOSE, "close", path, FAIL, "EIO")

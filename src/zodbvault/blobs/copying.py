@@ -24,7 +24,10 @@ BLOCK_SIZE = 1 << 20
 # The number of that ioctl(2) on nearly all processors, where Python (before 3.12) does not know it.
 _FICLONE = 0x40049409
 
-_TEMPORARY_NAME = re.compile(r"zodbvault-[0-9a-f]{32}\.part\Z")
+LAYOUT_PART = "zodbvault-layout.part"
+"""The name that a blobstorage's `.layout` has in the folder of temporary files until it is whole."""
+
+_TEMPORARY_NAME = re.compile(r"zodbvault-([0-9a-f]{32}|layout)\.part\Z")
 
 
 def temporary_name(key: bytes) -> str:
@@ -33,12 +36,12 @@ def temporary_name(key: bytes) -> str:
 
 
 def is_temporary_name(name: str) -> bool:
-    """Whether a file of this name is a copy of ours that was not finished."""
+    """Whether a file of this name is one of ours that was not finished."""
     return _TEMPORARY_NAME.match(name) is not None
 
 
 def remove_temporaries(folder: str) -> int:
-    """Remove the unfinished copies that a crash left in `folder`; how many. Raises OSError."""
+    """Remove what a crash left unfinished in `folder`; how many files. Raises OSError."""
     removed = 0
     try:
         with os.scandir(folder) as entries:

@@ -84,7 +84,6 @@ class DirectoryWriter:
         """Make the folders that are there in any case, and the layout marker. Raises ZodbvaultError."""
         try:
             os.mkdir(self.part)
-            self._folders.enter(str(self.part.parent))
             self._folders.enter(str(self.part))
             ownership = ownership_of(self.part.parent, executable=True)
             _with_open(str(self.part), ownership.apply)
@@ -253,7 +252,6 @@ class DirectoryWriter:
         """Make one folder, which may be written into until it is left."""
         path = f"{self._root}/{folder}".rstrip("/")
         os.mkdir(path, 0o700)
-        self._folders.enter(os.path.dirname(path))
         self._folders.enter(path)
 
     def _leave(self, depth: int) -> None:

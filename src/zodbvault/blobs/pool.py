@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 from zodbvault.blobs.containers import DamagedBlob, read_one_by_one, sizes_one_by_one
 from zodbvault.blobs.copying import (
+    LAYOUT_PART,
     SharedBatch,
     copy_blob,
     give_second_name,
@@ -90,7 +91,7 @@ class Pool:
             word = read_marker(self.folder)
             if word is None:
                 marker = self.folder / LAYOUT_MARKER
-                with PartFile(marker, ownership_of(self.folder), part=self.scratch / "zodbvault-layout.part") as part:
+                with PartFile(marker, ownership_of(self.folder), part=self.scratch / LAYOUT_PART) as part:
                     part.file.write(BUSHY.encode())
                     part.publish()
             elif word != BUSHY:

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 from zodbvault.blobs.containers import DamagedBlob
-from zodbvault.blobs.copying import SharedBatch, copy_blocks, hash_blob, remove_temporaries, temporary_name
+from zodbvault.blobs.copying import (
+    SharedBatch,
+    copy_blocks,
+    hash_blob,
+    remove_temporaries,
+    temporary_name,
+)
 from zodbvault.blobs.layouts import (
     BUSHY,
     LAWN,

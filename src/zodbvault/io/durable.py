@@ -112,7 +112,7 @@ def ownership_of(path_or_fd: str | int | os.PathLike[str], *, executable: bool =
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a folder and its missing parents. What root makes belongs to the owner of the folder that it stands in.
+    """Make a folder and its missing parents, durably. What root makes belongs to the owner of the folder around it.
 
     A site's user could not write there otherwise, after root once ran a command for them. Raises OSError.
     """
@@ -134,6 +134,8 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
             give_to_owner_of(parent or ".", fd)
         finally:
             close_fd(fd)
+    # Whatever is synced in the folder later is lost with its name.
+    sync_folder(parent or ".")
 
 
 def give_to_owner_of(folder: str, fd: int) -> None:
@@ -306,9 +308,8 @@ class PartFile:
         self.finish()
         os.replace(self.part, self.path)
         self._gone = True
+        # The name of a part in another folder may come back after a crash: a left-over like those of a kill.
         sync_folder(self.path.parent)
-        if self.part.parent != self.path.parent:
-            sync_folder(self.part.parent)
 
     def discard(self) -> None:
         """Remove what was written. Nothing happens after publish()."""
@@ -340,11 +341,10 @@ def write_durably(path: Path, data: bytes, ownership: Ownership | None = None) -
 
 
 def rename_durably(old: Path, new: Path) -> None:
-    """Rename a file, replacing what stands at `new`, and bring both folders' names to the disk."""
+    """Rename a file within its folder, replacing what stands at `new`, and bring the folder's names to the disk."""
+    assert old.parent == new.parent, "only within a folder a rename is one change"
     os.replace(old, new)
     sync_folder(new.parent)
-    if old.parent != new.parent:
-        sync_folder(old.parent)
 
 
 def remove_durably(*paths: Path) -> None:
@@ -394,8 +394,8 @@ class SyncBatch:
         except FileNotFoundError:
             logger.debug("%s: gone before it was synced", os.fspath(path))
 
-    def finish(self, folder: str | int | os.PathLike[str] | None = None) -> None:
-        """Make durable what was left, then `folder` if given. Raises OSError when something was not written."""
+    def finish(self) -> None:
+        """Make durable what was left. Raises OSError when something was not written."""
         kept, self._kept = self._kept, None
         if kept is not None:
             assert self._syncfs is not None
@@ -404,8 +404,6 @@ class SyncBatch:
             finally:
                 close_fd(kept)
         self._added, self._device = 0, None
-        if folder is not None:
-            sync_folder(folder)
 
     def __enter__(self) -> SyncBatch:
         return self
@@ -484,12 +482,11 @@ class FolderSyncs:
     A folder that the names have left behind is synced (or left to the batch) and forgotten, so memory is as deep as the
     tree. Names in another order cost more syncs, never less.
 
-    batch: shared with the files; then it is finished by its owner, after finish() of this.
+    batch: shared with the files; it is finished by its owner, after finish() of this.
     """
 
-    def __init__(self, batch: SyncBatch | None = None) -> None:
-        self._batch = SyncBatch() if batch is None else batch
-        self._owns_batch = batch is None
+    def __init__(self, batch: SyncBatch) -> None:
+        self._batch = batch
         self._open: list[str] = []
 
     def enter(self, folder: str) -> None:
@@ -503,7 +500,7 @@ class FolderSyncs:
             stack.append(folder)
 
     def make_folders(self, folder: str, ownership: Ownership | None) -> None:
-        """Make `folder` and its missing parents, and remember whose entries changed.
+        """Make `folder` and its missing parents, and remember whose entries changed; not `folder` itself yet.
 
         ownership: of the new folders; None for the system's usual one. Raises OSError.
         """
@@ -532,14 +529,11 @@ class FolderSyncs:
             finally:
                 close_fd(fd)
         self.enter(os.path.dirname(folder) or ".")
-        self.enter(folder)
 
     def finish(self) -> None:
-        """Sync what is left; with a batch of our own everything is durable then."""
+        """Sync what is left, or leave it to the batch."""
         while self._open:
             self._batch.add_folder(self._open.pop())
-        if self._owns_batch:
-            self._batch.finish()
 
 
 def _is_within(path: str, folder: str) -> bool:

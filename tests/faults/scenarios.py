@@ -42,6 +42,7 @@ class Start:
 
     site: closed; `site.var` holds all that belongs to it, live and stored. arguments: of the script.
     reported: the backups that must restore, whatever happens to the command and to the run after it.
+    may_go: those that the command or the next run may prune. unfinished: lacks only its line, and was never reported.
     live: the state of the site; None where it lost everything.
     wanted: what a restore is to bring; None for a command that never touches the site.
     """
@@ -52,6 +53,8 @@ class Start:
     reported: tuple[Reported, ...]
     live: State | None
     wanted: State | None
+    may_go: tuple[Reported, ...]
+    unfinished: Reported | None
 
     @property
     def command(self) -> list[str]:
@@ -78,6 +81,8 @@ class Story:
         options = {"keep": "2", "enable_zipbackup": "true", **LAYOUTS[layout]}
         self.site = Site(folder, options=options)
         self.reported: list[Reported] = []
+        self.gone: list[Reported] = []
+        self.unfinished: Reported | None = None
         self.arguments: tuple[str, ...] = ()
         self.wanted: State | None = None
         self.site.begin_with_a_blob()
@@ -111,6 +116,7 @@ class Story:
     def may_go(self, *those: Reported) -> None:
         """These backups may be pruned by the command, lawfully."""
         self.reported = [each for each in self.reported if each not in those]
+        self.gone += those
 
     def restores(self, backup: Reported, *arguments: str) -> None:
         """The command restores this backup."""
@@ -137,7 +143,8 @@ class Scenario(NamedTuple):
         site = story.site
         site.close()
         live = site.state() if site.datafs.exists() else None
-        return Start(self, site, story.arguments, tuple(story.reported), live, story.wanted)
+        reported, may_go = tuple(story.reported), tuple(story.gone)
+        return Start(self, site, story.arguments, reported, live, story.wanted, may_go, story.unfinished)
 
 
 # The stories. What `keep` lets go is no loss; all else that was reported has to stay.
@@ -203,8 +210,7 @@ def _after_a_kill(story: Story) -> None:
     before = lines.read_bytes()
     story.backup()
     lines.write_bytes(before)
-    # It has no line, so nobody was told of it yet; that it is finished is another test.
-    story.may_go(story.reported[-1])
+    story.unfinished = story.reported.pop()
     for name in ("2076-11-23-23-00-00.deltafsz.part", "2076-11-23-23-00-00.json.part", ".zodbvault.id.part"):
         (site.location / name).write_bytes(b"half")
     (site.blob_location / "2076-11-23-23-00-00.deltablobs.gz.part").write_bytes(b"half")

@@ -19,8 +19,11 @@ from zodbvault.io.durable import (
     FolderSyncs,
     Ownership,
     PartFile,
+    QuietFile,
     SyncBatch,
+    close_fd,
     make_folder,
+    named,
     ownership_of,
     remove_durably,
     rename_durably,
@@ -525,3 +528,27 @@ class TestFolderSyncs:
         (tmp_path / "a").rmdir()
         folders.finish()
         assert journal.synced() == ["."]
+
+
+def test_an_error_of_an_open_file_gets_the_files_name(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match="No space left") as caught, named(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(path)
+    # One that has a name keeps it.
+    with pytest.raises(FileNotFoundError) as missing, named(path):
+        os.stat(tmp_path / "another")
+    assert missing.value.filename == str(tmp_path / "another")
+
+
+def test_closing_never_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    fd = os.open(path, os.O_RDONLY)
+    os.close(fd)
+    close_fd(fd)
+    file = QuietFile(str(path))
+    assert file.read() == b"content"
+    os.close(file.fileno())
+    file.close()
+    assert file.closed

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from zodbvault.io.durable import WholeFile, ownership_of
+from zodbvault.io.durable import WholeFile, close_fd, named, ownership_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,22 +97,23 @@ def _cloned(
         if batch.can_clone:
             size, sha256 = hash_blob(fd)
             if os.fstat(out).st_size == size:
-                _finish(out, ownership, modified, batch)
+                _finish(out, temporary, ownership, modified, batch)
                 return size, sha256
     except BaseException:
         os.unlink(temporary)
         raise
     finally:
-        os.close(out)
+        close_fd(out)
     return None
 
 
-def _finish(out: int, ownership: Ownership, modified: int | None, batch: SharedBatch) -> None:
+def _finish(out: int, temporary: str, ownership: Ownership, modified: int | None, batch: SharedBatch) -> None:
     """Owner, mode and time of a new file that is written, which is in the batch to be synced then."""
-    ownership.apply(out)
-    if modified is not None:
-        os.utime(out, ns=(modified, modified))
-    batch.add_file(out)
+    with named(temporary):
+        ownership.apply(out)
+        if modified is not None:
+            os.utime(out, ns=(modified, modified))
+        batch.add_file(out)
 
 
 def _clone(fd: int, out: int) -> bool:
@@ -143,7 +144,7 @@ def copy_blocks(
             for block in blocks:
                 sha256.update(block)
                 size += file.write(block)
-            _finish(out, ownership, modified, batch)
+            _finish(out, temporary, ownership, modified, batch)
     except BaseException:
         os.unlink(temporary)
         raise

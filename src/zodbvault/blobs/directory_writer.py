@@ -20,7 +20,16 @@ from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.stored import PART_SUFFIX, REPLACED_SUFFIX
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import FolderSyncs, Ownership, SyncBatch, ownership_of, rename_durably
+from zodbvault.io.durable import (
+    FolderSyncs,
+    Ownership,
+    QuietFile,
+    SyncBatch,
+    close_fd,
+    named,
+    ownership_of,
+    rename_durably,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -81,7 +90,7 @@ class DirectoryWriter:
             self._make("")
             marker = self._source.open_marker()
             if marker is not None:
-                with open(marker, "rb", buffering=0):
+                with QuietFile(marker):
                     copy_blob(marker, f"{self._root}/{LAYOUT_MARKER}", None, self._shared_batch, with_time=True)
         except OSError as error:
             raise self._not_written(error) from error
@@ -161,7 +170,7 @@ class DirectoryWriter:
         fd = held.open(entry.key)
         if fd is None:
             return None
-        with open(fd, "rb", buffering=0):
+        with QuietFile(fd):
             if os.fstat(fd).st_size != entry.size:
                 return None
             if self._is_linked(held.path_of(entry.key), entry.key, fd):
@@ -175,7 +184,7 @@ class DirectoryWriter:
         fd = self._source.open(key)
         if fd is None:
             return None
-        with open(fd, "rb", buffering=0):
+        with QuietFile(fd):
             if link_live and self._is_linked(self._source.path_of(key), key, fd):
                 before = os.fstat(fd)
                 entry = Entry(key, *hash_blob(fd))
@@ -188,7 +197,7 @@ class DirectoryWriter:
     def _source_has(self, key: bytes) -> bool:
         fd = self._source.open(key)
         if fd is not None:
-            os.close(fd)
+            close_fd(fd)
         return fd is not None
 
     def _is_linked(self, path: str, key: bytes, fd: int) -> bool:
@@ -268,6 +277,7 @@ def _with_open(folder: str, act: Callable[[int], None]) -> None:
     """Do something with a folder that is open meanwhile."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        act(fd)
+        with named(folder):
+            act(fd)
     finally:
-        os.close(fd)
+        close_fd(fd)

@@ -7,6 +7,7 @@ are.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import io
@@ -16,7 +17,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -132,7 +133,7 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
         try:
             give_to_owner_of(parent or ".", fd)
         finally:
-            os.close(fd)
+            close_fd(fd)
     # Whatever is synced in the folder later is lost with its name.
     sync_folder(parent or ".")
 
@@ -181,11 +182,13 @@ def sync_folder(path: str | int | os.PathLike[str]) -> None:
         sync_file(fd)
     except OSError as error:
         if error.errno not in NOT_SUPPORTED:
+            if not isinstance(path, int):
+                error.filename = os.fspath(path)
             raise
         _log_unsupported(os.fstat(fd).st_dev, str(error.strerror))
     finally:
         if fd is not path:
-            os.close(fd)
+            close_fd(fd)
 
 
 @functools.lru_cache(maxsize=64)
@@ -199,7 +202,37 @@ def _log_unsupported(device: int, reason: str) -> None:
     )
 
 
-class WholeFile(io.FileIO):
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an OSError of the block that names no file (as those of open files do) name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def close_fd(fd: int) -> None:
+    """Close a descriptor. An error is of no account: what has to be on the disk was synced before, and a sync tells."""
+    try:
+        os.close(fd)
+    except OSError as error:
+        logger.debug("a file is closed, and the system says: %s", error)
+
+
+class QuietFile(io.FileIO):
+    """An unbuffered binary file, for reading unless told otherwise, whose closing never fails, as with close_fd()."""
+
+    def close(self) -> None:
+        """Close it; nothing happens when it is closed."""
+        try:
+            super().close()
+        except OSError as error:
+            logger.debug("a file is closed, and the system says: %s", error)
+
+
+class WholeFile(QuietFile):
     """An unbuffered binary file whose write() writes everything or raises, and that keeps the disk busy meanwhile."""
 
     def __init__(self, fd: int, path: str) -> None:
@@ -212,13 +245,9 @@ class WholeFile(io.FileIO):
         """Write all of `data`; returns its length in bytes. Raises OSError that names the file."""
         view = memoryview(data).cast("B")
         done = 0
-        try:
+        with named(self._path):
             while done < len(view):
                 done += super().write(view[done:] if done else view) or 0
-        except OSError as error:
-            if error.filename is None:
-                error.filename = self._path
-            raise
         self._written += done
         if self._written - self._passed_on >= WRITE_BEHIND:
             self._begin_writing()
@@ -254,10 +283,11 @@ class PartFile:
         fd = os.open(self.part, flags, 0o666 if ownership is None else 0o600)
         try:
             if ownership is not None:
-                ownership.apply(fd)
+                with named(self.part):
+                    ownership.apply(fd)
             self.file = WholeFile(fd, os.fspath(self.part))
         except BaseException:
-            os.close(fd)
+            close_fd(fd)
             _unlink(self.part)
             raise
         self._finished = False
@@ -267,7 +297,8 @@ class PartFile:
         """Make the content durable, still under the name of the part; nothing can be written any more."""
         if self._finished:
             return
-        sync_file(self.file.fileno())
+        with named(self.part):
+            sync_file(self.file.fileno())
         self.file.let_go()
         self.file.close()
         self._finished = True
@@ -371,7 +402,7 @@ class SyncBatch:
             try:
                 self._syncfs(kept)
             finally:
-                os.close(kept)
+                close_fd(kept)
         self._added, self._device = 0, None
 
     def __enter__(self) -> SyncBatch:
@@ -381,7 +412,7 @@ class SyncBatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._kept is not None:
-            os.close(self._kept)
+            close_fd(self._kept)
             self._kept = None
 
     def _may_wait(self, entry: int | str | os.PathLike[str]) -> bool:
@@ -396,7 +427,7 @@ class SyncBatch:
             fd = os.dup(entry) if isinstance(entry, int) else os.open(entry, FOLDER_FLAGS)
             self._syncfs = _syncfs_for(fd)
             if self._syncfs is None:
-                os.close(fd)
+                close_fd(fd)
             else:
                 self._kept = fd
         return self._kept is not None and device == self._device
@@ -493,9 +524,10 @@ class FolderSyncs:
         if ownership is not None and not ownership.is_that_of(os.lstat(folder)):
             fd = os.open(folder, FOLDER_FLAGS | os.O_NOFOLLOW)
             try:
-                ownership.apply(fd)
+                with named(folder):
+                    ownership.apply(fd)
             finally:
-                os.close(fd)
+                close_fd(fd)
         self.enter(os.path.dirname(folder) or ".")
 
     def finish(self) -> None:

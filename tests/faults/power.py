@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ZODB.blob import auto_layout_select
 from ZODB.FileStorage import FileStorage
 
 from tests.faults.disk import Cut, Disk, Tree, key_of, read_tree, write_tree
@@ -355,6 +356,8 @@ def _require_whole_database(recorded: Recorded, moment: Moment, folder: Path) ->
             _require_blobs(start.live, blobs, start.wanted.needed)
     if data is not None:
         _require_fitting_index(start.site, folder)
+    # What a Zope would take the blobs for that is started now.
+    assert auto_layout_select(str(start.site.blob_storage)) == start.site.layout, "ZODB sees another layout of blobs"
 
 
 def _blobs_in(site: Site, tree: Tree) -> dict[BlobKey, bytes]:

@@ -99,7 +99,8 @@ def test_a_cut_loses_nothing(tmp_path: Path, name: str, layout: str) -> None:
 @pytest.mark.parametrize(("name", "layout"), CASES, ids=lambda value: value.replace(" ", "_"))
 def test_no_cut_loses_anything(tmp_path: Path, name: str, layout: str) -> None:
     recorded = recorded_case(tmp_path, name, layout)
-    found = moments(recorded, at_most=None if layout in WHOLE else SAMPLE)
+    # With many blobs most states are like one another, and there are tens of thousands.
+    found = moments(recorded, at_most=None if layout in WHOLE and name in SCENARIOS else SAMPLE)
     require_all(recorded, found, tmp_path / "work")
     print(f"{name}, {layout}: {len(recorded.recording.calls)} calls, {len(found)} states")
 

@@ -27,9 +27,12 @@ demo: packages-of-demo $(MADE) ## back up a real site, destroy it, restore it, c
 test: packages-of-test $(MADE) ## run all tests but those of faults and interop, with coverage
 	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full and not integration" --cov --cov-report=term
 
+# Goes on where the last run stopped. FAULTS_AGAIN=1 begins anew, FAULTS_SHARD=2/5 does one of five parts.
 .PHONY: faults
-faults: packages-of-test $(MADE) ## run the tests that try many cases with many more of them (hours)
-	$(BIN)/python -m pytest -n $(PROCESSES) -m "slow or hypothesis" --hypothesis-profile=faults
+faults: packages-of-test $(MADE) ## kill and fail every command everywhere, and try many more cases of others (hours)
+	@$(BIN)/python -m tests.faults.results begin
+	$(BIN)/python -m pytest -n $(PROCESSES) -m "slow or hypothesis" --hypothesis-profile=faults; \
+	  code=$$?; $(BIN)/python -m tests.faults.results; exit $$code
 
 .PHONY: interop
 interop: packages-of-test $(MADE) ## back up and restore by turns with collective.recipe.backup, in all layouts (a quarter of an hour)

@@ -37,13 +37,27 @@ class ZodbvaultError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """One line: the file, what happened to it, what to do."""
+        """One line: the file, what happened to it, what to do.
+
+        Where the system's error was about another file, a temporary one, say, that one is named too.
+        """
         text = self.what if self.path is None else f"{self.path}: {self.what}"
+        name = _file_of(self.__cause__)
+        if name is not None and name not in text:
+            text = f"{text} ({name})"
         if self.hint:
             text = f"{text}. {self.hint}"
         # A file name may hold line breaks and bytes that are not UTF-8; the message stays one printable line.
         printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in printable)
+
+
+def _file_of(cause: BaseException | None) -> str | None:
+    """The file that the system named in the error behind one of ours, or behind one of ours behind that."""
+    while isinstance(cause, ZodbvaultError):
+        cause = cause.__cause__
+    name = cause.filename if isinstance(cause, OSError) else None
+    return os.fsdecode(name) if isinstance(name, (str, bytes)) else None
 
 
 def reason_of(error: OSError) -> str:

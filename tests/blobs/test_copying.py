@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zodbvault.blobs import copying
-from zodbvault.blobs.copying import SharedBatch, copy_blob
+from zodbvault.blobs.copying import LAYOUT_PART, SharedBatch, copy_blob, remove_temporaries, temporary_name
 from zodbvault.io.durable import Ownership, SyncBatch
 
 if TYPE_CHECKING:
@@ -113,3 +113,10 @@ def test_nothing_is_left_of_a_blob_that_cannot_be_read(
     with opened(tmp_path / "blob") as fd, pytest.raises(OSError, match="Input/output"):
         copy_blob(fd, str(tmp_path / "copy"), None, batch)
     assert not (tmp_path / "copy").exists()
+
+
+def test_only_what_a_crash_left_goes(tmp_path: Path) -> None:
+    for name in (temporary_name(bytes(16)), LAYOUT_PART, "zodbvault-other.part", "tmp4711"):
+        (tmp_path / name).touch()
+    assert remove_temporaries(str(tmp_path)) == 2
+    assert sorted(os.listdir(tmp_path)) == ["tmp4711", "zodbvault-other.part"]

@@ -19,7 +19,11 @@ from zodbvault.io.durable import (
     FolderSyncs,
     Ownership,
     PartFile,
+    QuietFile,
     SyncBatch,
+    close_fd,
+    make_folder,
+    named,
     ownership_of,
     remove_durably,
     rename_durably,
@@ -202,7 +206,7 @@ class TestPartFile:
             part.file.write(b"x")
             part.publish()
         assert (tmp_path / "folder" / "Data.fs").read_bytes() == b"x"
-        assert journal.synced() == ["Data.fs.restoring", "folder", "."]
+        assert journal.synced() == ["Data.fs.restoring", "folder"]
 
     def test_what_was_written_can_be_read_back(self, tmp_path: Path) -> None:
         with PartFile(tmp_path / "a") as part:
@@ -274,13 +278,12 @@ class TestPartFile:
 
 class TestFolders:
     @needs_proc
-    def test_rename_syncs_both_folders(self, tmp_path: Path, journal: Journal) -> None:
-        (tmp_path / "x").mkdir()
+    def test_rename_syncs_the_folder(self, tmp_path: Path, journal: Journal) -> None:
         (tmp_path / "a").write_bytes(b"new")
-        (tmp_path / "x" / "b").write_bytes(b"old")
-        rename_durably(tmp_path / "a", tmp_path / "x" / "b")
-        assert (tmp_path / "x" / "b").read_bytes() == b"new"
-        assert journal.steps == [("rename", "a", "x/b"), ("sync", "x"), ("sync", ".")]
+        (tmp_path / "b").write_bytes(b"old")
+        rename_durably(tmp_path / "a", tmp_path / "b")
+        assert (tmp_path / "b").read_bytes() == b"new"
+        assert journal.steps == [("rename", "a", "b"), ("sync", ".")]
 
     @needs_proc
     def test_remove_in_order_and_sync_each_folder_once(self, tmp_path: Path, journal: Journal) -> None:
@@ -293,6 +296,12 @@ class TestFolders:
         assert os.listdir(tmp_path) == ["x"]
         remove_durably(tmp_path / "missing")
         assert len(journal.steps) == 5
+
+    def test_a_new_folder_is_named_durably_in_its_parent(self, tmp_path: Path, journal: Journal) -> None:
+        make_folder(tmp_path / "a/b")
+        assert journal.synced() == [".", "a"]
+        make_folder(tmp_path / "a/b")
+        assert journal.synced() == [".", "a"]
 
     def test_a_file_system_that_cannot_sync_folders_is_logged_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -350,8 +359,8 @@ class TestSyncBatch:
         batch = SyncBatch()
         add_files(batch, tmp_path, 64)
         assert journal.synced() == [f"{number:04}" for number in range(64)]
-        batch.finish(tmp_path)
-        assert journal.synced()[64:] == ["."]
+        batch.finish()
+        assert len(journal.synced()) == 64
 
     def test_many_are_left_to_one_call_on_a_file_that_stayed_open(
         self, tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
@@ -450,7 +459,7 @@ class TestFolderSyncs:
     def test_folders_left_behind_are_synced_and_forgotten(self, tmp_path: Path, journal: Journal) -> None:
         for folder in ("a/b/c", "a/bb", "d"):
             (tmp_path / folder).mkdir(parents=True)
-        folders = FolderSyncs()
+        folders = FolderSyncs(SyncBatch())
         for name in ("a", "a/b", "a/b/c", "a/b/c"):
             folders.enter(str(tmp_path / name))
         assert journal.synced() == []
@@ -465,7 +474,7 @@ class TestFolderSyncs:
 
     def test_memory_does_not_grow_with_the_names(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(durable, "_syncfs_for", lambda fd: lambda kept: None)
-        folders = FolderSyncs()
+        folders = FolderSyncs(SyncBatch())
         for number in range(1000):
             folders.make_folders(str(tmp_path / f"{number:04}" / "x"), None)
             assert len(folders._open) <= 3
@@ -475,26 +484,26 @@ class TestFolderSyncs:
         (tmp_path / "a").mkdir()
         old = os.umask(0o077)
         try:
-            folders = FolderSyncs()
+            folders = FolderSyncs(SyncBatch())
             folders.make_folders(str(tmp_path / "a/b/c"), Ownership(0o640, None, None))
             folders.make_folders(str(tmp_path / "a/b/c"), Ownership(0o640, None, None))
         finally:
             os.umask(old)
         assert mode_of(tmp_path / "a/b") == mode_of(tmp_path / "a/b/c") == 0o750
         folders.finish()
-        assert set(journal.synced()) == {"a", "a/b", "a/b/c"}
+        assert set(journal.synced()) == {"a", "a/b"}
 
     def test_an_inherited_group_bit_stays(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o2755)
-        FolderSyncs().make_folders(str(tmp_path / "a"), Ownership(0o755, None, None))
+        FolderSyncs(SyncBatch()).make_folders(str(tmp_path / "a"), Ownership(0o755, None, None))
         assert mode_of(tmp_path / "a") == 0o2755
 
     def test_a_file_in_the_way_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "a").touch()
         with pytest.raises(OSError, match="a"):
-            FolderSyncs().make_folders(str(tmp_path / "a"), None)
+            FolderSyncs(SyncBatch()).make_folders(str(tmp_path / "a"), None)
         with pytest.raises(OSError, match="a"):
-            FolderSyncs().make_folders(str(tmp_path / "a/b"), None)
+            FolderSyncs(SyncBatch()).make_folders(str(tmp_path / "a/b"), None)
 
     def test_many_folders_share_the_batch_of_the_files(
         self, tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
@@ -514,8 +523,32 @@ class TestFolderSyncs:
         assert len(calls) == 1
 
     def test_a_folder_that_was_removed_again_is_good(self, tmp_path: Path, journal: Journal) -> None:
-        folders = FolderSyncs()
+        folders = FolderSyncs(SyncBatch())
         folders.make_folders(str(tmp_path / "a"), None)
         (tmp_path / "a").rmdir()
         folders.finish()
         assert journal.synced() == ["."]
+
+
+def test_an_error_of_an_open_file_gets_the_files_name(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match="No space left") as caught, named(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(path)
+    # One that has a name keeps it.
+    with pytest.raises(FileNotFoundError) as missing, named(path):
+        os.stat(tmp_path / "another")
+    assert missing.value.filename == str(tmp_path / "another")
+
+
+def test_closing_never_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    fd = os.open(path, os.O_RDONLY)
+    os.close(fd)
+    close_fd(fd)
+    file = QuietFile(str(path))
+    assert file.read() == b"content"
+    os.close(file.fileno())
+    file.close()
+    assert file.closed

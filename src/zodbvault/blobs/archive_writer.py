@@ -18,6 +18,7 @@ from zodbvault.blobs.known import with_known
 from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import QuietFile, named
 from zodbvault.io.gzip_members import BLOCK_SIZE, MemberWriter
 from zodbvault.io.hashing import new_hash
 
@@ -95,7 +96,8 @@ class ArchiveWriter:
 
     def finish(self, moment: float) -> None:
         """Make the archive durable, under the name of its part. moment: seconds since 1970, its modification time."""
-        os.utime(self._part.file.fileno(), (moment, moment))
+        with named(self._part.part):
+            os.utime(self._part.file.fileno(), (moment, moment))
         self._part.finish()
 
     def _write(
@@ -112,7 +114,7 @@ class ArchiveWriter:
             for folder in folders.folders(letter):
                 self._write_folder(out, folder)
         if marker is not None:
-            with open(marker, "rb", buffering=0):
+            with QuietFile(marker):
                 if letter == b"Y":
                     self._write_file(out, LAYOUT_MARKER, marker)
         for key, _, before in with_known(blobs, known):
@@ -137,7 +139,7 @@ class ArchiveWriter:
         fd = self._source.open(key)
         if fd is None:
             return None
-        with open(fd, "rb", buffering=0):
+        with QuietFile(fd):
             found = self._write_file(out, path_for(self._source.layout, key), fd)
         if found is None:
             return None

@@ -9,6 +9,7 @@ GNU tar may take one blob's folder for another's that has its inode now.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import tarfile
@@ -21,6 +22,7 @@ from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, LAYOUT_MARKER, key_of
 from zodbvault.blobs.manifest import PACKED_SIZE, Entry, pack_entry, unpack_entry
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import QuietFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -264,7 +266,7 @@ def _require_end(file: IO[bytes], offset: int, path: Path) -> None:
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], bool]]:
     """The archive's file, uncompressed, and whether it is compressed. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
+    with io.BufferedReader(QuietFile(fd)) as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise DamagedArchive("is no regular file", path=path)
         if file.read(2) != _GZIP_MAGIC:

@@ -6,13 +6,13 @@ nor what is done with them.
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 from zodbvault.blobs.copying import blocks_of
 from zodbvault.errors import ZodbvaultError
+from zodbvault.io.durable import close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -122,7 +122,7 @@ def _taken(entry: Entry, open_blob: Callable[[bytes], int], take: Callable[[Entr
     try:
         return take(entry, blocks_of(fd))
     finally:
-        os.close(fd)
+        close_fd(fd)
 
 
 def _failing(error: ZodbvaultError) -> Generator[bytes, None, None]:

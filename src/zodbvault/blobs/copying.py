@@ -12,7 +12,7 @@ from itertools import zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from zodbvault.io.durable import WholeFile, ownership_of
+from zodbvault.io.durable import WholeFile, close_fd, named, ownership_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,7 +24,10 @@ BLOCK_SIZE = 1 << 20
 # The number of that ioctl(2) on nearly all processors, where Python (before 3.12) does not know it.
 _FICLONE = 0x40049409
 
-_TEMPORARY_NAME = re.compile(r"zodbvault-[0-9a-f]{32}\.part\Z")
+LAYOUT_PART = "zodbvault-layout.part"
+"""The name that a blobstorage's `.layout` has in the folder of temporary files until it is whole."""
+
+_TEMPORARY_NAME = re.compile(r"zodbvault-([0-9a-f]{32}|layout)\.part\Z")
 
 
 def temporary_name(key: bytes) -> str:
@@ -33,12 +36,12 @@ def temporary_name(key: bytes) -> str:
 
 
 def is_temporary_name(name: str) -> bool:
-    """Whether a file of this name is a copy of ours that was not finished."""
+    """Whether a file of this name is one of ours that was not finished."""
     return _TEMPORARY_NAME.match(name) is not None
 
 
 def remove_temporaries(folder: str) -> int:
-    """Remove the unfinished copies that a crash left in `folder`; how many. Raises OSError."""
+    """Remove what a crash left unfinished in `folder`; how many files. Raises OSError."""
     removed = 0
     try:
         with os.scandir(folder) as entries:
@@ -94,22 +97,23 @@ def _cloned(
         if batch.can_clone:
             size, sha256 = hash_blob(fd)
             if os.fstat(out).st_size == size:
-                _finish(out, ownership, modified, batch)
+                _finish(out, temporary, ownership, modified, batch)
                 return size, sha256
     except BaseException:
         os.unlink(temporary)
         raise
     finally:
-        os.close(out)
+        close_fd(out)
     return None
 
 
-def _finish(out: int, ownership: Ownership, modified: int | None, batch: SharedBatch) -> None:
+def _finish(out: int, temporary: str, ownership: Ownership, modified: int | None, batch: SharedBatch) -> None:
     """Owner, mode and time of a new file that is written, which is in the batch to be synced then."""
-    ownership.apply(out)
-    if modified is not None:
-        os.utime(out, ns=(modified, modified))
-    batch.add_file(out)
+    with named(temporary):
+        ownership.apply(out)
+        if modified is not None:
+            os.utime(out, ns=(modified, modified))
+        batch.add_file(out)
 
 
 def _clone(fd: int, out: int) -> bool:
@@ -140,7 +144,7 @@ def copy_blocks(
             for block in blocks:
                 sha256.update(block)
                 size += file.write(block)
-            _finish(out, ownership, modified, batch)
+            _finish(out, temporary, ownership, modified, batch)
     except BaseException:
         os.unlink(temporary)
         raise

@@ -20,7 +20,16 @@ from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.stored import PART_SUFFIX, REPLACED_SUFFIX
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import FolderSyncs, Ownership, SyncBatch, ownership_of, rename_durably
+from zodbvault.io.durable import (
+    FolderSyncs,
+    Ownership,
+    QuietFile,
+    SyncBatch,
+    close_fd,
+    named,
+    ownership_of,
+    rename_durably,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -75,14 +84,13 @@ class DirectoryWriter:
         """Make the folders that are there in any case, and the layout marker. Raises ZodbvaultError."""
         try:
             os.mkdir(self.part)
-            self._folders.enter(str(self.part.parent))
             self._folders.enter(str(self.part))
             ownership = ownership_of(self.part.parent, executable=True)
             _with_open(str(self.part), ownership.apply)
             self._make("")
             marker = self._source.open_marker()
             if marker is not None:
-                with open(marker, "rb", buffering=0):
+                with QuietFile(marker):
                     copy_blob(marker, f"{self._root}/{LAYOUT_MARKER}", None, self._shared_batch, with_time=True)
         except OSError as error:
             raise self._not_written(error) from error
@@ -162,7 +170,7 @@ class DirectoryWriter:
         fd = held.open(entry.key)
         if fd is None:
             return None
-        with open(fd, "rb", buffering=0):
+        with QuietFile(fd):
             if os.fstat(fd).st_size != entry.size:
                 return None
             if self._is_linked(held.path_of(entry.key), entry.key, fd):
@@ -176,7 +184,7 @@ class DirectoryWriter:
         fd = self._source.open(key)
         if fd is None:
             return None
-        with open(fd, "rb", buffering=0):
+        with QuietFile(fd):
             if link_live and self._is_linked(self._source.path_of(key), key, fd):
                 before = os.fstat(fd)
                 entry = Entry(key, *hash_blob(fd))
@@ -189,7 +197,7 @@ class DirectoryWriter:
     def _source_has(self, key: bytes) -> bool:
         fd = self._source.open(key)
         if fd is not None:
-            os.close(fd)
+            close_fd(fd)
         return fd is not None
 
     def _is_linked(self, path: str, key: bytes, fd: int) -> bool:
@@ -244,7 +252,6 @@ class DirectoryWriter:
         """Make one folder, which may be written into until it is left."""
         path = f"{self._root}/{folder}".rstrip("/")
         os.mkdir(path, 0o700)
-        self._folders.enter(os.path.dirname(path))
         self._folders.enter(path)
 
     def _leave(self, depth: int) -> None:
@@ -270,6 +277,7 @@ def _with_open(folder: str, act: Callable[[int], None]) -> None:
     """Do something with a folder that is open meanwhile."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        act(fd)
+        with named(folder):
+            act(fd)
     finally:
-        os.close(fd)
+        close_fd(fd)

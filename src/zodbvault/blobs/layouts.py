@@ -10,10 +10,12 @@ one; the file is called after the tid without its leading zero bytes. Knows name
 
 from __future__ import annotations
 
+import io
 import os
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import QuietFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +126,7 @@ def read_marker(folder: Path) -> str | None:
     """The word in the layout marker of the blobstorage at `folder`; None where there is no marker."""
     marker = folder / LAYOUT_MARKER
     try:
-        with marker.open("rb") as file:
+        with io.BufferedReader(QuietFile(marker)) as file:
             return file.read(_MARKER_LIMIT).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None

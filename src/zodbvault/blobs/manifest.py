@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, OID_SIZE, bushy_path, key_of_bushy, tid_of_file
 from zodbvault.blobs.spill import SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import close_fd
 from zodbvault.io.gzip_members import MemberWriter
 
 if TYPE_CHECKING:
@@ -405,7 +406,7 @@ def _members(path: Path) -> Generator[bytes, None, None]:
     except zlib.error as error:
         raise DamagedManifest(f"is damaged: {error}", path=path) from error
     finally:
-        os.close(fd)
+        close_fd(fd)
 
 
 def _open(path: Path) -> int:
@@ -417,7 +418,7 @@ def _open(path: Path) -> int:
         what = "is a symlink" if path.is_symlink() else f"the manifest of blobs cannot be opened: {reason_of(error)}"
         raise DamagedManifest(what, path=path) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
+        close_fd(fd)
         raise DamagedManifest("is not a regular file", path=path)
     return fd
 

@@ -6,7 +6,6 @@ site's. Reads only.
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from zodbvault.blobs.copying import hash_blob, hash_blocks
 from zodbvault.blobs.manifest import PACKED_SIZE, Entry, pack_entry
 from zodbvault.blobs.spill import SortedRecords
 from zodbvault.errors import ZodbvaultError
+from zodbvault.io.durable import close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,7 +63,7 @@ def _same(entry: Entry, blocks: Blocks, source: SourceBlobs) -> Entry | None:
         try:
             live = hash_blob(fd)
         finally:
-            os.close(fd)
+            close_fd(fd)
     except (ZodbvaultError, OSError):
         return None
     return Entry(entry.key, *live) if held == live else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 from zodbvault.blobs.containers import DamagedBlob, read_one_by_one, sizes_one_by_one
 from zodbvault.blobs.copying import (
+    LAYOUT_PART,
     SharedBatch,
     copy_blob,
     give_second_name,
@@ -40,7 +41,7 @@ from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.blobs.wanted import SETTLED_AFTER, compared, wanted_blobs
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, ownership_of
+from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, close_fd, ownership_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -90,7 +91,7 @@ class Pool:
             word = read_marker(self.folder)
             if word is None:
                 marker = self.folder / LAYOUT_MARKER
-                with PartFile(marker, ownership_of(self.folder), part=self.scratch / "zodbvault-layout.part") as part:
+                with PartFile(marker, ownership_of(self.folder), part=self.scratch / LAYOUT_PART) as part:
                     part.file.write(BUSHY.encode())
                     part.publish()
             elif word != BUSHY:
@@ -187,7 +188,7 @@ class Pool:
         except OSError as error:
             raise self._not_copied(key, error) from error
         finally:
-            os.close(other)
+            close_fd(other)
         return Entry(key, linked.st_size, sha256)
 
     def place(self, entry: Entry, expected: Sequence[Entry] = ()) -> None:
@@ -550,7 +551,7 @@ class _Intake:
                 return _Taken(key, is_met, entry or self._pool.copy_aside(key, fd), copy_of=named)
             return _Taken(key, is_met, self._compared(key, fd, held, named))
         finally:
-            os.close(fd)
+            close_fd(fd)
 
     def settled_entry_of(self, key: bytes, size: int, before: Entry | None, now: float) -> Entry | None:
         """As entry_of(), where no Data.fs tells that the file is finished; None when it has to wait."""
@@ -577,7 +578,7 @@ class _Intake:
                 entry = self._compared(key, fd, held, named)
             after = os.fstat(fd)
         finally:
-            os.close(fd)
+            close_fd(fd)
         unchanged = (after.st_size, after.st_mtime_ns) == (entry.size, status.st_mtime_ns)
         return entry if unchanged else None
 

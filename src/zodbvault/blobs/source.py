@@ -30,6 +30,7 @@ from zodbvault.blobs.layouts import (
 )
 from zodbvault.blobs.spill import SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -273,6 +274,6 @@ def open_blob(path: str) -> int | None:
             return None
         raise ZodbvaultError(f"the blob cannot be opened: {reason_of(error)}", path=path) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
+        close_fd(fd)
         return None
     return fd

@@ -7,6 +7,7 @@ those runs. Knows bytes only: neither blobs nor manifests. Nothing here survives
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from heapq import merge
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,9 @@ class SortedRecords:
         self._recent = set()
         self._levels = []
         if self._file is not None:
-            self._file.close()
+            # It has no name any more, and nobody reads it again.
+            with suppress(OSError):
+                self._file.close()
             self._file = None
 
     def __enter__(self) -> Self:

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 from zodbvault.blobs.containers import DamagedBlob
-from zodbvault.blobs.copying import SharedBatch, copy_blocks, hash_blob, remove_temporaries, temporary_name
+from zodbvault.blobs.copying import (
+    SharedBatch,
+    copy_blocks,
+    hash_blob,
+    remove_temporaries,
+    temporary_name,
+)
 from zodbvault.blobs.layouts import (
     BUSHY,
     LAWN,
@@ -35,7 +41,7 @@ from zodbvault.blobs.pool import remove_empty_folders, without
 from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import FolderSyncs, Ownership, PartFile, SyncBatch, ownership_of
+from zodbvault.io.durable import PART_SUFFIX, FolderSyncs, Ownership, SyncBatch, close_fd, ownership_of, write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -131,22 +137,24 @@ class Target:
         self._file_ownership: Ownership | None = None
 
     def prepare(self) -> None:
-        """Make the folder, its tmp/ and, where it holds no blob, its layout marker. Clears what a kill left in tmp/.
+        """Make the folder, where it holds no blob its layout marker, and its tmp/. Clears what a kill left of them.
 
         Raises ZodbvaultError.
         """
+        marker = self.root / LAYOUT_MARKER
         try:
             self._folders.make_folders(self._root, ownership_of(_nearest_folder(self.root), executable=True))
+            # Before tmp/: a Zope that is started after a kill takes a folder that holds anything but hidden names, and
+            # no marker, for a lawn (ZODB.blob.auto_layout_select), and would never find bushy blobs there.
+            with suppress(FileNotFoundError):
+                os.unlink(f"{marker}{PART_SUFFIX}")
+            if not self.is_filled and read_marker(self.root) != self.layout:
+                write_durably(marker, self.layout.encode(), ownership_of(self.root))
             self.require_real_folder(str(self.scratch))
             self._folders.make_folders(str(self.scratch), ownership_of(self.root, executable=True))
             remove_temporaries(str(self.scratch))
             self._folder_ownership = ownership_of(self.root, executable=True)
             self._file_ownership = _blob_ownership(self._root)
-            if not self.is_filled and read_marker(self.root) != self.layout:
-                marker = self.root / LAYOUT_MARKER
-                with PartFile(marker, ownership_of(self.root), part=self.scratch / "zodbvault-layout.part") as part:
-                    part.file.write(self.layout.encode())
-                    part.publish()
         except OSError as error:
             raise ZodbvaultError(f"the blob storage cannot be written: {reason_of(error)}", path=self.folder) from error
 
@@ -480,7 +488,7 @@ def _is_good(target: Target, entry: Entry) -> bool:
         logger.warning("%s: cannot be read: %s", path, reason_of(error))
         return False
     finally:
-        os.close(fd)
+        close_fd(fd)
 
 
 def _set_aside(path: str) -> None:

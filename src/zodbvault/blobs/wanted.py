@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.layouts import KEY_SIZE, OID_SIZE
 from zodbvault.blobs.spill import SortedRecords
+from zodbvault.io.durable import close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -144,7 +145,7 @@ def is_settled(source: SourceBlobs, key: bytes, now: float) -> bool:
     try:
         return abs(now - os.fstat(fd).st_mtime) >= SETTLED_AFTER
     finally:
-        os.close(fd)
+        close_fd(fd)
 
 
 def compared(
@@ -174,7 +175,7 @@ def _size_in(source: SourceBlobs, key: bytes) -> int | None:
     try:
         return os.fstat(fd).st_size
     finally:
-        os.close(fd)
+        close_fd(fd)
 
 
 def _joined(blobs: Iterator[tuple[bytes, int]], met: Iterator[bytes]) -> Iterator[tuple[bytes, int | None, bool]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.layouts import BUSHY, OID_SIZE, key_of_bushy
@@ -30,7 +31,6 @@ from zodbvault.io.space import require_space
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from zodbvault.blobs.containers import Container
     from zodbvault.blobs.manifest import Entry
@@ -188,12 +188,20 @@ class BlobRestore:
         return missing
 
     def _tried(self, number: int) -> ZodbvaultError | None:
-        """Take a state; why it cannot be taken, where it cannot."""
+        """Take a state; why it cannot be taken, where it cannot. Raises what no other state would mend."""
         try:
             self._take(number)
         except ZodbvaultError as error:
+            if self._is_about_the_site(error):
+                raise
             return error
         return None
+
+    def _is_about_the_site(self, error: ZodbvaultError) -> bool:
+        """Whether an error tells of the site's own blobs, not of a state's."""
+        assert self._blob_storage is not None
+        roots = (self._blob_storage, self._blob_storage.resolve())
+        return error.path is not None and any(Path(error.path).is_relative_to(root) for root in roots)
 
     def _take(self, number: int) -> None:
         """Open a state and compare the site with it. Raises ZodbvaultError where it cannot be read or lacks blobs."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from zodbvault.commands.places import source_ownership
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.filestorage.checking import RestoredBytes
-from zodbvault.io.durable import Ownership, PartFile, remove_durably
+from zodbvault.io.durable import Ownership, PartFile, close_fd, remove_durably
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import BackgroundHash
 from zodbvault.repository.store import size_of
@@ -136,7 +136,7 @@ def readable(new: PartFile) -> Iterator[Callable[[int, int], bytes]]:
     try:
         yield lambda offset, length: os.pread(descriptor, length, offset)
     finally:
-        os.close(descriptor)
+        close_fd(descriptor)
 
 
 def swap(target: Target, new: PartFile, index: PartFile | None) -> None:

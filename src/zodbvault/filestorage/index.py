@@ -8,6 +8,7 @@ ZODB.FileStorage.FileStorage._check_sanity.
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 from zodbvault.filestorage.format import (
@@ -22,6 +23,7 @@ from zodbvault.filestorage.format import (
     TRANSACTION_HEADER_LENGTH,
     UNDONE_STATUS,
 )
+from zodbvault.io.durable import QuietFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,7 +47,7 @@ def index_position(path: Path) -> int | None:
     Old indexes, one pickled object with its class, count as none: FileStorage makes a new one in their stead.
     """
     try:
-        with open(path, "rb") as file:
+        with io.BufferedReader(QuietFile(path)) as file:
             return _position(_pickles(file))
     except (OSError, _NotAnIndexError):
         return None
@@ -58,7 +60,7 @@ def index_belongs(index: Path, read: Callable[[int, int], bytes], end: int) -> b
     and up to `MOST_CHECKED` of its records have to be where the index says. False for a damaged index or none.
     """
     try:
-        with open(index, "rb") as file:
+        with io.BufferedReader(QuietFile(index)) as file:
             pickles = _pickles(file)
             position = _position(pickles)
             if position is None or not SMALLEST_POSITION <= position <= end:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.filestorage.format import MAGIC_LENGTH, MAGICS
+from zodbvault.io.durable import close_fd
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,7 @@ class DataFs:
             if self._page_cache is not None:
                 self._page_cache.finish()
                 self._page_cache = None
-            os.close(self.fd)
+            close_fd(self.fd)
             self.fd = -1
 
     @property
@@ -149,7 +150,7 @@ def open_data_fs(path: Path, clock: Clock) -> DataFs:
         status = os.fstat(fd)
         return DataFs(path, fd, status, _magic_of(path, fd, status))
     except BaseException:
-        os.close(fd)
+        close_fd(fd)
         raise
 
 

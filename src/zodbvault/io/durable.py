@@ -7,6 +7,7 @@ are.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import io
@@ -16,7 +17,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -111,7 +112,7 @@ def ownership_of(path_or_fd: str | int | os.PathLike[str], *, executable: bool =
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a folder and its missing parents. What root makes belongs to the owner of the folder that it stands in.
+    """Make a folder and its missing parents, durably. What root makes belongs to the owner of the folder around it.
 
     A site's user could not write there otherwise, after root once ran a command for them. Raises OSError.
     """
@@ -132,7 +133,9 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
         try:
             give_to_owner_of(parent or ".", fd)
         finally:
-            os.close(fd)
+            close_fd(fd)
+    # Whatever is synced in the folder later is lost with its name.
+    sync_folder(parent or ".")
 
 
 def give_to_owner_of(folder: str, fd: int) -> None:
@@ -179,11 +182,13 @@ def sync_folder(path: str | int | os.PathLike[str]) -> None:
         sync_file(fd)
     except OSError as error:
         if error.errno not in NOT_SUPPORTED:
+            if not isinstance(path, int):
+                error.filename = os.fspath(path)
             raise
         _log_unsupported(os.fstat(fd).st_dev, str(error.strerror))
     finally:
         if fd is not path:
-            os.close(fd)
+            close_fd(fd)
 
 
 @functools.lru_cache(maxsize=64)
@@ -197,7 +202,37 @@ def _log_unsupported(device: int, reason: str) -> None:
     )
 
 
-class WholeFile(io.FileIO):
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an OSError of the block that names no file (as those of open files do) name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def close_fd(fd: int) -> None:
+    """Close a descriptor. An error is of no account: what has to be on the disk was synced before, and a sync tells."""
+    try:
+        os.close(fd)
+    except OSError as error:
+        logger.debug("a file is closed, and the system says: %s", error)
+
+
+class QuietFile(io.FileIO):
+    """An unbuffered binary file, for reading unless told otherwise, whose closing never fails, as with close_fd()."""
+
+    def close(self) -> None:
+        """Close it; nothing happens when it is closed."""
+        try:
+            super().close()
+        except OSError as error:
+            logger.debug("a file is closed, and the system says: %s", error)
+
+
+class WholeFile(QuietFile):
     """An unbuffered binary file whose write() writes everything or raises, and that keeps the disk busy meanwhile."""
 
     def __init__(self, fd: int, path: str) -> None:
@@ -210,13 +245,9 @@ class WholeFile(io.FileIO):
         """Write all of `data`; returns its length in bytes. Raises OSError that names the file."""
         view = memoryview(data).cast("B")
         done = 0
-        try:
+        with named(self._path):
             while done < len(view):
                 done += super().write(view[done:] if done else view) or 0
-        except OSError as error:
-            if error.filename is None:
-                error.filename = self._path
-            raise
         self._written += done
         if self._written - self._passed_on >= WRITE_BEHIND:
             self._begin_writing()
@@ -252,10 +283,11 @@ class PartFile:
         fd = os.open(self.part, flags, 0o666 if ownership is None else 0o600)
         try:
             if ownership is not None:
-                ownership.apply(fd)
+                with named(self.part):
+                    ownership.apply(fd)
             self.file = WholeFile(fd, os.fspath(self.part))
         except BaseException:
-            os.close(fd)
+            close_fd(fd)
             _unlink(self.part)
             raise
         self._finished = False
@@ -265,7 +297,8 @@ class PartFile:
         """Make the content durable, still under the name of the part; nothing can be written any more."""
         if self._finished:
             return
-        sync_file(self.file.fileno())
+        with named(self.part):
+            sync_file(self.file.fileno())
         self.file.let_go()
         self.file.close()
         self._finished = True
@@ -275,9 +308,8 @@ class PartFile:
         self.finish()
         os.replace(self.part, self.path)
         self._gone = True
+        # The name of a part in another folder may come back after a crash: a left-over like those of a kill.
         sync_folder(self.path.parent)
-        if self.part.parent != self.path.parent:
-            sync_folder(self.part.parent)
 
     def discard(self) -> None:
         """Remove what was written. Nothing happens after publish()."""
@@ -309,11 +341,10 @@ def write_durably(path: Path, data: bytes, ownership: Ownership | None = None) -
 
 
 def rename_durably(old: Path, new: Path) -> None:
-    """Rename a file, replacing what stands at `new`, and bring both folders' names to the disk."""
+    """Rename a file within its folder, replacing what stands at `new`, and bring the folder's names to the disk."""
+    assert old.parent == new.parent, "only within a folder a rename is one change"
     os.replace(old, new)
     sync_folder(new.parent)
-    if old.parent != new.parent:
-        sync_folder(old.parent)
 
 
 def remove_durably(*paths: Path) -> None:
@@ -363,18 +394,16 @@ class SyncBatch:
         except FileNotFoundError:
             logger.debug("%s: gone before it was synced", os.fspath(path))
 
-    def finish(self, folder: str | int | os.PathLike[str] | None = None) -> None:
-        """Make durable what was left, then `folder` if given. Raises OSError when something was not written."""
+    def finish(self) -> None:
+        """Make durable what was left. Raises OSError when something was not written."""
         kept, self._kept = self._kept, None
         if kept is not None:
             assert self._syncfs is not None
             try:
                 self._syncfs(kept)
             finally:
-                os.close(kept)
+                close_fd(kept)
         self._added, self._device = 0, None
-        if folder is not None:
-            sync_folder(folder)
 
     def __enter__(self) -> SyncBatch:
         return self
@@ -383,7 +412,7 @@ class SyncBatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._kept is not None:
-            os.close(self._kept)
+            close_fd(self._kept)
             self._kept = None
 
     def _may_wait(self, entry: int | str | os.PathLike[str]) -> bool:
@@ -398,7 +427,7 @@ class SyncBatch:
             fd = os.dup(entry) if isinstance(entry, int) else os.open(entry, FOLDER_FLAGS)
             self._syncfs = _syncfs_for(fd)
             if self._syncfs is None:
-                os.close(fd)
+                close_fd(fd)
             else:
                 self._kept = fd
         return self._kept is not None and device == self._device
@@ -453,12 +482,11 @@ class FolderSyncs:
     A folder that the names have left behind is synced (or left to the batch) and forgotten, so memory is as deep as the
     tree. Names in another order cost more syncs, never less.
 
-    batch: shared with the files; then it is finished by its owner, after finish() of this.
+    batch: shared with the files; it is finished by its owner, after finish() of this.
     """
 
-    def __init__(self, batch: SyncBatch | None = None) -> None:
-        self._batch = SyncBatch() if batch is None else batch
-        self._owns_batch = batch is None
+    def __init__(self, batch: SyncBatch) -> None:
+        self._batch = batch
         self._open: list[str] = []
 
     def enter(self, folder: str) -> None:
@@ -472,7 +500,7 @@ class FolderSyncs:
             stack.append(folder)
 
     def make_folders(self, folder: str, ownership: Ownership | None) -> None:
-        """Make `folder` and its missing parents, and remember whose entries changed.
+        """Make `folder` and its missing parents, and remember whose entries changed; not `folder` itself yet.
 
         ownership: of the new folders; None for the system's usual one. Raises OSError.
         """
@@ -496,18 +524,16 @@ class FolderSyncs:
         if ownership is not None and not ownership.is_that_of(os.lstat(folder)):
             fd = os.open(folder, FOLDER_FLAGS | os.O_NOFOLLOW)
             try:
-                ownership.apply(fd)
+                with named(folder):
+                    ownership.apply(fd)
             finally:
-                os.close(fd)
+                close_fd(fd)
         self.enter(os.path.dirname(folder) or ".")
-        self.enter(folder)
 
     def finish(self) -> None:
-        """Sync what is left; with a batch of our own everything is durable then."""
+        """Sync what is left, or leave it to the batch."""
         while self._open:
             self._batch.add_folder(self._open.pop())
-        if self._owns_batch:
-            self._batch.finish()
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import give_to_owner_of
+from zodbvault.io.durable import close_fd, give_to_owner_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -94,7 +94,7 @@ class LockFile:
             # Not left to close(): a child process that was forked may still share the descriptor.
             fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
-            os.close(fd)
+            close_fd(fd)
 
     def holder(self) -> str | None:
         """What the lock file says about who holds it ("pid 4711, since ..."); None when it says nothing."""
@@ -107,7 +107,7 @@ class LockFile:
         except OSError:
             return None
         finally:
-            os.close(fd)
+            close_fd(fd)
         lines = [" ".join(line.split()) for line in content.decode("utf-8", "replace").splitlines()]
         said = [f"pid {line}" if line.isdecimal() else line for line in lines if line]
         return ", ".join(said) or None
@@ -132,7 +132,7 @@ class LockFile:
                 raise ZodbvaultError(f"the lock cannot be looked at: {reason_of(error)}", path=self.path) from error
             return self.holder() or "another process"
         finally:
-            os.close(fd)
+            close_fd(fd)
         return None
 
     def __enter__(self) -> LockFile:
@@ -152,9 +152,9 @@ class LockFile:
                 if self._is_in_place(fd):
                     return fd
             except BaseException:
-                os.close(fd)
+                close_fd(fd)
                 raise
-            os.close(fd)
+            close_fd(fd)
         raise ZodbvaultError("the lock file is being replaced again and again", path=self.path)
 
     def _open(self) -> int:

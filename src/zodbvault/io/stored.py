@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import QuietFile, close_fd
 
 
 class DamagedFile(ZodbvaultError):
     """A stored file is missing, cannot be read, or does not hold what it should."""
 
 
-def open_stored(path: str | os.PathLike[str], *, nofollow: bool = True) -> io.FileIO:
+def open_stored(path: str | os.PathLike[str], *, nofollow: bool = True) -> QuietFile:
     """Open a file for reading, unbuffered. A context manager.
 
     nofollow: refuse a symlink. Raises DamagedFile for one, and for what is missing, unreadable or no regular file.
@@ -30,9 +30,9 @@ def open_stored(path: str | os.PathLike[str], *, nofollow: bool = True) -> io.Fi
             raise DamagedFile("is not a regular file", path=path)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        return io.FileIO(fd, "rb")
+        return QuietFile(fd, "rb")
     except BaseException:
-        os.close(fd)
+        close_fd(fd)
         raise
 
 

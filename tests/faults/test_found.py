@@ -1,0 +1,128 @@
+"""What killing and failing at every call has found, each for itself."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.disturbing import CHANGE, CLOSE, FAIL, HALF, KILL, READ, Point, disturbed
+from tests.faults.scenarios import SCENARIOS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.faults.disturbing import Outcome
+    from tests.faults.scenarios import Start
+
+
+class Disturber:
+    """Disturbs a command at the call of its kind that is wanted."""
+
+    def __init__(self, start: Start, workshop: Path, log: Path) -> None:
+        self.start = start
+        self._library = workshop / "interposer.so"
+        self._log = log
+
+    def at(self, series: str, name: str, path: str, act: str, error: str = "", *, number: int = 0) -> Outcome:
+        """Run the command; `number`: of the calls of that name on a path that ends so (from below var on)."""
+        calls = [call for call in self._copy(None).calls if call.series == series and call.name.startswith(name)]
+        wanted = [call for call in calls if os.path.relpath(call.path, self.start.site.var).endswith(path)]
+        outcome = self._copy(Point(series, wanted[number].number, act, error))
+        assert outcome.hit is not None
+        assert outcome.hit.path == wanted[number].path
+        return outcome
+
+    def _copy(self, point: Point | None) -> Outcome:
+        from tests.faults.rewinding import Rewinder
+
+        command, environment = self.start.command, self.start.environment
+        rewinder = Rewinder(self.start.site.folder)
+        outcome = disturbed(
+            command, environment, library=self._library, root=self.start.site.var, log=self._log, point=point
+        )
+        if point is None:
+            rewinder.back()
+        return outcome
+
+
+@pytest.fixture
+def disturber(request: pytest.FixtureRequest, workshop: Path, tmp_path: Path) -> Disturber:
+    return Disturber(SCENARIOS[request.param].start(tmp_path / "site"), workshop, tmp_path / "calls")
+
+
+def of(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("disturber", names, indirect=True)
+
+
+@of("restore into nothing")
+def test_a_zope_that_is_started_in_the_middle_of_a_restore_makes_no_lawn_of_it(disturber: Disturber) -> None:
+    """ZODB takes a folder that has something in it, and no marker, for a lawn, and writes that down."""
+    start = disturber.start
+    assert disturber.at(CHANGE, "mkdir", "blobstorage/tmp", KILL).was_killed
+    assert start.site.db.storage.lastTransaction() == start.wanted.last_tid  # type: ignore[union-attr]
+    start.site.close()
+    assert start.site.blob_storage is not None
+    assert (start.site.blob_storage / ".layout").read_text() == "bushy"
+    start.site.restore()
+    assert start.wanted is not None
+    start.site.assert_is(start.wanted)
+
+
+@of("restore into nothing")
+def test_what_a_kill_left_of_the_layout_marker_goes(disturber: Disturber) -> None:
+    start = disturber.start
+    assert disturber.at(CHANGE, "rename", "blobstorage/.layout", KILL).was_killed
+    assert start.site.blob_storage is not None
+    assert (start.site.blob_storage / ".layout.part").exists()
+    # Zope, meanwhile, chooses the layout itself.
+    assert start.site.db
+    start.site.restore()
+    assert not (start.site.blob_storage / ".layout.part").exists()
+
+
+@of("first full")
+@pytest.mark.parametrize("name", ["fsync", "fchmod", "write"])
+@pytest.mark.parametrize("path", [".fsz.part", ".json.part", ".zodbvault.id.part", ".dat.part", ".blobs.gz.part"])
+def test_an_error_of_an_open_file_names_the_file(disturber: Disturber, name: str, path: str) -> None:
+    outcome = disturber.at(CHANGE, name, path, FAIL, "EIO")
+    assert outcome.exit_code == 1
+    assert outcome.hit is not None
+    (line,) = [line for line in outcome.stderr.splitlines() if line.startswith("ERROR")]
+    assert outcome.hit.path in line
+    assert "Input/output error" in line
+
+
+@of("incremental")
+def test_an_error_of_a_folder_names_the_folder(disturber: Disturber) -> None:
+    outcome = disturber.at(CHANGE, "fsync", "backups", FAIL, "EIO")
+    assert outcome.exit_code == 1
+    assert f"{outcome.hit.path}: " in outcome.stderr  # type: ignore[union-attr]
+
+
+@of("incremental")
+@pytest.mark.parametrize("path", ["Data.fs", ".dat", ".json", ".deltafsz.part", ".dat.part", ".lock", ".blob"])
+def test_an_error_on_closing_is_none(disturber: Disturber, path: str) -> None:
+    """What has to be on the disk was synced before that."""
+    outcome = disturber.at(CLOSE, "close", path, FAIL, "EIO")
+    assert (outcome.exit_code, "ERROR" in outcome.stderr) == (0, False), outcome.stderr
+
+
+@of("restore over other blobs")
+def test_a_site_whose_blobs_cannot_be_listed_is_not_restored_from_another_state(disturber: Disturber) -> None:
+    """No other state mends that, and one that is less exact would leave blobs that nobody needs."""
+    outcome = disturber.at(READ, "readdir", "blobstorage/0x00", FAIL, "EIO")
+    assert outcome.exit_code == 1
+    assert "Another state is taken" not in outcome.stderr
+    assert f"{outcome.hit.path}: blobs cannot be listed" in outcome.stderr  # type: ignore[union-attr]
+    site = disturber.start.site
+    assert disturber.start.live is not None
+    assert site.datafs.read_bytes() == disturber.start.live.data
+    assert site.blobs == disturber.start.live.blobs
+
+
+@of("prune")
+def test_a_marker_that_is_read_in_pieces_is_read_whole(disturber: Disturber) -> None:
+    outcome = disturber.at(READ, "read", "blobs/.layout", HALF)
+    assert outcome.exit_code == 0, outcome.stderr

@@ -300,6 +300,8 @@ class _Run:
     def _pool_state(self, stamp: str, *, is_full: bool) -> Iterator[NewState | None]:
         """The state in the pool; None where nothing changed. A complete manifest that is due is written in any case."""
         pool = self.pool.pool
+        if not any(state.layout == POOL for state in self._states):
+            self.pool.require_space_for_all()
         suffix = COMPLETE_MANIFEST_SUFFIX if is_full else DELTA_MANIFEST_SUFFIX
         with (
             contextlib.closing(self._newest_entries(pool.scratch)) as previous,

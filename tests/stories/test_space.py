@@ -1,4 +1,4 @@
-"""Space: what a command will need is said before it begins, too little stops it, and a disk that fills costs nothing."""
+"""Space: what is needed is said before a command begins, too little stops it, a disk that fills costs nothing."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_what_is_needed_and_what_is_free_is_said(tmp_path: Path, layout: str, ru
         ("zipbackup", "ziplocation"),
     ):
         said = NEEDED.findall(good(run, site, name).err)
-        assert [what for what, *_ in said][0] == "the data of this backup"
+        assert said[0][0] == "the data of this backup"
         assert said[0][3] == str(getattr(site.settings, location))
         assert "blobs" in said[1][0]
         assert int(said[1][1].replace(",", "")) >= sum(map(len, site.blobs.values()))
@@ -243,9 +243,7 @@ def unforeseen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("unforeseen")
 @pytest.mark.parametrize("layout", ALL_LAYOUTS)
 @pytest.mark.parametrize("way", BACKUPS, ids=lambda way: "".join((way.name, *way.arguments)))
-def test_a_disk_that_fills_during_a_backup(
-    tmp_path: Path, disk: Path, way: Way, layout: str, run: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_during_a_backup(tmp_path: Path, disk: Path, way: Way, layout: str, run: Runner) -> None:
     site = site_with(tmp_path, layout)
     put_backups_on(disk, site)
     first, state = site.backed_up()

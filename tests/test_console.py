@@ -81,11 +81,12 @@ def test_places_that_cannot_be_written_are_a_warning(tmp_path: Path, capsys: pyt
         logger.error("said all the same")
         logger.error("and said once")
     err = capsys.readouterr().err.splitlines()
+    missing = "No such file or directory"
     assert sorted(err) == [
         "ERROR: and said once",
         "ERROR: said all the same",
-        f"WARNING: {tmp_path}/no/log: the log file cannot be written: No such file or directory",
-        f"WARNING: {tmp_path}/none: the system's log cannot be written: No such file or directory",
+        f"WARNING: {tmp_path}/no/log: the log file cannot be written: {missing}. Check the option log_file.",
+        f"WARNING: {tmp_path}/none: the system's log cannot be written: {missing}. Check the option syslog.",
     ]
 
 
@@ -94,7 +95,12 @@ def test_a_full_disk_under_the_log_file_is_one_warning(capsys: pytest.CaptureFix
         for number in range(3):
             logger.info("line %d", number)
     err = capsys.readouterr().err
-    assert err.count("WARNING: /dev/full: the log file cannot be written: No space left on device\n") == 1
+    assert (
+        err.count(
+            "WARNING: /dev/full: the log file cannot be written: No space left on device. Check the option log_file.\n"
+        )
+        == 1
+    )
     assert "Traceback" not in err
 
 

@@ -81,7 +81,7 @@ class State:
 
 def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool, clock: Clock) -> BackupReport:
     """Back up the blobs of one site, and let old states go."""
-    make_folders(places)
+    make_folders(settings, places)
     with (
         explained("the backup cannot be written", hint="Earlier backups are untouched."),
         _begun(settings, places, clock) as run,

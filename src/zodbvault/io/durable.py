@@ -374,6 +374,25 @@ def write_durably(path: Path, data: bytes, ownership: Ownership | None = None) -
         part.publish()
 
 
+def write_where_told(path: Path, data: bytes) -> None:
+    """Put a small file where a person wants it: as write_durably() does, where the name stands for a file or nothing.
+
+    A symlink stays, and what it leads to is replaced. A device or a pipe is written to and not replaced: /dev/null has
+    to stay what it is. Raises OSError, for a pipe that nobody reads too.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if stat.S_ISREG(mode):
+        write_durably(type(path)(os.path.realpath(path)), data)
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "wb") as file:
+        os.set_blocking(fd, True)
+        file.write(data)
+
+
 def rename_durably(old: Path, new: Path) -> None:
     """Rename a file, replacing what stands at `new`, and bring both folders' names to the disk."""
     os.replace(old, new)

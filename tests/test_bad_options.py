@@ -1,0 +1,206 @@
+"""Every option with values that it cannot have, and places that cannot be used: the error names option, value, way out.
+
+A place of logs and numbers that cannot be used is a warning, for a backup is worth more than its log.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.site import Site
+from tests.test_bad_input import refused, unprivileged
+from zodbvault.settings import OPTIONS, ConfigurationError, Kind, Status, Surroundings, parse_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zodbvault.settings import Option
+
+BASE = Path("/srv/site")
+GOOD = {"datafs": "Data.fs", "blob_storage": "blobs"}
+
+NO_TEXT = (5, -1, True, 1.5, [1], {"a": 1}, "a\0b")
+NO_PATH = (*NO_TEXT, "one\ntwo", "$NOBODY_SET_THIS/x", "~nobody-at-all/x")
+BAD: dict[Kind, tuple[object, ...]] = {
+    Kind.BACKUPS: NO_PATH,
+    Kind.PATH: NO_PATH,
+    Kind.TEXT: NO_TEXT,
+    Kind.BOOLEAN: ("maybe", "tru", "-", 5, -1, 1.5, [1]),
+    Kind.NUMBER: ("many", "-1", "1.5", "1e3", "1 2", "\u0661", "99999999999", 99999999999, -1, 1.5, True, [1]),
+    Kind.CHOICE: ("nonsense", "pool directories", 5, True, [1]),
+}
+BAD_TEXTS: dict[str, tuple[str, ...]] = {
+    "healthcheck_url": ("example.org/x", "ftp://example.org", "http://example.org/a b", "https://ex\u00e4mple.org"),
+    "alternative_restore_source": (
+        "Data",
+        "Data one",
+        "Data one two three",
+        "Catalog one two",
+        "Data 'one two",
+        "a\nb",
+    ),
+    "rsync_options": ("--rsh='ssh",),
+    "pre_command": (),
+    "post_command": (),
+}
+WAYS_OUT = (
+    "write it in quotes", "no text may have a zero byte", "write it in one line", "is in the environment",
+    "where the home of", "write true or false", "a whole number from 0 to", "is not one of: ", "begins with http",
+    "is not of the form", "only one line", "begins with Data", "is missing", "is not closed", "no effect with",
+)  # fmt: skip
+
+EVERY_OPTION = [option for option in OPTIONS if option.status is Status.OFFERED]
+
+
+def mistakes_with(name: str, value: object) -> tuple[str, ...]:
+    """What is wrong with the options of a toml file."""
+    around = Surroundings("plone", "[site.plone]", BASE, BASE / "var")
+    with pytest.raises(ConfigurationError) as caught:
+        parse_settings({**GOOD, name: value}, around, strict=True)
+    return caught.value.mistakes
+
+
+def test_every_text_has_bad_values_here_or_none() -> None:
+    assert {option.name for option in EVERY_OPTION if option.kind is Kind.TEXT} == BAD_TEXTS.keys()
+
+
+@pytest.mark.parametrize("option", EVERY_OPTION, ids=lambda option: option.name)
+def test_a_value_that_an_option_cannot_have(option: Option) -> None:
+    for value in (*BAD[option.kind], *BAD_TEXTS.get(option.name, ())):
+        mistakes = mistakes_with(option.name, value)
+        about = [mistake for mistake in mistakes if mistake.startswith(f"[site.plone] {option.name}: ")]
+        assert len(about) == 1, (value, mistakes)
+        is_shown = repr(value) in about[0] or repr(str(value).split()[0]) in about[0] or "only one line" in about[0]
+        assert is_shown, about
+        assert any(way in about[0] for way in WAYS_OUT), about
+        assert all("\n" not in mistake and "\0" not in mistake for mistake in mistakes)
+
+
+@pytest.mark.parametrize("option", EVERY_OPTION, ids=lambda option: option.name)
+@pytest.mark.parametrize("value", ["", " ", "\t\n "])
+def test_nothing_but_blanks_is_no_value(option: Option, value: str) -> None:
+    around = Surroundings("plone", "[site.plone]", BASE, BASE / "var")
+    if option.name in GOOD:
+        (mistake,) = mistakes_with(option.name, value)
+        assert mistake.startswith(f"[site.plone] {option.name}: ")
+    else:
+        assert parse_settings({**GOOD, option.name: value}, around) == parse_settings(GOOD, around)
+
+
+# Places
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A stopped site without backups, with all kinds of things that are no places for any."""
+    site = Site(tmp_path / "site", options={"enable_zipbackup": "true"})
+    site.commit_pages(3)
+    site.commit_blobs(2)
+    site.close()
+    (site.folder / "file").write_text("mine")
+    os.mkfifo(site.folder / "pipe")
+    for name, mode in (("closed", 0), ("locked", 0o555)):
+        (site.folder / name).mkdir()
+        (site.folder / name).chmod(mode)
+    yield site
+    for name in ("closed", "locked"):
+        (site.folder / name).chmod(0o755)
+
+
+PLACES = {
+    "location": "backup",
+    "blobbackuplocation": "backup",
+    "snapshotlocation": "snapshotbackup",
+    "blobsnapshotlocation": "snapshotbackup",
+    "ziplocation": "zipbackup",
+    "blobziplocation": "zipbackup",
+}
+NO_FOLDERS = {
+    "file": "it is no folder",
+    "file/below": "it is no folder",
+    "pipe": "it is no folder",
+    "x" * 300: "File name too long",
+    "/proc/nothing": "No such file or directory",
+}
+NO_WAY_IN = {"closed": "not writable", "closed/x": "Permission denied", "locked": "not writable", "locked/x": "denied"}
+
+
+@pytest.mark.parametrize("option", PLACES)
+@pytest.mark.parametrize("value", NO_FOLDERS)
+def test_a_place_for_backups_that_is_no_folder(site: Site, option: str, value: str) -> None:
+    site.options[option] = str(site.folder / value)
+    error = refused(site, PLACES[option], code=1, says=NO_FOLDERS[value], ignore=tuple(_made(site, option))).stderr
+    assert str(site.folder / value) in error
+    assert f"Nothing was backed up. Check the option {option}, and who may write there." in error
+
+
+@pytest.mark.parametrize("option", PLACES)
+@pytest.mark.parametrize("value", NO_WAY_IN)
+def test_a_place_for_backups_that_may_not_be_written(site: Site, option: str, value: str) -> None:
+    site.options[option] = str(site.folder / value)
+    with unprivileged() as prefix:
+        says = NO_WAY_IN[value]
+        error = refused(
+            site, PLACES[option], code=1, says=says, prefix=prefix, ignore=tuple(_made(site, option))
+        ).stderr
+    assert f"option {option}" in error
+    assert "Nothing was backed up." in error
+
+
+def _made(site: Site, option: str) -> Iterator[str]:
+    """The names of the folder that is made before the one that cannot be."""
+    if option.startswith("blob"):
+        yield getattr(site.settings, option.removeprefix("blob").replace("backuplocation", "location")).name
+
+
+@pytest.mark.parametrize("option", ["log_file", "metrics_file", "syslog"])
+@pytest.mark.parametrize("value", ["file/below", "pipe", "missing/x", "x" * 300, "closed", "closed/x", "locked/x"])
+def test_a_place_for_logs_and_numbers_that_cannot_be_used_is_a_warning(site: Site, option: str, value: str) -> None:
+    site.options[option] = str(site.folder / value)
+    with unprivileged() as prefix:
+        finished = site.command("backup", prefix=prefix)
+    assert finished.returncode == 0, finished.stderr
+    assert len(site.timestamps()) == 1
+    (warning,) = [line for line in finished.stderr.splitlines() if line.startswith("WARNING: ")]
+    assert str(site.folder / value) in warning
+    assert warning.endswith(f"Check the option {option}.")
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_device_or_pipe_for_numbers_and_pages_is_written_to_and_stays(site: Site, tmp_path: Path) -> None:
+    site.backup()
+    pipe, page = tmp_path / "pipe of mine", tmp_path / "page"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to(page)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    try:
+        assert site.command("backup-check", "--metrics", str(pipe)).returncode == 0
+        with open(reader, "rb", closefd=False) as file:
+            assert b"zodbvault_state" in file.read()
+        # A page is larger than what fits into a pipe that nobody reads; to a device all of it goes.
+        device = Path("/dev/null").stat()
+        assert site.command("backup-report", "-o", "/dev/null").returncode == 0
+        assert Path("/dev/null").stat().st_ino == device.st_ino
+        assert site.command("backup-report", "-o", str(link)).returncode == 0
+    finally:
+        os.close(reader)
+    assert link.is_symlink()
+    assert "<html" in page.read_text()
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("option", ["datafs", "blob_storage"])
+@pytest.mark.parametrize("value", ["file", "file/below", "pipe", "missing", "x" * 300, "closed", "closed/x"])
+def test_a_database_or_blobstorage_that_is_none(site: Site, option: str, value: str) -> None:
+    site.options[option] = str(site.folder / value)
+    made = ("backups", "blobstoragebackups", ".zodbvault.id")
+    with unprivileged() as prefix:
+        error = refused(site, "backup", code=1, says=option, prefix=prefix, ignore=made).stderr
+    assert str(site.folder / value) in error
+    assert not site.timestamps()

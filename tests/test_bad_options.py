@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.site import Site
+from tests.site import Site, tree
 from tests.test_bad_input import refused, unprivileged
+from tests.tour import InProcess
 from zodbvault.settings import OPTIONS, ConfigurationError, Kind, Status, Surroundings, parse_settings
 
 if TYPE_CHECKING:
@@ -204,3 +205,49 @@ def test_a_database_or_blobstorage_that_is_none(site: Site, option: str, value: 
         error = refused(site, "backup", code=1, says=option, prefix=prefix, ignore=made).stderr
     assert str(site.folder / value) in error
     assert not site.timestamps()
+
+
+# What stands on the command line
+
+
+WRONG_USAGE = [
+    *(("backup-drill", "--sample", value) for value in ("", "0", "-1", "1.5", "many", "9" * 5000)),
+    ("backup-drill", "--tmp", ""),
+    ("restore", "--to", ""),
+    ("restore", "--only", "half"),
+    ("restore", "--only", ""),
+    ("backup-report", "--output", ""),
+    *(("backup-report", option, "x") for option in ("--max-age", "--max-full-age", "--max-drill-age", "--min-free")),
+]
+UNKNOWN = [
+    ("backup-check", "--metrics", ""),
+    *(
+        ("backup-check", option, value)
+        for option in ("--max-age", "--max-full-age", "--max-drill-age")
+        for value in ("", "old", "0", "-1h", "nanh", "9" * 400 + "d", "1 day")
+    ),
+    *(("backup-check", "--min-free", value) for value in ("", "all", "200%", "-1GB", "9" * 400 + "GB", "1PB")),
+]
+
+
+@pytest.mark.parametrize(("code", "ways"), [(2, WRONG_USAGE), (3, UNKNOWN)], ids=["wrong usage", "unknown"])
+def test_a_value_on_the_command_line_that_cannot_be(
+    site: Site, code: int, ways: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.backup()
+    run_ = InProcess(monkeypatch)
+    before = tree(site.folder, ignore=(".zodbvault.lock",))
+    for name, option, value in ways:
+        if option == "--only":
+            # A parser says it, on the real standard error.
+            with pytest.raises(SystemExit) as stopped:
+                run_(site, name, f"{option}={value}")
+            assert stopped.value.code == code
+            continue
+        ended = run_(site, name, f"{option}={value}")
+        assert ended.code == code, (name, option, value, ended)
+        (error,) = ended.err.splitlines()
+        assert error.startswith(f"ERROR: {option}")
+        assert "bug" not in error
+        assert value[:20] in error
+    assert tree(site.folder, ignore=(".zodbvault.lock",)) == before

@@ -57,10 +57,14 @@ def explained(
 ) -> Iterator[None]:
     """Turn an OSError of the block into ours: what could not be done, why, and to which file.
 
-    path: the file's name where the system's error has none.
+    path: the file's name where the system's error has none. hint: also of an error of ours that has none.
     """
     try:
         yield
+    except ZodbvaultError as error:
+        if error.hint is None:
+            error.hint = hint
+        raise
     except OSError as error:
         name = error.filename if isinstance(error.filename, (str, bytes)) else path
         raise ZodbvaultError(f"{what}: {reason_of(error)}", path=name, hint=hint) from error

@@ -380,3 +380,36 @@ def wait_until_settled(site: Site) -> None:
     assert site.blob_storage is not None
     for path in site.blob_storage.rglob("*.blob"):
         os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+# Full before
+
+
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
+def test_on_a_full_disk_all_can_be_looked_at_and_old_backups_make_room(
+    tmp_path: Path, disk: Path, layout: str, run: Runner
+) -> None:
+    site = site_with(tmp_path, layout)
+    put_backups_on(disk, site)
+    site.backup(full=True)
+    site.commit_pages(40, size=3000)
+    site.commit_blobs(8, size=60_000)
+    site.backup(full=True)
+    site.commit_pages(1)
+    site.commit_blobs(1)
+    _, state = site.backed_up()
+    site.close()
+    fill(disk)
+    for name in ("backup-verify", "backup-list", "backup-log", "backup-report", "backup-drill"):
+        assert good(run, site, name).out
+    assert run(site, "backup-check").code in (0, 1)
+    good(run, site, "backup-verify", "--deep")
+    site.options["keep"] = "1"
+    free = os.statvfs(disk).f_bavail
+    good(run, site, "backup-prune")
+    assert len(site.timestamps()) == 2
+    assert os.statvfs(disk).f_bavail > free
+    assert nothing_half_done(disk)
+    good(run, site, "restore", "-n")
+    site.assert_is(state)
+    site.close()

@@ -87,7 +87,8 @@ def back_up(settings: Settings, places: Places, *, full_wanted: bool, clock: Clo
         stamp = report.timestamp or (run.chain.newest.timestamp if run.chain is not None else None)
         if stamp is not None:
             run.blobs.settle(stamp)
-        prune(run, had_begun=had_begun)
+        with explained("old backups cannot be removed", hint=f"All else is done: {report.summary}"):
+            prune(run, had_begun=had_begun)
     return report
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -186,6 +188,28 @@ def test_a_file_system_that_refuses_much(
     if kind is like_vfat:
         assert f"{name} refuses modes (Operation not permitted): done without." in said
         assert f"{name} refuses symlinks" in said or layout not in HAS_LATEST
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_takes_no_backups_and_says_so(
+    tmp_path: Path, number: int, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = site_at(tmp_path / "site", "pool")
+    site.close()
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for arguments in (("backup",), ("snapshotbackup",), ("restore", "-n")):
+        ended = run(site, *arguments)
+        assert ended.code == 1
+        errors = [line for line in ended.err.splitlines() if line.startswith("ERROR: ")]
+        assert len(errors) == 1
+        assert "Traceback" not in ended.err
+        if arguments[0] != "restore":
+            assert f".zodbvault.lock: the lock cannot be taken: {os.strerror(number)}" in errors[0]
+    assert not site.timestamps()
 
 
 def test_no_two_names_differ_in_case_only_and_vfat_takes_them_all(tmp_path: Path, run: Runner) -> None:

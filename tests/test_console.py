@@ -27,6 +27,23 @@ def test_log_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr() == ("", "INFO: copying 3 blobs\nWARNING: careful\n")
 
 
+def test_a_name_makes_no_lines_of_its_own_and_commands_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "two\nERROR: lines\x1b[2J b\u00fccher \udcff"
+    shown = "two\\nERROR: lines\\x1b[2J b\u00fccher \\udcff"
+    with logging_to_stderr(logging.DEBUG, log_file=tmp_path / "log") as logger:
+        logger.info("copying %s", name)
+        try:
+            raise ValueError("bad")
+        except ValueError:
+            logger.debug("Where it comes from:", exc_info=True)
+    err = capsys.readouterr().err
+    assert f"INFO: copying {shown}\n" in err
+    assert "Z DEBUG: Where it comes from:\nTraceback (most recent call last):\n" in err
+    assert (tmp_path / "log").read_text(encoding="utf-8").split(": ", 1)[1].startswith(f"copying {shown}\n")
+
+
 def test_debug_lines_have_times(capsys: pytest.CaptureFixture[str]) -> None:
     with logging_to_stderr(logging.DEBUG) as logger:
         logger.debug("looking")

@@ -41,9 +41,15 @@ class ZodbvaultError(Exception):
         text = self.what if self.path is None else f"{self.path}: {self.what}"
         if self.hint:
             text = f"{text}. {self.hint}"
-        # A file name may hold line breaks and bytes that are not UTF-8; the message stays one printable line.
-        printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in printable)
+        return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """`text` as one printable line: file names may hold line breaks, commands of terminals and what is no text."""
+    if text.isprintable():
+        return text
+    printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in printable)
 
 
 def reason_of(error: OSError) -> str:

@@ -134,6 +134,33 @@ def test_the_backups_stand_in_another_file_system(tmp_path: Path, layout: str, r
 
 
 @pytest.mark.parametrize("layout", ALL_LAYOUTS)
+@pytest.mark.parametrize(("of_source", "of_target"), [("bushy", "lawn"), ("lawn", "bushy")])
+def test_blobs_go_into_a_site_of_another_layout_and_are_never_mixed(
+    tmp_path: Path, of_source: str, of_target: str, layout: str
+) -> None:
+    site = Site(tmp_path / "site", layout=of_source, options=dict(ALL_LAYOUTS[layout]))
+    states = {}
+    for _ in range(3):
+        site.commit_pages(2)
+        site.commit_blobs(3)
+        states.update([site.backed_up()])
+    site.close()
+    places = ("location", "blobbackuplocation")
+    other = Site(tmp_path / "other", layout=of_target)
+    other.options = {**ALL_LAYOUTS[layout], **{name: site.plain_options()[name] for name in places}}
+    other.commit_blobs(2)
+    assert other.blob_storage is not None
+    for stamp, state in states.items():
+        other.restore(stamp)
+        other.assert_is(state)
+        other.close()
+        assert (other.blob_storage / ".layout").read_text().strip() == of_target
+        # A lawn has a folder for each oid, a bush one for each byte of it.
+        depths = {len(path.relative_to(other.blob_storage).parts) for path in other.blob_storage.rglob("*.blob")}
+        assert depths == {2 if of_target == "lawn" else 9}
+
+
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
 def test_a_site_that_can_only_be_read_is_backed_up_and_rehearsed_elsewhere(
     tmp_path: Path, layout: str, run: Runner
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.site import Site, tree
+from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
     import subprocess
@@ -349,3 +351,58 @@ def test_a_reader_that_goes_away_is_no_traceback(site: Site) -> None:
     finished = site.command("backup-list", prefix=("sh", "-c", '"$0" "$@" | true'))
     assert finished.returncode == 0
     assert finished.stderr == ""
+
+
+# What may not be read, and what may not be removed
+
+
+@pytest.mark.parametrize("layout", ["pool", "directories", "archives"])
+@pytest.mark.parametrize("arguments", [("backup",), ("backup", "--full"), ("snapshotbackup",)], ids="-".join)
+def test_a_blob_that_may_not_be_read_is_named_and_nothing_is_lost(
+    site: Site, layout: str, arguments: tuple[str, ...]
+) -> None:
+    assert site.blob_storage is not None
+    site.options["blob_layout"] = layout
+    newest = max(site.blob_storage.rglob("*.blob"), key=lambda path: path.name)
+    os.chmod(newest, 0)
+    stamps = site.timestamps()
+    with unprivileged() as prefix:
+        finished = site.command(*arguments, prefix=prefix)
+    assert finished.returncode == 1
+    (error,) = [line for line in finished.stderr.splitlines() if not line.startswith("INFO: ")]
+    assert error == f"ERROR: {newest}: the blob cannot be opened: Permission denied. Earlier backups are untouched."
+    assert site.timestamps() == stamps
+    assert not list(site.var.rglob("*.part"))
+    assert site.command("backup-verify", "--all").returncode == 0
+    os.chmod(newest, 0o444)
+    assert site.command(*arguments).returncode == 0
+    assert site.command("backup-verify", "--all").returncode == 0
+
+
+def test_a_backup_whose_old_ones_cannot_be_removed_says_that_it_is_there(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.options["keep"] = "1"
+    (old,) = site.location.glob("*.fsz")
+    state = site.state()
+    site.close()
+    unlink = os.unlink
+
+    def refuse(path: str | os.PathLike[str], **keywords: int) -> None:
+        if os.fspath(path) == os.fspath(old):
+            raise PermissionError(errno.EPERM, "Operation not permitted", os.fspath(path))
+        unlink(path, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        with pytest.raises(ZodbvaultError) as caught:
+            site.backup(full=True)
+    assert str(caught.value).startswith(
+        f"{old}: old backups cannot be removed: Operation not permitted. All else is done"
+    )
+    assert "Full backup 2076-11-23-18-0" in str(caught.value)
+    site.backup()  # finishes what was begun
+    assert len(site.timestamps()) == 1
+    site.restore()
+    site.assert_is(state)
+    site.close()

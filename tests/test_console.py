@@ -27,6 +27,23 @@ def test_log_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr() == ("", "INFO: copying 3 blobs\nWARNING: careful\n")
 
 
+def test_a_name_makes_no_lines_of_its_own_and_commands_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "two\nERROR: lines\x1b[2J b\u00fccher \udcff"
+    shown = "two\\nERROR: lines\\x1b[2J b\u00fccher \\udcff"
+    with logging_to_stderr(logging.DEBUG, log_file=tmp_path / "log") as logger:
+        logger.info("copying %s", name)
+        try:
+            raise ValueError("bad")
+        except ValueError:
+            logger.debug("Where it comes from:", exc_info=True)
+    err = capsys.readouterr().err
+    assert f"INFO: copying {shown}\n" in err
+    assert "Z DEBUG: Where it comes from:\nTraceback (most recent call last):\n" in err
+    assert (tmp_path / "log").read_text(encoding="utf-8").split(": ", 1)[1].startswith(f"copying {shown}\n")
+
+
 def test_debug_lines_have_times(capsys: pytest.CaptureFixture[str]) -> None:
     with logging_to_stderr(logging.DEBUG) as logger:
         logger.debug("looking")
@@ -81,11 +98,12 @@ def test_places_that_cannot_be_written_are_a_warning(tmp_path: Path, capsys: pyt
         logger.error("said all the same")
         logger.error("and said once")
     err = capsys.readouterr().err.splitlines()
+    missing = "No such file or directory"
     assert sorted(err) == [
         "ERROR: and said once",
         "ERROR: said all the same",
-        f"WARNING: {tmp_path}/no/log: the log file cannot be written: No such file or directory",
-        f"WARNING: {tmp_path}/none: the system's log cannot be written: No such file or directory",
+        f"WARNING: {tmp_path}/no/log: the log file cannot be written: {missing}. Check the option log_file.",
+        f"WARNING: {tmp_path}/none: the system's log cannot be written: {missing}. Check the option syslog.",
     ]
 
 
@@ -94,7 +112,12 @@ def test_a_full_disk_under_the_log_file_is_one_warning(capsys: pytest.CaptureFix
         for number in range(3):
             logger.info("line %d", number)
     err = capsys.readouterr().err
-    assert err.count("WARNING: /dev/full: the log file cannot be written: No space left on device\n") == 1
+    assert (
+        err.count(
+            "WARNING: /dev/full: the log file cannot be written: No space left on device. Check the option log_file.\n"
+        )
+        == 1
+    )
     assert "Traceback" not in err
 
 

@@ -592,6 +592,42 @@ def test_each_part_backs_up_and_restores_its_own_database(site: Site, tmp_path: 
         database.close()
 
 
+ODD_NAMES = ['100% of $nobody\'s "$5" \U0001f4da', "  --full -rf {0} %(x)s %% [a-z]* #  "]
+
+
+@pytest.mark.parametrize("odd", ODD_NAMES)
+def test_scripts_of_a_buildout_with_odd_names(odd: str, tmp_path: Path, develop_eggs: Path) -> None:
+    folder = tmp_path / odd
+    folder.mkdir()
+    site = Site(folder, Path(shutil.copytree(develop_eggs, folder / "develop-eggs", symlinks=True)))
+    name = odd.strip()
+    text = (
+        "[backup]\nrecipe = zodbvault\nenable_zipbackup = true\n"
+        f"datafs = var/filestorage/Data.fs\nblob_storage = var/blobstorage\nlocation = {name}\n"
+        f"blobbackuplocation = blobs/{name}\nlog_file = {name}.log\n"
+        'pre_command = printf \'%s %%\\n\' "$ZODBVAULT_RUN_LOCATION" >> "$PWD/ran"\n'
+    )
+    site.buildout(text)
+    database = Database(folder)
+    database.commit_pages(3)
+    database.commit_blobs(4)
+    database.close()
+    state = database.state()
+    location = folder / "var" / name
+    for script in ("backup", "snapshotbackup", "zipbackup", "backup-verify", "backup-list", "backup-log"):
+        run_python([str(folder / "bin" / script)], tmp_path)
+    assert list(location.glob("*.fsz"))
+    assert "Full backup" in (folder / f"{name}.log").read_text(encoding="utf-8")
+    assert (tmp_path / "ran").read_text().splitlines()[0] == f"{location} %"
+    for script in ("restore", "snapshotrestore", "ziprestore"):
+        database.commit_blobs(2)
+        database.close()
+        run_python([str(folder / "bin" / script), "-n"], tmp_path)
+        assert (database.data, database.blobs) == (state.data, state.blobs)
+    for script in ("backup-check", "backup-drill", "backup-prune", "backup-report"):
+        run_python([str(folder / "bin" / script)], tmp_path)
+
+
 def test_scripts_work_from_any_folder_and_import_no_buildout(site: Site, tmp_path: Path) -> None:
     site.buildout(BLOBLESS)
     for script in sorted(site.scripts()):

@@ -252,7 +252,9 @@ def test_false_words(value: object) -> None:
 def test_any_other_word_is_false_and_is_warned_about() -> None:
     parsed = parse(full="ture")
     assert parsed.settings.full is False
-    assert parsed.warnings == ("[backup] full: 'ture' is neither true nor false, and a buildout takes it for false",)
+    assert parsed.warnings == (
+        "[backup] full: 'ture' is neither true nor false, and a buildout takes it for false; write true or false",
+    )
 
 
 @pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.kind is Kind.NUMBER])

@@ -11,7 +11,7 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.errors import ZodbvaultError, one_line, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -88,12 +88,19 @@ def _json_formatter() -> logging.Formatter:
     return JsonFormatter()
 
 
+class _OneLine(logging.Formatter):
+    """A line for each message; a traceback has lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return one_line(super().formatMessage(record))
+
+
 def _formatter(*, with_times: bool) -> logging.Formatter:
     if not with_times:
-        return logging.Formatter("%(levelname)s: %(message)s")
+        return _OneLine("%(levelname)s: %(message)s")
     import time
 
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter = _OneLine("%(asctime)s.%(msecs)03dZ %(levelname)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     return formatter
 

@@ -47,9 +47,15 @@ class ZodbvaultError(Exception):
             text = f"{text} ({name})"
         if self.hint:
             text = f"{text}. {self.hint}"
-        # A file name may hold line breaks and bytes that are not UTF-8; the message stays one printable line.
-        printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in printable)
+        return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """`text` as one printable line: file names may hold line breaks, commands of terminals and what is no text."""
+    if text.isprintable():
+        return text
+    printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in printable)
 
 
 def _file_of(cause: BaseException | None) -> str | None:
@@ -71,10 +77,14 @@ def explained(
 ) -> Iterator[None]:
     """Turn an OSError of the block into ours: what could not be done, why, and to which file.
 
-    path: the file's name where the system's error has none.
+    path: the file's name where the system's error has none. hint: also of an error of ours that has none.
     """
     try:
         yield
+    except ZodbvaultError as error:
+        if error.hint is None:
+            error.hint = hint
+        raise
     except OSError as error:
         name = error.filename if isinstance(error.filename, (str, bytes)) else path
         raise ZodbvaultError(f"{what}: {reason_of(error)}", path=name, hint=hint) from error

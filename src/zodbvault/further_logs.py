@@ -15,21 +15,23 @@ from typing import TYPE_CHECKING
 from zodbvault.errors import reason_of
 
 if TYPE_CHECKING:
+    from io import TextIOWrapper
     from pathlib import Path
 
 
 class _TellsOnce(logging.Handler):
-    """A handler whose failures are one warning of another handler. terminal: that one. what: of the warning."""
+    """A handler whose failures are one warning of another handler. terminal: that one. what, option: of the warning."""
 
     terminal: logging.Handler
     what: str
+    option: str
     _has_told = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Told of the error that is being handled."""
         error = sys.exc_info()[1]
         reason = reason_of(error) if isinstance(error, OSError) else str(error)
-        self.tell(f"{self.what} cannot be written: {reason}")
+        self.tell(f"{self.what} cannot be written: {reason}. Check the option {self.option}.")
 
     def tell(self, text: str) -> None:
         """Show a warning, the first time."""
@@ -41,9 +43,20 @@ class _TellsOnce(logging.Handler):
 class LogFile(_TellsOnce, logging.FileHandler):
     """Adds lines to a file, which is opened with the first one."""
 
+    option = "log_file"
+
     def __init__(self, path: Path, terminal: logging.Handler) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
         self.terminal, self.what = terminal, f"{path}: the log file"
+
+    def _open(self) -> TextIOWrapper:
+        # A pipe that nobody reads would keep the command waiting for ever.
+        def opener(path: str, flags: int) -> int:
+            fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+            os.set_blocking(fd, True)
+            return fd
+
+        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=opener)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""
@@ -60,6 +73,8 @@ class LogFile(_TellsOnce, logging.FileHandler):
 
 class SystemLog(_TellsOnce, SysLogHandler):
     """Sends lines to the socket where syslog's daemon or journald listens. part: whose lines they are."""
+
+    option = "syslog"
 
     def __init__(self, socket: Path, part: str, terminal: logging.Handler) -> None:
         self.terminal, self.what = terminal, f"{socket}: the system's log"

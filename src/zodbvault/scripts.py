@@ -240,11 +240,18 @@ def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clo
 
 def _folder(option: str, name: str | None) -> Path | None:
     """The folder that an option names, from the current folder on."""
-    if name is None:
-        return None
+    return None if name is None else Path(os.path.abspath(_named(option, name, "folder")))
+
+
+def _file(option: str, name: str | None) -> Path | None:
+    """The file that an option names."""
+    return None if name is None else Path(_named(option, name, "file"))
+
+
+def _named(option: str, name: str, what: str) -> str:
     if not name:
-        raise ConfigurationError([f"{option} needs the name of a folder"])
-    return Path(os.path.abspath(name))
+        raise ConfigurationError([f"{option} needs the name of a {what}"])
+    return name
 
 
 def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
@@ -288,9 +295,7 @@ def _drill(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.drill import drill, drill_as_data, drill_as_text
 
     gc.enable()
-    if wanted.sample is not None and not (wanted.sample.isascii() and wanted.sample.isdigit() and int(wanted.sample)):
-        raise ConfigurationError([f"--sample needs a number of objects, not {wanted.sample!r}"])
-    sample = None if wanted.sample is None else int(wanted.sample)
+    sample = _sample(wanted.sample)
     tmp = _folder("--tmp", wanted.tmp)
     report = drill(settings, when=wanted.date, which=_location(settings, wanted), sample=sample, tmp=tmp, clock=clock)
     if wanted.json:
@@ -298,6 +303,16 @@ def _drill(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     elif not (wanted.quiet and report.good):
         write_lines(drill_as_text(report))
     return 0 if report.good else 1
+
+
+def _sample(text: str | None) -> int | None:
+    """How many objects a rehearsal is to read; None for all."""
+    if text is None:
+        return None
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    if not number:
+        raise ConfigurationError([f"--sample needs a number of objects, not {text[:50]!r}"])
+    return number
 
 
 def _log(settings: Settings, wanted: Arguments, clock: Clock) -> int:
@@ -329,13 +344,14 @@ def _report_page(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.report import report
 
     gc.enable()
+    output = None if wanted.output == "-" else _file("--output", wanted.output)
     page = report(settings, which=_location(settings, wanted), thresholds=_thresholds(wanted), clock=clock)
-    if wanted.output in (None, "-"):
+    if output is None:
         write_lines((page,))
     else:
         from zodbvault.commands.report import write_page
 
-        write_page(Path(str(wanted.output)), page)
+        write_page(output, page)
         logger.info("The page about the backups is %s.", wanted.output)
     return 0
 
@@ -344,7 +360,7 @@ def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.check import check
 
     gc.enable()
-    metrics = None if wanted.metrics is None else Path(wanted.metrics)
+    metrics = _file("--metrics", wanted.metrics)
     which, thresholds = _location(settings, wanted), _thresholds(wanted)
     report = check(settings, which=which, thresholds=thresholds, metrics=metrics, clock=clock)
     if wanted.json:

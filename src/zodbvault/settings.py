@@ -57,6 +57,9 @@ __all__ = [
 TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
 FALSE_WORDS = frozenset({"false", "no", "off", "0", "none"})
 
+MOST = 999_999_999
+"""The greatest number that an option may be; more is a slip of the finger."""
+
 MOST_NICE = 19
 """The greatest niceness that systems have."""
 
@@ -645,7 +648,7 @@ class _Reader:
                 name, f"nobody knows this option; did you mean {meant}?" if meant else "nobody knows this option"
             )
             return
-        if value == "":
+        if isinstance(value, str) and not value.strip():
             return
         other = self._values.get(option.name)
         if other is not None and str(other).rstrip(os.sep) != str(value).rstrip(os.sep):
@@ -671,19 +674,20 @@ class _Reader:
             return value
         word = str(value).strip().lower()
         if word not in TRUE_WORDS and word not in FALSE_WORDS:
-            self._warn(name, f"{value!r} is neither true nor false, and a buildout takes it for false")
+            self._warn(
+                name, f"{value!r} is neither true nor false, and a buildout takes it for false; write true or false"
+            )
         return word in TRUE_WORDS
 
-    def _number(self, name: str, *, most: int | None = None) -> int:
+    def _number(self, name: str, *, most: int = MOST) -> int:
         value = self._values.get(name, OPTION_BY_NAME[name].default)
         number = -1
         if isinstance(value, int) and not isinstance(value, bool):
             number = value
         elif isinstance(value, str) and value.isascii() and value.strip().isdecimal() and len(value.strip()) < 10:
             number = int(value)
-        if number < 0 or (most is not None and number > most):
-            span = "from 0 on" if most is None else f"from 0 to {most}"
-            self._mistake(name, f"{value!r} is not a whole number {span}")
+        if not 0 <= number <= most:
+            self._mistake(name, f"{value!r} is not a whole number from 0 to {most}")
         return number
 
     def _periods(self, name: str, only_blobs: bool) -> int:
@@ -709,7 +713,8 @@ class _Reader:
         value = self._values.get(name, OPTION_BY_NAME[name].default)
         if isinstance(value, str) and "\0" not in value:
             return value
-        self._mistake(name, f"{value!r} is not text")
+        hint = "no text may have a zero byte" if isinstance(value, str) else "write it in quotes"
+        self._mistake(name, f"{value!r} is not text; {hint}")
         return ""
 
     def _address(self, name: str) -> str:
@@ -731,13 +736,16 @@ class _Reader:
             return None if not default else expand_path(default, folder)
         text = self._text(name).strip()
         if "\n" in text or "\r" in text:
-            self._mistake(name, f"{text!r} is not one path")
+            self._mistake(name, f"{text!r} is not one path; write it in one line")
             return None
         if not text:
             return None
         path = expand_path(text, folder)
         if "$" in text:
             self._look_for_unset_variable(name, text)
+        if text.startswith("~") and os.path.expanduser(text) == text:
+            user = text.split("/", 1)[0]
+            self._warn(name, f"{text!r}: nobody knows where the home of {user} is; it stays as it is")
         return path
 
     def _look_for_unset_variable(self, name: str, text: str) -> None:
@@ -785,7 +793,7 @@ class _Reader:
         datafs = self._path("datafs", self._around.base, self._around.datafs)
         if datafs is not None:
             return datafs
-        if not only_blobs:
+        if not only_blobs and "datafs" not in self._values:
             self._mistake("datafs", "is not set; it names the FileStorage to back up")
         return self._around.var / "filestorage" / "Data.fs"
 

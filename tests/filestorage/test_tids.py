@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from persistent.timestamp import TimeStamp
 
-from zodbvault.filestorage.tids import seconds_of_tid, tid_at, time_of_tid
+from zodbvault.filestorage.tids import nearest_tid_at, seconds_of_tid, tid_at, time_of_tid
 from zodbvault.repository.timestamps import parse_moment
 
 MOMENTS = st.integers(calendar.timegm((1900, 1, 1, 0, 0, 0)), calendar.timegm((9800, 1, 1, 0, 0, 0)))
@@ -56,3 +56,9 @@ def test_an_example() -> None:
 def test_a_year_without_tids(year: int) -> None:
     with pytest.raises(ValueError, match=str(year)):
         tid_at(calendar.timegm((year, 6, 1, 0, 0, 0)))
+
+
+def test_a_moment_that_no_tid_stands_for_has_a_nearest_one() -> None:
+    assert nearest_tid_at(calendar.timegm((1850, 6, 1, 0, 0, 0))) == bytes(8)
+    assert nearest_tid_at(calendar.timegm((9999, 6, 1, 0, 0, 0))) == b"\xff" * 8
+    assert nearest_tid_at(10**9) == tid_at(10**9)

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,14 @@ from zodbvault.io.durable import (
     SyncBatch,
     close_fd,
     make_folder,
+    make_hard_link,
+    make_symlink,
     named,
     ownership_of,
     remove_durably,
     rename_durably,
+    set_mode,
+    set_times,
     sync_folder,
     write_durably,
 )
@@ -316,6 +321,46 @@ class TestFolders:
             sync_folder(tmp_path)
         assert [record.levelname for record in caplog.records] == ["INFO"]
         assert "cannot sync folders" in caplog.text
+
+    @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EIO, errno.ENOSPC, errno.EROFS])
+    @pytest.mark.parametrize("name", ["chmod", "utime", "symlink", "link"])
+    def test_what_a_file_system_does_not_know_is_logged_once_and_other_errors_are_errors(
+        self, tmp_path: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        path = tmp_path / "file"
+        path.touch()
+        act = {
+            "chmod": lambda: set_mode(path, 0o600),
+            "utime": lambda: set_times(path, 5),
+            "symlink": lambda: make_symlink(tmp_path / "new", "file"),
+            "link": lambda: make_hard_link(str(path), str(tmp_path / "new")),
+        }[name]
+        durable.forget_refusals()
+        monkeypatch.setattr(os, name, refuse)
+        is_refusal = number in (errno.EPERM, errno.EOPNOTSUPP)
+        with caplog.at_level(logging.INFO):
+            for _ in range(2):
+                # Nothing is lost with a hard link that cannot be made: there is a copy instead.
+                with nullcontext() if is_refusal or name == "link" else pytest.raises(OSError, match="Errno"):
+                    assert not act()
+        assert len(caplog.records) == is_refusal
+
+    def test_modes_times_and_links_are_given(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.touch()
+        set_mode(path, 0o640)
+        set_times(path, 5)
+        assert make_symlink(tmp_path / "symlink", "file")
+        assert make_hard_link(str(path), str(tmp_path / "link"))
+        assert mode_of(path) == 0o640
+        assert path.stat().st_mtime_ns == 5
+        assert os.readlink(tmp_path / "symlink") == "file"
+        assert (tmp_path / "link").samefile(path)
+        with pytest.raises(FileExistsError):
+            make_hard_link(str(path), str(tmp_path / "link"))
 
     @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS])
     def test_a_folder_that_could_not_be_written_is_an_error(

@@ -35,15 +35,20 @@ def test_a_folder_that_is_not_there_yet_counts_as_its_parent(tmp_path: Path, mon
     assert asked[-1] == str(tmp_path / "file")
 
 
-def test_too_little_space_names_what_is_needed_and_what_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_needed_and_what_is_free_is_said_and_too_little_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=10, f_frsize=4096, f_blocks=100))
-    require_space(tmp_path, 40960, "for Data.fs")
+    with caplog.at_level("INFO"):
+        require_space(tmp_path, 40960, "for Data.fs")
+        require_space(tmp_path, 0, "for no blobs")
+    (said,) = caplog.messages
+    assert said == f"Space for Data.fs: about 40,960 bytes are needed, 40,960 are free at {tmp_path}."
     with pytest.raises(NotEnoughSpace) as caught:
         require_space(tmp_path, 40961, "for Data.fs")
     assert str(tmp_path) in str(caught.value)
     assert "for Data.fs: 40,961 bytes are needed, 40,960 are free" in str(caught.value)
+    assert "Nothing was changed. Make room for 1 bytes more" in str(caught.value)
     assert caught.value.exit_code == 1
 
 

@@ -98,6 +98,11 @@ def test_the_end_of_year_9999_is_the_end() -> None:
         next_timestamp("9999-12-31-23-59-59", NOW)
 
 
+def test_a_clock_after_the_year_9999_names_nothing() -> None:
+    with pytest.raises(ZodbvaultError, match="the clock, which says 10000-01-01-00-00-00"):
+        next_timestamp(None, 253402300800)
+
+
 def test_a_name_of_the_future_that_is_no_date_is_told_instead_of_sorted_wrongly() -> None:
     with pytest.raises(ZodbvaultError, match="move it away"):
         next_timestamp("2026-12-32-00-00-00", NOW)

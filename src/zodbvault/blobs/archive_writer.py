@@ -18,7 +18,7 @@ from zodbvault.blobs.known import with_known
 from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import QuietFile, named
+from zodbvault.io.durable import QuietFile, named, set_times
 from zodbvault.io.gzip_members import BLOCK_SIZE, MemberWriter
 from zodbvault.io.hashing import new_hash
 
@@ -97,7 +97,7 @@ class ArchiveWriter:
     def finish(self, moment: float) -> None:
         """Make the archive durable, under the name of its part. moment: seconds since 1970, its modification time."""
         with named(self._part.part):
-            os.utime(self._part.file.fileno(), (moment, moment))
+            set_times(self._part.file.fileno(), int(moment * 1_000_000_000))
         self._part.finish()
 
     def _write(

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from zodbvault.io.durable import WholeFile, close_fd, named, ownership_of
+from zodbvault.io.durable import WholeFile, close_fd, make_hard_link, named, ownership_of, set_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -112,7 +112,7 @@ def _finish(out: int, temporary: str, ownership: Ownership, modified: int | None
     with named(temporary):
         ownership.apply(out)
         if modified is not None:
-            os.utime(out, ns=(modified, modified))
+            set_times(out, modified)
         batch.add_file(out)
 
 
@@ -199,12 +199,14 @@ def give_second_name(path: str, temporary: str, expected: os.stat_result) -> boo
     """Give just the file that was looked at a second name (a hard link); whether that could be done."""
     try:
         try:
-            os.link(path, temporary, follow_symlinks=False)
+            is_linked = make_hard_link(path, temporary)
         except FileExistsError:
             os.unlink(temporary)
-            os.link(path, temporary, follow_symlinks=False)
+            is_linked = make_hard_link(path, temporary)
     except OSError:
-        return False  # another file system, or one without links, or no more of them
+        return False
+    if not is_linked:
+        return False
     status = os.lstat(temporary)
     if (status.st_dev, status.st_ino) == (expected.st_dev, expected.st_ino):
         return True

@@ -29,6 +29,8 @@ from zodbvault.io.durable import (
     named,
     ownership_of,
     rename_durably,
+    set_mode,
+    set_times,
 )
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ class DirectoryWriter:
         try:
             self._leave(0)
             self._finish_folder("")
-            os.utime(self.part, (moment, moment))
+            set_times(self.part, int(moment * 1_000_000_000))
             self._folders.finish()
             self._batch.finish()
         except OSError as error:
@@ -221,7 +223,7 @@ class DirectoryWriter:
         except OSError:
             return
         if live.st_mtime_ns != linked.st_mtime_ns:
-            os.utime(self._path(key), ns=(live.st_mtime_ns, live.st_mtime_ns))
+            set_times(self._path(key), live.st_mtime_ns)
 
     def _copied(self, key: bytes, fd: int, expected: Entry | None = None) -> Entry | None:
         """Copy an open file; None, and no copy, where it changes meanwhile or is not what is expected."""
@@ -265,8 +267,8 @@ class DirectoryWriter:
         path = f"{self._root}/{folder}".rstrip("/")
         live = self._source.folder_status(folder)
         _with_open(path, Ownership(live.st_mode & 0o777, live.st_uid, live.st_gid).apply)
-        os.chmod(path, stat.S_IMODE(live.st_mode))
-        os.utime(path, ns=(live.st_mtime_ns, live.st_mtime_ns))
+        set_mode(path, stat.S_IMODE(live.st_mode))
+        set_times(path, live.st_mtime_ns)
 
     def _not_written(self, error: OSError) -> ZodbvaultError:
         path = error.filename if isinstance(error.filename, (str, bytes)) else self.part

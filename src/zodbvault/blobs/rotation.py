@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.stored import LATEST, PART_SUFFIX, Form, find_stored, stored_name
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import rename_durably, sync_folder
+from zodbvault.io.durable import make_symlink, rename_durably, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,8 @@ def newest_link_target(location: Path, base: str, timestamp: str, form: Form) ->
 def point_latest(location: Path, name: str | None) -> None:
     """Let the link to the newest directory or archive lead to `name`; take it away for None.
 
-    Anything of that name that is no link stays. Raises ZodbvaultError.
+    Anything of that name that is no link stays; where the file system knows no links there is none. Raises
+    ZodbvaultError.
     """
     latest = location / LATEST
     try:
@@ -61,8 +62,8 @@ def point_latest(location: Path, name: str | None) -> None:
             part = location / (LATEST + PART_SUFFIX)
             with suppress(FileNotFoundError):
                 part.unlink()
-            part.symlink_to(name)
-            rename_durably(part, latest)
+            if make_symlink(part, name):
+                rename_durably(part, latest)
     except OSError as error:
         what = f"the link to the newest backup cannot be made: {reason_of(error)}"
         raise ZodbvaultError(what, path=latest) from error

@@ -81,6 +81,13 @@ class SourceBlobs(BlobFolder):
         """Where the blob `key` stands, if it is at its place."""
         return f"{self.root}/{path_for(self.layout, key)}"
 
+    def size_of(self, key: bytes) -> int | None:
+        """Bytes of the blob `key` where it is at its place; None where it is not."""
+        try:
+            return os.lstat(self.path_of(key)).st_size
+        except OSError:
+            return None
+
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`, or None when it is gone.
 

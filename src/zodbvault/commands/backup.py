@@ -78,7 +78,7 @@ def run_backup(settings: Settings, places: Places, command: str, *, full_wanted:
 
 def back_up(settings: Settings, places: Places, *, full_wanted: bool, clock: Clock) -> BackupReport:
     """Back up Data.fs and its blobs into one repository, and prune it."""
-    make_folders(places)
+    make_folders(settings, places)
     with (
         explained("the backup cannot be written", hint="Earlier backups are untouched."),
         swept_repository(settings, places, clock) as (run, had_begun),
@@ -87,7 +87,8 @@ def back_up(settings: Settings, places: Places, *, full_wanted: bool, clock: Clo
         stamp = report.timestamp or (run.chain.newest.timestamp if run.chain is not None else None)
         if stamp is not None:
             run.blobs.settle(stamp)
-        prune(run, had_begun=had_begun)
+        with explained("old backups cannot be removed", hint=f"All else is done: {report.summary}"):
+            prune(run, had_begun=had_begun)
     return report
 
 

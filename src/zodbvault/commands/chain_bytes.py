@@ -14,7 +14,7 @@ from zodbvault.commands.choosing import chains_known_by_listing, chains_to_resto
 from zodbvault.filestorage.backward import transactions_backward
 from zodbvault.filestorage.format import NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
-from zodbvault.filestorage.tids import tid_at
+from zodbvault.filestorage.tids import nearest_tid_at
 from zodbvault.io.stored_bytes import StoredBytes
 from zodbvault.repository.timestamps import seconds_of
 
@@ -138,7 +138,7 @@ def _last_tid(repository: Repository, chain: Chain, number: int, wanted: bytes, 
     record = repository.record_of(line)
     if record is not None:
         return NO_TID if record.last_tid is None else bytes.fromhex(record.last_tid)
-    if tid_at(max(seconds_of(line.timestamp), 0) + DAY) < wanted:
+    if nearest_tid_at(max(seconds_of(line.timestamp), 0) + DAY) < wanted:
         return None
     with ChainBytes(repository.location, chain.lines, scratch) as data:
         for transaction in data.transactions(line):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, explained
-from zodbvault.io.durable import write_durably
+from zodbvault.io.durable import write_where_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ METRICS = (
 
 
 def write_metrics(path: Path, part: str, checked: Sequence[Checked]) -> None:
-    """Write the file: the old content or the new one stands there at every instant. Raises ZodbvaultError."""
+    """Write the file: the old content or the new one stands in a file at every instant. Raises ZodbvaultError."""
     try:
         from prometheus_client import CollectorRegistry, Gauge, generate_latest
     except ImportError as error:
@@ -61,7 +61,7 @@ def write_metrics(path: Path, part: str, checked: Sequence[Checked]) -> None:
             if value is not None:
                 gauge.labels(part, one.survey.name).set(value)
     with explained("the metrics cannot be written", path=path):
-        write_durably(path, generate_latest(registry))
+        write_where_told(path, generate_latest(registry))
 
 
 def _number(value: bool | None) -> float | None:

@@ -81,13 +81,14 @@ class State:
 
 def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool, clock: Clock) -> BackupReport:
     """Back up the blobs of one site, and let old states go."""
-    make_folders(places)
+    make_folders(settings, places)
     with (
         explained("the backup cannot be written", hint="Earlier backups are untouched."),
         _begun(settings, places, clock) as run,
     ):
         report = run.back_up(is_full=full_wanted)
-        _prune(run, is_full=full_wanted)
+        with explained("old backups cannot be removed", hint=f"All else is done: {report.summary}"):
+            _prune(run, is_full=full_wanted)
     return report
 
 
@@ -300,6 +301,8 @@ class _Run:
     def _pool_state(self, stamp: str, *, is_full: bool) -> Iterator[NewState | None]:
         """The state in the pool; None where nothing changed. A complete manifest that is due is written in any case."""
         pool = self.pool.pool
+        if not any(state.layout == POOL for state in self._states):
+            self.pool.require_space_for_all()
         suffix = COMPLETE_MANIFEST_SUFFIX if is_full else DELTA_MANIFEST_SUFFIX
         with (
             contextlib.closing(self._newest_entries(pool.scratch)) as previous,

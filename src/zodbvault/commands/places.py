@@ -93,15 +93,26 @@ def places_of_site(settings: Settings) -> tuple[Places, ...]:
     return tuple(places for _, places in chosen_places(settings, ALL))
 
 
-def make_folders(places: Places) -> None:
+def make_folders(settings: Settings, places: Places) -> None:
     """Make the folders of a repository where they are missing, and see that files can be made in them."""
     for folder in places.folders():
+        option = _option_of(settings, folder)
         try:
             make_folder(folder)
         except OSError as error:
-            raise ZodbvaultError(f"the folder cannot be made: {reason_of(error)}", path=folder) from error
+            reason = "it is no folder" if isinstance(error, FileExistsError) else reason_of(error)
+            hint = f"Nothing was backed up. Check the option {option}, and who may write there."
+            raise ZodbvaultError(f"the folder cannot be made: {reason}", path=folder, hint=hint) from error
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise ZodbvaultError("is not writable", path=folder, hint="Nothing was backed up.")
+            hint = f"Nothing was backed up. Give the folder (option {option}) to the user who backs up."
+            raise ZodbvaultError("is not writable", path=folder, hint=hint)
+
+
+def _option_of(settings: Settings, folder: Path) -> str:
+    """The name of the option that a folder of backups comes from."""
+    # A zip backup is made with settings by which its places are the usual ones too.
+    names = ("ziplocation", "blobziplocation", "snapshotlocation", "blobsnapshotlocation", "blobbackuplocation")
+    return next((name for name in names if getattr(settings, name) == folder), "location")
 
 
 def repository_ownership(source: Ownership, location: Path) -> Ownership:

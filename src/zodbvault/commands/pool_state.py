@@ -11,7 +11,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
-from zodbvault.blobs.layouts import POOL_FOLDER
+from zodbvault.blobs.layouts import OID_SIZE, POOL_FOLDER
 from zodbvault.blobs.pool import Pool, backup_change, backup_complete, prune_pool
 from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.new_state import NewState, nothing_to_settle
@@ -27,7 +27,7 @@ from zodbvault.repository.records import POOL
 from zodbvault.repository.store import list_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from zodbvault.blobs.directories import DirectoryContainer
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from zodbvault.blobs.spill import SortedKeys
     from zodbvault.io.durable import Ownership
     from zodbvault.repository.chains import Chain
-    from zodbvault.repository.records import BlobRecord
+    from zodbvault.repository.records import BlobRecord, Record
     from zodbvault.repository.store import Repository
 
 logger = logging.getLogger("zodbvault")
@@ -70,6 +70,7 @@ class PoolBackup:
         """The blobs that the new records name, and a delta manifest."""
         newest = repository.record_of(chain.newest)
         before = None if newest is None else newest.blobs
+        self._require_space_for(met)
         with PartFile(self._location / (stamp + DELTA_MANIFEST_SUFFIX), self._ownership) as part:
             with step("blobs", None) as on_progress:
                 outcome = backup_change(
@@ -99,9 +100,14 @@ class PoolBackup:
 
         newest = newest_pool_state(repository)
         directory = None
-        if newest is None or not self._is_of_pool(repository):
+        before = self._newest_record_in_pool(repository)
+        if newest is None or before is None:
             directory = self._newest_directory()
-            self._require_space_for_all(directory)
+            self.require_space_for_all(directory)
+        else:
+            # Nearly all are there. What came since then is told by the tids, and no folder is walked for it.
+            last = bytes.fromhex(before.last_tid or "")
+            self._require_space_for(key for key in met if key[OID_SIZE:] > last)
         if chain is not None:
             for key in keys_of_chain(repository, chain, self.pool.scratch):
                 met.add(key)
@@ -159,13 +165,20 @@ class PoolBackup:
             return None
 
     @staticmethod
-    def _is_of_pool(repository: Repository) -> bool:
-        """Whether the newest backup has its blobs in the pool, so that nearly all are there."""
+    def _newest_record_in_pool(repository: Repository) -> Record | None:
+        """The record of the newest backup where that has its blobs in the pool, so that nearly all are there."""
         chain = repository.chains[-1] if repository.chains else None
         record = repository.record_of(chain.newest) if chain is not None and chain.lines else None
-        return record is not None and record.blobs is not None and record.blobs.layout == POOL
+        return record if record is not None and record.blobs is not None and record.blobs.layout == POOL else None
 
-    def _require_space_for_all(self, directory: DirectoryContainer | None) -> None:
+    def _require_space_for(self, keys: Iterable[bytes]) -> None:
+        """Refuse to copy these blobs where they would fill the disk; what the pool has is not copied again."""
+        from zodbvault.io.space import require_space
+
+        needed = sum(self._source.size_of(key) or 0 for key in keys if self.pool.size_of(key) is None)
+        require_space(self._location, needed, "for the blobs of this backup")
+
+    def require_space_for_all(self, directory: DirectoryContainer | None = None) -> None:
         """Refuse the first copy of all blobs where it would fill the disk.
 
         directory: what it has need not be copied, nor what the pool has.

@@ -18,7 +18,7 @@ from zodbvault.commands.summary import iso_time, plural, size_text
 from zodbvault.commands.tables import duration_text
 from zodbvault.commands.watching import State, Thresholds, worst
 from zodbvault.errors import explained
-from zodbvault.io.durable import write_durably
+from zodbvault.io.durable import write_where_told
 from zodbvault.repository.records import BLOBS, FULL
 from zodbvault.repository.timestamps import seconds_of
 
@@ -55,7 +55,7 @@ def report(settings: Settings, *, which: str, thresholds: Thresholds, clock: Clo
 def write_page(path: Path, text: str) -> None:
     """Put the page into a file; the old content or the new one stands there at every instant. Raises ZodbvaultError."""
     with explained("the page cannot be written", path=path):
-        write_durably(path, text.encode("ascii"))
+        write_where_told(path, text.encode("ascii"))
 
 
 def page(part: str, now: float, checked: Sequence[Checked]) -> str:

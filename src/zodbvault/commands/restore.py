@@ -296,7 +296,8 @@ def _restore_data_and_blobs(
         placed_index = Path(f"{target.configured}.index")
         index = stack.enter_context(copied_index(stored_index, placed_index, ownership, read, checked.end))
         if had_database:
-            blobs.add()  # 6
+            with _before_the_swap():
+                blobs.add()  # 6
             swap(target, new, index)  # 7
         else:
             # A Zope that is started after a kill would make an empty database here, and empty the blob folder.
@@ -319,6 +320,21 @@ def _untouched() -> Iterator[None]:
     except ZodbvaultError as error:
         if error.hint is None:
             error.hint = "Nothing was changed. The part's verify script says which dates restore."
+        raise
+
+
+@contextlib.contextmanager
+def _before_the_swap() -> Iterator[None]:
+    """Tell whoever reads an error of the block, and is told no more, that the old database is whole."""
+    try:
+        with explained("the blob storage cannot be changed"):
+            yield
+    except ZodbvaultError as error:
+        if error.hint is None:
+            error.hint = (
+                "Data.fs was not touched, and blobs that were added do no harm."
+                " When this is mended, run the same restore again."
+            )
         raise
 
 

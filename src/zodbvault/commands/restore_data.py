@@ -54,8 +54,13 @@ class Target:
 
     @property
     def locks(self) -> tuple[Path, ...]:
-        """FileStorage's lock, at each name that somebody may open the database by."""
-        return tuple(Path(f"{name}.lock") for name in dict.fromkeys((self.configured, self.resolved)))
+        """FileStorage's lock, at each name that somebody may open the database by.
+
+        Where a folder above is a symlink both names are those of one file, which can be locked only once.
+        """
+        names = (self.configured, self.resolved)
+        files = {os.path.join(os.path.realpath(name.parent), name.name): name for name in reversed(names)}
+        return tuple(Path(f"{name}.lock") for name in reversed(files.values()))
 
 
 def target_of(datafs: Path) -> Target:

@@ -9,7 +9,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.filestorage.tids import tid_at
+from zodbvault.filestorage.tids import nearest_tid_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,10 @@ def warn_of_state(run: BackupRun, record: Record) -> None:
             "The chain has %d backups. A full one now and then (full_after_days, or --full) keeps restores fast.",
             record.chain_backups,
         )
-    if record.last_tid is not None and record.last_tid > tid_at(int(run.clock.now()) + TOLERATED_CLOCK_SKEW).hex():
+    if (
+        record.last_tid is not None
+        and record.last_tid > nearest_tid_at(int(run.clock.now()) + TOLERATED_CLOCK_SKEW).hex()
+    ):
         logger.warning("The last transaction of Data.fs is later than the clock: tid %s.", record.last_tid)
 
 

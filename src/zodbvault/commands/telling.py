@@ -73,7 +73,7 @@ def _write_metrics(settings: Settings, clock: Clock) -> None:
         checked = look(settings, which=ALL, thresholds=Thresholds(), clock=clock)
         write_metrics(settings.metrics_file, settings.part, checked)
     except (ZodbvaultError, OSError) as error:
-        logger.warning("The metrics are not written: %s", error)
+        logger.warning("The metrics are not written: %s. Check the option metrics_file.", str(error).rstrip("."))
 
 
 class Healthcheck:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from zodbvault.commands.summary import size_text
 from zodbvault.commands.tables import duration_text
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 DAY = 86400
 TOLERATED_CLOCK_SKEW = 300
@@ -260,13 +260,16 @@ def growth_per_day(
     return ((last.data - first.data) * ratio * chains + (last.blobs - first.blobs) * copies) / days
 
 
+_Parsed = TypeVar("_Parsed")
+_Usual = TypeVar("_Usual")
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
 _SIZES = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 def parse_age(text: str) -> float:
     """Seconds of a length of time: `26h`, `8d`, `90m`, `1.5d`. Raises UnreadableThreshold."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text.strip(), re.ASCII)
     if match is None:
         raise UnreadableThreshold(f"cannot read the length of time {text!r}", hint="Give it as 90m, 26h or 8d.")
     return float(match[1]) * _UNITS[match[2]]
@@ -274,7 +277,7 @@ def parse_age(text: str) -> float:
 
 def parse_free_space(text: str) -> FreeSpace:
     """Free space: `10%`, or a size such as `5GB`. Raises UnreadableThreshold."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:(%)|([kmgt]?)b?)", text.strip().lower(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?(?:(%)|([kmgt]?)b?)", text.strip().lower(), re.ASCII)
     if match is None or (match[2] and float(match[1]) > 100):
         raise UnreadableThreshold(f"cannot read the free space {text!r}", hint="Give it as 10% or 5GB.")
     if match[2]:
@@ -288,8 +291,19 @@ def thresholds_from(
     """The thresholds as they were written; None is one that was not. Raises UnreadableThreshold."""
     usual = Thresholds()
     return Thresholds(
-        usual.max_age if max_age is None else parse_age(max_age),
-        None if max_full_age is None else parse_age(max_full_age),
-        None if max_drill_age is None else parse_age(max_drill_age),
-        usual.min_free if min_free is None else parse_free_space(min_free),
+        _threshold("--max-age", max_age, parse_age, usual.max_age),
+        _threshold("--max-full-age", max_full_age, parse_age, None),
+        _threshold("--max-drill-age", max_drill_age, parse_age, None),
+        _threshold("--min-free", min_free, parse_free_space, usual.min_free),
     )
+
+
+def _threshold(option: str, text: str | None, parse: Callable[[str], _Parsed], usual: _Usual) -> _Parsed | _Usual:
+    """What was written for an option; the error of what cannot be read names the option."""
+    if text is None:
+        return usual
+    try:
+        return parse(text)
+    except UnreadableThreshold as error:
+        error.what = f"{option}: {error.what}"
+        raise

@@ -13,7 +13,7 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.backward import Later, later_than
 from zodbvault.filestorage.format import MAGIC_LENGTH, MAGICS, NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
-from zodbvault.filestorage.tids import tid_at, time_of_tid
+from zodbvault.filestorage.tids import nearest_tid_at, time_of_tid
 from zodbvault.io.stored import open_stored
 from zodbvault.repository.store import size_of
 from zodbvault.repository.timestamps import seconds_of
@@ -93,7 +93,7 @@ def last_tid_of(repository: Repository, chain: Chain) -> bytes:
     """The greatest tid of the newest state of a chain; where no record tells it, that of the moment of the backup."""
     record = repository.record_of(chain.newest)
     if record is None:
-        return tid_at(max(seconds_of(chain.newest.timestamp), 0))
+        return nearest_tid_at(max(seconds_of(chain.newest.timestamp), 0))
     return NO_TID if record.last_tid is None else bytes.fromhex(record.last_tid)
 
 

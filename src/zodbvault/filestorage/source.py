@@ -165,7 +165,8 @@ def _open_patiently(path: Path, clock: Clock) -> int:
         except OSError as error:
             if error.errno != errno.ENOENT:
                 what = f"the database cannot be opened: {reason_of(error)}"
-                raise ZodbvaultError(what, path=path) from error
+                hint = "Check the path of the database (option datafs), and who may read it."
+                raise ZodbvaultError(what, path=path, hint=hint) from error
             if is_last_try:
                 hint = "Check the path of the database (option datafs), and that its disk is mounted."
                 raise ZodbvaultError("there is no database file", path=path, hint=hint) from error

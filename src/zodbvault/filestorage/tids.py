@@ -26,6 +26,14 @@ def tid_at(seconds: int, nanoseconds: int = 0) -> bytes:
     return minutes.to_bytes(4, "big") + fraction.to_bytes(4, "big")
 
 
+def nearest_tid_at(seconds: int) -> bytes:
+    """As tid_at(); the first or the last of all tids for a moment that is before or after all of them."""
+    try:
+        return tid_at(seconds)
+    except ValueError:
+        return (b"\0" if seconds < 0 else b"\xff") * 8
+
+
 def time_of_tid(tid: bytes) -> str:
     """The moment of a tid as ISO 8601, `2026-11-23T18:05:00.123456Z`.
 

@@ -30,7 +30,8 @@ PART_SUFFIX = ".part"
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
-"""What file systems answer (CIFS, some of FUSE) that cannot sync a folder. EIO or ENOSPC are never among them."""
+"""What file systems answer (CIFS, vfat, some of FUSE) that cannot sync a folder, or keep the mode, the time or the link
+that is asked for. EIO or ENOSPC are never among them."""
 
 WRITE_BEHIND = 16 << 20
 """Bytes after which the kernel is asked to begin writing to the disk, so that the sync at the end finds little left."""
@@ -53,7 +54,8 @@ class Ownership(NamedTuple):
     def apply(self, fd: int) -> None:
         """Give an open file or folder this owner, group and mode, as far as we may.
 
-        Only root can give files away, and other users choose among their groups; failing in that is no error.
+        Only root can give files away, and other users choose among their groups; failing in that is no error. Nor is a
+        file system that knows no modes: there it is the mount that says who may read.
         """
         status = os.fstat(fd)
         uid = -1 if self.uid in (None, status.st_uid) else self.uid
@@ -64,7 +66,7 @@ class Ownership(NamedTuple):
             _chown(fd, -1, gid)
         wanted = self._mode_for(status)
         if stat.S_IMODE(status.st_mode) != wanted:
-            os.fchmod(fd, wanted)
+            set_mode(fd, wanted)
 
     def is_that_of(self, status: os.stat_result) -> bool:
         """Whether apply() has nothing to do at a file or folder with this status."""
@@ -90,6 +92,64 @@ def _chown(fd: int, uid: int, gid: int) -> bool:
         logger.debug("owner %d and group %d cannot be given: %s", uid, gid, error)
         return False
     return True
+
+
+def set_mode(path_or_fd: str | int | os.PathLike[str], mode: int) -> None:
+    """Give a file or folder these permission bits; where the file system knows none that is logged, once."""
+    _set(path_or_fd, "modes", lambda: os.chmod(path_or_fd, mode))
+
+
+def set_times(path_or_fd: str | int | os.PathLike[str], nanoseconds: int) -> None:
+    """Give a file or folder a time of modification, since 1970; where the file system keeps none that is logged, once.
+
+    Some let only the owner whom they made up set it.
+    """
+    _set(path_or_fd, "times", lambda: os.utime(path_or_fd, ns=(nanoseconds, nanoseconds)))
+
+
+def _set(path_or_fd: str | int | os.PathLike[str], what: str, call: Callable[[], None]) -> None:
+    try:
+        call()
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        _log_unset(os.stat(path_or_fd).st_dev, what, str(error.strerror))
+
+
+def make_symlink(path: Path, target: str) -> bool:
+    """Let a new symlink at `path` lead to `target`; False, and logged once, where the file system knows none."""
+    try:
+        os.symlink(target, path)  # noqa: PTH211 - as the others
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        _log_unset(os.stat(path.parent).st_dev, "symlinks", str(error.strerror))
+        return False
+    return True
+
+
+def make_hard_link(path: str, new: str) -> bool:
+    """Give a file a second name; False where the file system allows none, or no more of them.
+
+    Where it knows none at all that is logged, once; two file systems are no surprise. Raises FileExistsError.
+    """
+    try:
+        os.link(path, new, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        device = os.stat(os.path.dirname(new)).st_dev
+        # Two mounts of one device refuse links between them too.
+        if error.errno in NOT_SUPPORTED or (error.errno == errno.EXDEV and os.lstat(path).st_dev == device):
+            _log_unset(device, "hard links", str(error.strerror))
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=64)
+def _log_unset(device: int, what: str, reason: str) -> None:
+    """Once per device and what it lacks (that is what the cache is for)."""
+    logger.info("Device %d:%d refuses %s (%s): done without.", os.major(device), os.minor(device), what, reason)
 
 
 def _with_search_bits(mode: int) -> int:
@@ -232,6 +292,12 @@ class QuietFile(io.FileIO):
             logger.debug("a file is closed, and the system says: %s", error)
 
 
+def forget_refusals() -> None:
+    """Log anew what file systems cannot do, as a new process does. For tests."""
+    _log_unsupported.cache_clear()
+    _log_unset.cache_clear()
+
+
 class WholeFile(QuietFile):
     """An unbuffered binary file whose write() writes everything or raises, and that keeps the disk busy meanwhile."""
 
@@ -338,6 +404,25 @@ def write_durably(path: Path, data: bytes, ownership: Ownership | None = None) -
     with PartFile(path, ownership) as part:
         part.file.write(data)
         part.publish()
+
+
+def write_where_told(path: Path, data: bytes) -> None:
+    """Put a small file where a person wants it: as write_durably() does, where the name stands for a file or nothing.
+
+    A symlink stays, and what it leads to is replaced. A device or a pipe is written to and not replaced: /dev/null has
+    to stay what it is. Raises OSError, for a pipe that nobody reads too.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if stat.S_ISREG(mode):
+        write_durably(type(path)(os.path.realpath(path)), data)
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "wb") as file:
+        os.set_blocking(fd, True)
+        file.write(data)
 
 
 def rename_durably(old: Path, new: Path) -> None:

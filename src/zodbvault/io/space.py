@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from zodbvault.errors import ZodbvaultError, reason_of
+
+logger = logging.getLogger(__name__)
 
 UNKNOWN = 1 << 63
 """What counts as free where a file system does not say (some network file systems answer 0 of 0)."""
@@ -52,11 +55,17 @@ def _nearest(path: str | os.PathLike[str]) -> str:
 
 
 def require_space(path: str | os.PathLike[str], needed: int, what_for: str) -> None:
-    """Raise NotEnoughSpace unless `needed` bytes are free at `path`. what_for: "for the copy of Data.fs"."""
+    """Say what is needed and what is free; raise NotEnoughSpace unless `needed` bytes are free at `path`.
+
+    what_for: "for the copy of Data.fs". Nothing is said where nothing is needed.
+    """
     free = free_bytes(path)
     if free < needed:
         raise NotEnoughSpace(
             f"not enough space {what_for}: {needed:,} bytes are needed, {free:,} are free",
             path=path,
-            hint="Nothing was changed.",
+            hint=f"Nothing was changed. Make room for {needed - free:,} bytes more, then run the same command again.",
         )
+    if needed:
+        there = "nobody knows what is" if free == UNKNOWN else f"{free:,} are"
+        logger.info("Space %s: about %s bytes are needed, %s free at %s.", what_for, f"{needed:,}", there, path)

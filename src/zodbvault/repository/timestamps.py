@@ -65,6 +65,8 @@ def next_timestamp(newest: str | None, now: float) -> NextTimestamp:
     stands before the newest one it is that one's plus a second, without waiting.
     """
     current = timestamp_of(now)
+    if newest is None and len(current) != len(_MIDNIGHT):
+        raise ZodbvaultError(f"no backup can be named after the clock, which says {current}", hint="Set the clock.")
     if newest is None or current > newest:
         return NextTimestamp(current, 0.0, 0)
     if current == newest:

@@ -12,7 +12,8 @@ from itertools import zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from zodbvault.io.durable import WholeFile, close_fd, named, ownership_of
+from zodbvault.io.closing import close_fd
+from zodbvault.io.durable import WholeFile, named, ownership_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

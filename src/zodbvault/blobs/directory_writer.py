@@ -20,16 +20,8 @@ from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.stored import PART_SUFFIX, REPLACED_SUFFIX
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import (
-    FolderSyncs,
-    Ownership,
-    QuietFile,
-    SyncBatch,
-    close_fd,
-    named,
-    ownership_of,
-    rename_durably,
-)
+from zodbvault.io.closing import QuietFile, close_fd
+from zodbvault.io.durable import FolderSyncs, Ownership, SyncBatch, named, ownership_of, rename_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import io
 import logging
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
+
+from zodbvault.io.closing import QuietFile, close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -211,25 +212,6 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.filename is None:
             error.filename = os.fspath(path)
         raise
-
-
-def close_fd(fd: int) -> None:
-    """Close a descriptor. An error is of no account: what has to be on the disk was synced before, and a sync tells."""
-    try:
-        os.close(fd)
-    except OSError as error:
-        logger.debug("a file is closed, and the system says: %s", error)
-
-
-class QuietFile(io.FileIO):
-    """An unbuffered binary file, for reading unless told otherwise, whose closing never fails, as with close_fd()."""
-
-    def close(self) -> None:
-        """Close it; nothing happens when it is closed."""
-        try:
-            super().close()
-        except OSError as error:
-            logger.debug("a file is closed, and the system says: %s", error)
 
 
 class WholeFile(QuietFile):

@@ -21,7 +21,7 @@ from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.stored import PART_SUFFIX, REPLACED_SUFFIX
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.closing import QuietFile, close_fd
-from zodbvault.io.durable import FolderSyncs, Ownership, SyncBatch, named, ownership_of, rename_durably
+from zodbvault.io.durable import FolderSyncs, Ownership, SyncBatch, named, ownership_of, remove_tree, rename_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -111,7 +111,8 @@ class DirectoryWriter:
         try:
             self._leave(0)
             self._finish_folder("")
-            os.utime(self.part, (moment, moment))
+            with named(self.part):
+                os.utime(self.part, (moment, moment))
             self._folders.finish()
             self._batch.finish()
         except OSError as error:
@@ -130,7 +131,7 @@ class DirectoryWriter:
             rename_durably(self.part, self.path)
             self._is_published = True
             if is_there:
-                shutil.rmtree(old)
+                remove_tree(old)
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -203,7 +204,8 @@ class DirectoryWriter:
                 self._can_link = False
             return False
         self._take_time_of_source(key, status)
-        self._shared_batch.add_file(fd)
+        with named(path):
+            self._shared_batch.add_file(fd)
         return True
 
     def _take_time_of_source(self, key: bytes, linked: os.stat_result) -> None:
@@ -213,7 +215,8 @@ class DirectoryWriter:
         except OSError:
             return
         if live.st_mtime_ns != linked.st_mtime_ns:
-            os.utime(self._path(key), ns=(live.st_mtime_ns, live.st_mtime_ns))
+            with named(self._path(key)):
+                os.utime(self._path(key), ns=(live.st_mtime_ns, live.st_mtime_ns))
 
     def _copied(self, key: bytes, fd: int, expected: Entry | None = None) -> Entry | None:
         """Copy an open file; None, and no copy, where it changes meanwhile or is not what is expected."""
@@ -258,7 +261,8 @@ class DirectoryWriter:
         live = self._source.folder_status(folder)
         _with_open(path, Ownership(live.st_mode & 0o777, live.st_uid, live.st_gid).apply)
         os.chmod(path, stat.S_IMODE(live.st_mode))
-        os.utime(path, ns=(live.st_mtime_ns, live.st_mtime_ns))
+        with named(path):
+            os.utime(path, ns=(live.st_mtime_ns, live.st_mtime_ns))
 
     def _not_written(self, error: OSError) -> ZodbvaultError:
         path = error.filename if isinstance(error.filename, (str, bytes)) else self.part

@@ -13,7 +13,7 @@ import functools
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zodbvault.io.closing import QuietFile, close_fd
 
@@ -337,6 +337,23 @@ def remove_durably(*paths: Path) -> None:
     folders = dict.fromkeys(path.parent for path in paths if _unlink(path))
     for folder in folders:
         sync_folder(folder)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all below it, following no symlink. Raises OSError with the whole path of what stays."""
+    import shutil
+    import sys
+
+    def fail(_: object, path: str | Path, error: Any) -> None:
+        # shutil's own has the last part of the name only.
+        failed = error[1] if isinstance(error, tuple) else error
+        failed.filename = os.fspath(path)
+        raise failed
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=fail)
+    else:
+        shutil.rmtree(folder, onerror=fail)
 
 
 def _unlink(path: Path) -> bool:

@@ -52,7 +52,7 @@ def require_aftermath(
         _require_whole_database(start, outcome, scratch)
     else:
         assert live_tree(start) == live, "live files were touched"
-    require_restores(site, (*start.reported, *_visible(start)), scratch)
+    require_restores(site, (*start.reported, *_still_named(start), *_visible(start)), scratch)
     if outcome.exit_code == 0 and (start.scenario.script, point.act) != ("backup-verify", LASTING):
         # A verify that cannot keep its result cannot take away what it has of it either; the next backup does.
         _require_done(start, scratch)
@@ -160,10 +160,19 @@ def _visible(start: Start) -> tuple[Reported, ...]:
     return (Reported(source, newest, start.live),)
 
 
+def _still_named(start: Start) -> tuple[Reported, ...]:
+    """The backups that may be pruned, and are not yet: what a `.dat` names is whole."""
+    return tuple(each for each in start.may_go if each.timestamp in _named(start.site.var / _FOLDERS[each.source]))
+
+
 def newest_named(folder: Path) -> str | None:
     """The timestamp of the newest backup that a `.dat` names."""
-    stamps = [line.timestamp for path in folder.glob("*.dat") for line in read_dat(path)]
-    return max(stamps, default=None)
+    return max(_named(folder), default=None)
+
+
+def _named(folder: Path) -> set[str]:
+    """The timestamps of the backups that a `.dat` names."""
+    return {line.timestamp for path in folder.glob("*.dat") for line in read_dat(path)}
 
 
 def _run_restore(start: Start) -> None:

@@ -52,8 +52,9 @@ def require_aftermath(
         _require_whole_database(start, outcome, scratch)
     else:
         assert live_tree(start) == live, "live files were touched"
-    require_restores(site, (*start.reported, *_visible(start)), scratch)
-    if outcome.exit_code == 0:
+    require_restores(site, (*start.reported, *_still_named(start), *_visible(start)), scratch)
+    if outcome.exit_code == 0 and (start.scenario.script, point.act) != ("backup-verify", LASTING):
+        # A verify that cannot keep its result cannot take away what it has of it either; the next backup does.
         _require_done(start, scratch)
     if is_restore:
         _run_restore(start)
@@ -91,12 +92,21 @@ def _require_clear_end(start: Start, outcome: Outcome, point: Point) -> None:
     if point.act in (LASTING, FULL):
         # What failed first may be of no account, and the next thing is.
         path = str(start.site.var)
-    assert any(name in errors[0] for name in _names_of(path, start)), f"{path} is not named: {errors[0]}"
+    names = _names_of(path, start)
+    if outcome.hit.name.startswith("rename"):
+        # The other name is the one with its folder.
+        names.append(os.path.basename(path))
+    assert any(name in errors[0] for name in names), f"{path} is not named: {errors[0]}"
 
 
 def _names_of(path: str, start: Start) -> list[str]:
     """What an error line may call a file: by its name, the one that it was to get, or as the blob that it is."""
-    names = [path, path.removesuffix("/."), path.removesuffix(".part"), path.removesuffix(".pruned")]
+    names = [
+        path,
+        path.removesuffix("/."),
+        path.removesuffix(".part"),
+        path.removesuffix(".part").removesuffix(".pruned"),
+    ]
     copy = re.search(r"/zodbvault-[0-9a-f]{16}([0-9a-f]{16})\.part$", path)
     if copy is not None:
         names.append(f"0x{copy[1]}.blob")
@@ -150,10 +160,19 @@ def _visible(start: Start) -> tuple[Reported, ...]:
     return (Reported(source, newest, start.live),)
 
 
+def _still_named(start: Start) -> tuple[Reported, ...]:
+    """The backups that may be pruned, and are not yet: what a `.dat` names is whole."""
+    return tuple(each for each in start.may_go if each.timestamp in _named(start.site.var / _FOLDERS[each.source]))
+
+
 def newest_named(folder: Path) -> str | None:
     """The timestamp of the newest backup that a `.dat` names."""
-    stamps = [line.timestamp for path in folder.glob("*.dat") for line in read_dat(path)]
-    return max(stamps, default=None)
+    return max(_named(folder), default=None)
+
+
+def _named(folder: Path) -> set[str]:
+    """The timestamps of the backups that a `.dat` names."""
+    return {line.timestamp for path in folder.glob("*.dat") for line in read_dat(path)}
 
 
 def _run_restore(start: Start) -> None:

@@ -71,14 +71,19 @@ def disturbed(
     command: Sequence[str],
     environment: Mapping[str, str],
     *,
-    library: Path,
+    library: Path | None,
     root: Path,
     log: Path,
     point: Point | None = None,
 ) -> Outcome:
-    """Run a command and disturb it at `point`; only count when that is None. root: whose files count. log: outside."""
+    """Run a command and disturb it at `point`; only count when that is None. root: whose files count. log: outside.
+
+    library: None where the command itself sees to that.
+    """
     log.unlink(missing_ok=True)
-    variables = {**environment, "LD_PRELOAD": str(library), "FAULTS_ROOT": str(root), "FAULTS_LOG": str(log)}
+    variables = {**environment, "FAULTS_ROOT": str(root), "FAULTS_LOG": str(log)}
+    if library is not None:
+        variables["LD_PRELOAD"] = str(library)
     if point is not None:
         variables |= {"FAULTS_SERIES": point.series, "FAULTS_AT": str(point.number), "FAULTS_ACT": point.act}
         if point.error:

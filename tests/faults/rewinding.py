@@ -90,7 +90,10 @@ def _walk(folder: str) -> list[tuple[str, os.stat_result]]:
 
 
 def _is_another(status: os.stat_result, wanted: os.stat_result) -> bool:
-    return (status.st_ino, stat.S_IFMT(status.st_mode)) != (wanted.st_ino, stat.S_IFMT(wanted.st_mode))
+    if stat.S_IFMT(status.st_mode) != stat.S_IFMT(wanted.st_mode):
+        return True
+    # What stands in a folder is looked at by itself.
+    return not stat.S_ISDIR(status.st_mode) and status.st_ino != wanted.st_ino
 
 
 def _is_changed(status: os.stat_result, wanted: os.stat_result) -> bool:

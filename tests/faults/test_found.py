@@ -49,11 +49,12 @@ class Disturber:
 
 @pytest.fixture
 def disturber(request: pytest.FixtureRequest, workshop: Path, tmp_path: Path) -> Disturber:
-    return Disturber(SCENARIOS[request.param].start(tmp_path / "site"), workshop, tmp_path / "calls")
+    name, layout = request.param
+    return Disturber(SCENARIOS[name].start(tmp_path / "site", layout), workshop, tmp_path / "calls")
 
 
-def of(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("disturber", names, indirect=True)
+def of(name: str, layout: str = "pool") -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("disturber", [(name, layout)], indirect=True, ids=[f"{layout}, {name}"])
 
 
 @of("restore into nothing")
@@ -126,3 +127,13 @@ def test_a_site_whose_blobs_cannot_be_listed_is_not_restored_from_another_state(
 def test_a_marker_that_is_read_in_pieces_is_read_whole(disturber: Disturber) -> None:
     outcome = disturber.at(READ, "read", "blobs/.layout", HALF)
     assert outcome.exit_code == 0, outcome.stderr
+
+
+@of("full that prunes", "directories")
+@pytest.mark.parametrize(("name", "path"), [("utimensat", "blobstorage/0x00/0x00"), ("unlinkat", "blobstorage/0x00")])
+def test_an_error_in_a_directory_of_blobs_names_the_whole_path(disturber: Disturber, name: str, path: str) -> None:
+    """Python's own errors of utime() name nothing, and those of rmtree() the last part of the path."""
+    outcome = disturber.at(CHANGE, name, path, FAIL, "EIO")
+    assert outcome.exit_code == 1
+    assert outcome.hit is not None
+    assert outcome.hit.path in outcome.stderr

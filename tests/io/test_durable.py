@@ -20,9 +20,7 @@ from zodbvault.io.durable import (
     FolderSyncs,
     Ownership,
     PartFile,
-    QuietFile,
     SyncBatch,
-    close_fd,
     make_folder,
     make_hard_link,
     make_symlink,
@@ -584,16 +582,3 @@ def test_an_error_of_an_open_file_gets_the_files_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing, named(path):
         os.stat(tmp_path / "another")
     assert missing.value.filename == str(tmp_path / "another")
-
-
-def test_closing_never_fails(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
-    fd = os.open(path, os.O_RDONLY)
-    os.close(fd)
-    close_fd(fd)
-    file = QuietFile(str(path))
-    assert file.read() == b"content"
-    os.close(file.fileno())
-    file.close()
-    assert file.closed

@@ -18,7 +18,8 @@ from zodbvault.blobs.known import with_known
 from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import QuietFile, named, set_times
+from zodbvault.io.closing import QuietFile
+from zodbvault.io.durable import named, set_times
 from zodbvault.io.gzip_members import BLOCK_SIZE, MemberWriter
 from zodbvault.io.hashing import new_hash
 

@@ -22,7 +22,7 @@ from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, LAYOUT_MARKER, key_of
 from zodbvault.blobs.manifest import PACKED_SIZE, Entry, pack_entry, unpack_entry
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import QuietFile
+from zodbvault.io.closing import QuietFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence

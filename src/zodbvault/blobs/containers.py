@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 from zodbvault.blobs.copying import blocks_of
 from zodbvault.errors import ZodbvaultError
-from zodbvault.io.durable import close_fd
+from zodbvault.io.closing import close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator

@@ -12,7 +12,8 @@ from itertools import zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from zodbvault.io.durable import WholeFile, close_fd, make_hard_link, named, ownership_of, set_times
+from zodbvault.io.closing import close_fd
+from zodbvault.io.durable import WholeFile, make_hard_link, named, ownership_of, set_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -20,14 +20,14 @@ from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.stored import PART_SUFFIX, REPLACED_SUFFIX
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.closing import QuietFile, close_fd
 from zodbvault.io.durable import (
     FolderSyncs,
     Ownership,
-    QuietFile,
     SyncBatch,
-    close_fd,
     named,
     ownership_of,
+    remove_tree,
     rename_durably,
     set_mode,
     set_times,
@@ -121,7 +121,8 @@ class DirectoryWriter:
         try:
             self._leave(0)
             self._finish_folder("")
-            set_times(self.part, int(moment * 1_000_000_000))
+            with named(self.part):
+                set_times(self.part, int(moment * 1_000_000_000))
             self._folders.finish()
             self._batch.finish()
         except OSError as error:
@@ -140,7 +141,7 @@ class DirectoryWriter:
             rename_durably(self.part, self.path)
             self._is_published = True
             if is_there:
-                shutil.rmtree(old)
+                remove_tree(old)
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -213,7 +214,8 @@ class DirectoryWriter:
                 self._can_link = False
             return False
         self._take_time_of_source(key, status)
-        self._shared_batch.add_file(fd)
+        with named(path):
+            self._shared_batch.add_file(fd)
         return True
 
     def _take_time_of_source(self, key: bytes, linked: os.stat_result) -> None:
@@ -223,7 +225,8 @@ class DirectoryWriter:
         except OSError:
             return
         if live.st_mtime_ns != linked.st_mtime_ns:
-            set_times(self._path(key), live.st_mtime_ns)
+            with named(self._path(key)):
+                set_times(self._path(key), live.st_mtime_ns)
 
     def _copied(self, key: bytes, fd: int, expected: Entry | None = None) -> Entry | None:
         """Copy an open file; None, and no copy, where it changes meanwhile or is not what is expected."""
@@ -267,8 +270,9 @@ class DirectoryWriter:
         path = f"{self._root}/{folder}".rstrip("/")
         live = self._source.folder_status(folder)
         _with_open(path, Ownership(live.st_mode & 0o777, live.st_uid, live.st_gid).apply)
-        set_mode(path, stat.S_IMODE(live.st_mode))
-        set_times(path, live.st_mtime_ns)
+        with named(path):
+            set_mode(path, stat.S_IMODE(live.st_mode))
+            set_times(path, live.st_mtime_ns)
 
     def _not_written(self, error: OSError) -> ZodbvaultError:
         path = error.filename if isinstance(error.filename, (str, bytes)) else self.part

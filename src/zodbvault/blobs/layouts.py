@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import QuietFile
+from zodbvault.io.closing import QuietFile
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.stored import (
@@ -25,7 +24,7 @@ from zodbvault.blobs.stored import (
     series_up_to,
 )
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import remove_durably, rename_durably
+from zodbvault.io.durable import remove_durably, remove_tree, rename_durably
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -116,7 +115,7 @@ def remove_stored(one: Stored) -> None:
         if _is_directory(one):
             going = one.path.with_name(one.path.name + PRUNED_SUFFIX + PART_SUFFIX)
             rename_durably(one.path, going)
-            shutil.rmtree(going)
+            remove_tree(going)
         else:
             remove_durably(one.path)
         _forget_latest(one.path)
@@ -136,7 +135,7 @@ def remove_leftovers(location: Path, base: str) -> None:
                 # The one that was to take its place never did.
                 rename_durably(path, whole)
             elif path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                remove_tree(path)
             else:
                 remove_durably(path)
     except OSError as error:

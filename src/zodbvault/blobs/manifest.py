@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, OID_SIZE, bushy_path, key_of_bushy, tid_of_file
 from zodbvault.blobs.spill import SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import close_fd
+from zodbvault.io.closing import close_fd
 from zodbvault.io.gzip_members import MemberWriter
 
 if TYPE_CHECKING:

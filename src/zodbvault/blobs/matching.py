@@ -13,7 +13,7 @@ from zodbvault.blobs.copying import hash_blob, hash_blocks
 from zodbvault.blobs.manifest import PACKED_SIZE, Entry, pack_entry
 from zodbvault.blobs.spill import SortedRecords
 from zodbvault.errors import ZodbvaultError
-from zodbvault.io.durable import close_fd
+from zodbvault.io.closing import close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -41,7 +41,8 @@ from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.blobs.wanted import SETTLED_AFTER, compared, wanted_blobs
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, close_fd, ownership_of
+from zodbvault.io.closing import close_fd
+from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, ownership_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence

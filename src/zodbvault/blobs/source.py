@@ -30,7 +30,7 @@ from zodbvault.blobs.layouts import (
 )
 from zodbvault.blobs.spill import SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import close_fd
+from zodbvault.io.closing import close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

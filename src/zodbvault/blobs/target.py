@@ -41,7 +41,8 @@ from zodbvault.blobs.pool import remove_empty_folders, without
 from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import PART_SUFFIX, FolderSyncs, Ownership, SyncBatch, close_fd, ownership_of, write_durably
+from zodbvault.io.closing import close_fd
+from zodbvault.io.durable import PART_SUFFIX, FolderSyncs, Ownership, SyncBatch, ownership_of, write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator

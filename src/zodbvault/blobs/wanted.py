@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.layouts import KEY_SIZE, OID_SIZE
 from zodbvault.blobs.spill import SortedRecords
-from zodbvault.io.durable import close_fd
+from zodbvault.io.closing import close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator

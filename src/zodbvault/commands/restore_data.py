@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from zodbvault.commands.places import source_ownership
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.filestorage.checking import RestoredBytes
-from zodbvault.io.durable import Ownership, PartFile, close_fd, remove_durably
+from zodbvault.io.closing import close_fd
+from zodbvault.io.durable import Ownership, PartFile, remove_durably
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import BackgroundHash
 from zodbvault.repository.store import size_of

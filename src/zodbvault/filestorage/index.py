@@ -23,7 +23,7 @@ from zodbvault.filestorage.format import (
     TRANSACTION_HEADER_LENGTH,
     UNDONE_STATUS,
 )
-from zodbvault.io.durable import QuietFile
+from zodbvault.io.closing import QuietFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

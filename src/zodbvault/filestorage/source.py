@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.filestorage.format import MAGIC_LENGTH, MAGICS
-from zodbvault.io.durable import close_fd
+from zodbvault.io.closing import close_fd
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import io
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zodbvault.io.closing import QuietFile, close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -273,25 +274,6 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
-def close_fd(fd: int) -> None:
-    """Close a descriptor. An error is of no account: what has to be on the disk was synced before, and a sync tells."""
-    try:
-        os.close(fd)
-    except OSError as error:
-        logger.debug("a file is closed, and the system says: %s", error)
-
-
-class QuietFile(io.FileIO):
-    """An unbuffered binary file, for reading unless told otherwise, whose closing never fails, as with close_fd()."""
-
-    def close(self) -> None:
-        """Close it; nothing happens when it is closed."""
-        try:
-            super().close()
-        except OSError as error:
-            logger.debug("a file is closed, and the system says: %s", error)
-
-
 def forget_refusals() -> None:
     """Log anew what file systems cannot do, as a new process does. For tests."""
     _log_unsupported.cache_clear()
@@ -440,6 +422,23 @@ def remove_durably(*paths: Path) -> None:
     folders = dict.fromkeys(path.parent for path in paths if _unlink(path))
     for folder in folders:
         sync_folder(folder)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all below it, following no symlink. Raises OSError with the whole path of what stays."""
+    import shutil
+    import sys
+
+    def fail(_: object, path: str | Path, error: Any) -> None:
+        # shutil's own has the last part of the name only.
+        failed = error[1] if isinstance(error, tuple) else error
+        failed.filename = os.fspath(path)
+        raise failed
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=fail)
+    else:
+        shutil.rmtree(folder, onerror=fail)
 
 
 def _unlink(path: Path) -> bool:

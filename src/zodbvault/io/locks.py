@@ -13,7 +13,8 @@ import os
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import close_fd, give_to_owner_of
+from zodbvault.io.closing import close_fd
+from zodbvault.io.durable import give_to_owner_of
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -7,7 +7,7 @@ import os
 import stat
 
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import QuietFile, close_fd
+from zodbvault.io.closing import QuietFile, close_fd
 
 
 class DamagedFile(ZodbvaultError):

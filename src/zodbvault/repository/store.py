@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import close_fd
+from zodbvault.io.closing import close_fd
 from zodbvault.repository.chains import Chain, ListedChain, chains_with_dat, chains_without_dat
 from zodbvault.repository.dat import DamagedDat, Line, parse_dat
 from zodbvault.repository.names import DAT_SUFFIX, MANIFEST_SUFFIXES, RECORD_SUFFIX, split_name

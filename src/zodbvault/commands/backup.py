@@ -30,7 +30,7 @@ from zodbvault.filestorage.tail import Tail, read_tail
 from zodbvault.repository.identity import ensure_identity
 from zodbvault.repository.names import container_states
 from zodbvault.repository.prune import Retention, prune_chains
-from zodbvault.repository.store import chain_problem, read_repository, size_of
+from zodbvault.repository.store import chain_problem, read_repository, record_problem, size_of
 from zodbvault.repository.sweep import sweep
 from zodbvault.repository.timestamps import seconds_of
 
@@ -183,6 +183,8 @@ def _problem_of(run: BackupRun, chain: Chain | None) -> str | None:
     if foreign:
         return f"a full backup without a .dat file, {foreign[-1]}, is newer than the newest chain"
     problem = chain_problem(run.repository, chain, with_blobs=run.blobs.enabled)
+    if problem is None:
+        problem = record_problem(run.repository, chain.newest)
     return None if problem is None else f"the chain of {chain.timestamp} cannot be continued: {problem}"
 
 

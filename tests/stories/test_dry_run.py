@@ -140,12 +140,22 @@ def test_what_would_stop_the_restore_is_a_problem_of_the_plan(site: Site) -> Non
 
     assert site.blob_storage is not None
     shutil.rmtree(site.blob_storage)
-    gone = next(iter(blob_files(site.blob_location / "blobs").values()))
+    files = blob_files(site.blob_location / "blobs")
+    gone = files[min(files)]
+    content = gone.read_bytes()
     gone.unlink()
     plan = planned(site)
     assert "lacks 1 of the blobs" in plan.problems[0]
     assert plan.blobs is None
     assert any(line.startswith("  blobs    see below") for line in plan_as_text(plan))
+    # The state of the backup before is whole, but the data refer to what it lacks.
+    gone.write_bytes(content)
+    files[max(files)].unlink()
+    plan = planned(site)
+    assert "lacks 1 of the blobs" in plan.problems[0]
+    assert "only if it has every blob that the data refer to" in plan.problems[0]
+    with pytest.raises(ZodbvaultError, match="neither in the backup nor in the blob storage"):
+        site.restore()
 
 
 def test_too_little_space_is_a_problem(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ REPORTS = {
     "zipbackup": SimpleNamespace(summary="zip backup made"),
     "restore": SimpleNamespace(summary="restored"),
     "plan_restore": SimpleNamespace(problems=()),
-    "verify": SimpleNamespace(lines=("all is well",), good=True),
+    "verify": SimpleNamespace(table=Table((), ()), lines=("all is well",), good=True),
     "list_backups": Result(Table((), ()), ("one", "two"), (), {"format": 1}),
     "log_transactions": ("an entry",),
     "drill": SimpleNamespace(good=True),

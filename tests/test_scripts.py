@@ -159,9 +159,15 @@ def test_a_date_may_be_an_argument_or_an_option(command: str, calls: Calls) -> N
 
 
 def test_verify(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("verify", PLAIN, ["--deep"]) == 0
-    assert (calls.only.deep, calls.only.when) == (True, None)
+    assert run("verify", PLAIN, ["--deep", "--open", "--tmp", "/scratch"]) == 0
+    only = calls.only
+    assert (only.how, only.when, only.opens, only.tmp) == ("deep", None, True, Path("/scratch"))
     assert capsys.readouterr() == ("all is well\n", "")
+    calls.calls.clear()
+    assert run("verify", PLAIN, ["--quick"]) == 0
+    assert (calls.only.how, calls.only.opens) == ("quick", False)
+    refused("verify", "--quick", "--deep")
+    assert run("verify", PLAIN, ["--tmp", "/scratch"]) == 2
 
 
 def test_list(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:

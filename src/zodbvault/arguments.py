@@ -60,7 +60,9 @@ class Arguments(NamedTuple):
     full: bool = False
     accept_missing_blobs: bool = False
     checksum: bool = False
+    quick: bool = False
     deep: bool = False
+    opens: bool = False
     dry_run: bool = False
     json: bool = False
     snapshots: bool = False
@@ -110,7 +112,20 @@ FLAGS: tuple[Flag, ...] = (
         "restore from another program's backup even if it lacks blobs that the data refer to",
     ),
     Flag("checksum", ("--checksum",), _RESTORES, "compare the content of blobs that are there, not only their sizes"),
-    Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
+    Flag("quick", ("--quick",), frozenset({"verify"}), "look at names and sizes only", group="depth"),
+    Flag(
+        "deep",
+        ("--deep",),
+        frozenset({"verify"}),
+        "unpack everything and check all that a restore checks",
+        group="depth",
+    ),
+    Flag(
+        "opens",
+        ("--open",),
+        frozenset({"verify"}),
+        "with --deep: rehearse a restore of the newest date of each chain too, and let ZODB read all of it",
+    ),
     Flag("snapshots", ("--snapshots",), LOOKING, "look at the snapshots, not at the backups", group="location"),
     Flag("zips", ("--zips",), LOOKING, "look at the zip backup, not at the backups", group="location"),
     Flag("all_locations", ("--all",), SEVERAL, "look at backups, snapshots and zip backup", group="location"),
@@ -123,7 +138,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "json",
         ("--json",),
-        _RESTORES | {"log", "drill", "list", "check", "prune"},
+        _RESTORES | {"log", "drill", "list", "check", "prune", "verify"},
         "write the result as JSON, for programs; a restore does so with --dry-run",
     ),
 )
@@ -155,7 +170,11 @@ VALUED = (
         metavar="N",
     ),
     Flag(
-        "tmp", ("--tmp",), frozenset({"drill"}), "restore below FOLDER and not beside the live data", metavar="FOLDER"
+        "tmp",
+        ("--tmp",),
+        frozenset({"drill", "verify"}),
+        "restore below FOLDER and not beside the live data",
+        metavar="FOLDER",
     ),
     Flag(
         "max_age",

@@ -259,8 +259,23 @@ def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.verify import verify
 
     gc.enable()
-    report = verify(settings, when=wanted.date, deep=wanted.deep, which=_location(settings, wanted), clock=clock)
-    if not (wanted.quiet and report.good):
+    if wanted.tmp is not None and not wanted.opens:
+        raise ConfigurationError(["--tmp goes with --open"])
+    report = verify(
+        settings,
+        when=wanted.date,
+        how="deep" if wanted.deep else "quick" if wanted.quick else "default",
+        which=_location(settings, wanted),
+        clock=clock,
+        opens=wanted.opens,
+        tmp=_folder("--tmp", wanted.tmp),
+    )
+    if wanted.json:
+        from zodbvault.commands.verify_result import data_of
+
+        write_json(data_of(report))
+    elif not (wanted.quiet and report.good):
+        write_table(report.table)
         write_lines(report.lines)
     return 0 if report.good else 1
 

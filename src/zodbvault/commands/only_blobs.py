@@ -12,9 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zodbvault.blobs.check import verify_blobs
 from zodbvault.blobs.letting_go import remove_leftovers, remove_older
-from zodbvault.blobs.opening import opened_container
 from zodbvault.blobs.pool import backup_only_blobs
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.stored import find_stored, timestamp_at
@@ -430,30 +428,26 @@ def _remove_state(location: Path, base: str, stamp: str) -> None:
     remove_durably(location / (stamp + PRUNED_RECORD_SUFFIX))
 
 
-def verify_states(
-    places: Places, date: str | None, scratch: Path, *, every: bool
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What is wrong with each state of the location (every), or with the one for a date: its timestamp, and texts.
+def states_to_verify(
+    repository: Repository, date: str | None, *, every: bool
+) -> tuple[tuple[str, BlobChoice | None, str | None], ...]:
+    """Each state (every), or the one for a date: its timestamp, what a restore takes, and what is wrong with that.
 
-    date: as `parse_when` gives it. scratch: a folder for temporary files.
+    date: as `parse_when` gives it. Oldest first.
     """
-    repository = read_repository(places.location, places.location)
     if every:
         stamps = [state.timestamp for state in recorded_states(repository)]
     else:
         stamps = [choose_states(repository, date)[0].timestamp]
-    return tuple((stamp, _wrong_with_state(repository, stamp, scratch)) for stamp in stamps)
+    return tuple(_to_verify(repository, stamp) for stamp in stamps)
 
 
-def _wrong_with_state(repository: Repository, stamp: str, scratch: Path) -> tuple[str, ...]:
+def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | None, str | None]:
     try:
         choice = choose_states(repository, stamp)[0]
-        if choice.timestamp != stamp or choice.complete is None:
-            return (f"its directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}",)
-        with (
-            opened_container(repository.location, choice.stored, scratch) as container,
-            contextlib.closing(entries_of(choice, scratch)) as entries,
-        ):
-            return tuple(str(finding) for finding in verify_blobs(entries, container))
     except ZodbvaultError as error:
-        return (str(error),)
+        return stamp, None, str(error)
+    if choice.timestamp != stamp or choice.complete is None:
+        what = f"its directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}"
+        return stamp, None, what
+    return stamp, choice, None

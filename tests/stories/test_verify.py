@@ -412,3 +412,34 @@ def test_an_empty_place_is_not_good(site: Site) -> None:
     assert report.table.rows == ()
     assert report.lines == (f"No backups in {site.location}.",)
     validate("verify", json.loads(json.dumps(data_of(report))))
+
+
+@pytest.mark.parametrize("damage", ["none", "content", "cut", "gone"])
+def test_directories_of_another_program_are_compared_with_what_ours_knows_later(tmp_path: Path, damage: str) -> None:
+    """As after moving over: the older dates have directories without a manifest, the newest has ours."""
+    site = Site(tmp_path / "site", options={"blob_layout": "directories"})
+    stamps = history(site, 2)
+    for stamp in stamps:
+        (site.blob_location / f"{stamp}.directoryblobs.gz").unlink()
+        (site.location / f"{stamp}.json").unlink()
+    site.options["blob_layout"] = "pool"
+    assert site.backup().timestamp == stamps[1]
+    site.commit_blobs(1)
+    stamps.append(site.backed_up()[0])
+    path = oldest_blob(site.blob_location / f"blobstorage.{stamps[0]}" / "blobstorage")
+    content = path.read_bytes()
+    if damage != "none":
+        path.unlink()
+    if damage == "content":
+        path.write_bytes(bytes(byte ^ 1 for byte in content))
+    elif damage == "cut":
+        path.write_bytes(content[:-1])
+    for deep in (False, True):
+        report = site.verify(deep=deep)
+        # What is gone there a restore takes from the pool.
+        assert verdicts(report) == {stamps[0]: damage in ("none", "gone"), stamps[1]: True, stamps[2]: True}
+    site.close()
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    if damage in ("none", "gone"):
+        site.restore(stamps[0])

@@ -27,7 +27,7 @@ from zodbvault.commands.verify_blobs import (
     BlobDate,
     DataAndBlobs,
     StateVerifier,
-    blob_date,
+    blob_dates,
     has_known_blobs,
     looks,
     part_of,
@@ -250,8 +250,8 @@ def _known_by_data(choices: Sequence[tuple[int, Choice]], references: References
 def _groups(repository: Repository, choices: Sequence[tuple[int, Choice]], wanted: Wanted) -> list[list[BlobDate]]:
     """The blob states that have to be looked at, oldest first."""
     deep = wanted.how == DEEP
-    dates = (blob_date(repository, choice) for _, choice in choices if has_known_blobs(choice, deep=deep))
-    return looks([date for date in dates if date is not None])
+    known = [choice for _, choice in choices if has_known_blobs(choice, deep=deep)]
+    return looks([date for choice in known for date in blob_dates(repository, choice)])
 
 
 def _scratch(location: Path) -> Path:

@@ -6,6 +6,7 @@ What several states share is read once: the newest is looked at first, and of an
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.archives import ArchiveContainer
@@ -41,20 +42,38 @@ class BlobDate(NamedTuple):
     """A date and the blob state that a restore for it takes.
 
     last_tid: where the state is later than the data, the greatest tid of these; else None. archives_size: bytes that
-    its archives had, where a record tells.
+    its archives had, where a record tells. is_in_part: the state may lack blobs, which a restore takes elsewhere then.
     """
 
     timestamp: str
     choice: BlobChoice
     last_tid: bytes | None = None
     archives_size: int | None = None
+    is_in_part: bool = False
 
 
-def blob_date(repository: Repository, choice: Choice) -> BlobDate | None:
-    """The state for the newest date of a chosen chain; None where none is known."""
-    blobs, record = choice.blobs, repository.record_of(choice.chain.newest)
-    if blobs is None:
-        return None
+def blob_dates(repository: Repository, choice: Choice) -> list[BlobDate]:
+    """What has to be looked at for the newest date of a chosen chain; nothing where no state is known.
+
+    What another program made for the date is taken where it has all blobs, else a later state of ours: that has to be
+    good then, and tells what the blobs of the other one have to be.
+    """
+    first, ours = choice.blobs, known_later(choice)
+    if first is None:
+        return []
+    if first.is_exact or ours is None:
+        return [_blob_date(repository, choice, first)]
+    theirs = replace(first, complete=ours.complete, deltas=ours.deltas)
+    return [BlobDate(choice.timestamp, theirs, is_in_part=True), _blob_date(repository, choice, ours)]
+
+
+def known_later(choice: Choice) -> BlobChoice | None:
+    """The later state of ours that a restore takes where that of another program lacks blobs."""
+    return next((one for one in choice.blob_choices if one.is_exact and one.is_later), None)
+
+
+def _blob_date(repository: Repository, choice: Choice, blobs: BlobChoice) -> BlobDate:
+    record = repository.record_of(choice.chain.newest)
     last_tid = bytes.fromhex(record.last_tid or "") if record is not None and blobs.is_later else None
     size = None
     if record is not None and record.blobs is not None and record.blobs.layout == ARCHIVES:
@@ -82,7 +101,7 @@ def part_of(choice: BlobChoice | None) -> object:
 
 def _reach(date: BlobDate) -> tuple[int, bool, str]:
     """What grows with the number of blobs of a state, among those on one complete manifest."""
-    return len(date.choice.deltas), not date.choice.is_later, date.timestamp
+    return len(date.choice.deltas), date.last_tid is None, date.timestamp
 
 
 class _Before(NamedTuple):
@@ -181,6 +200,8 @@ class StateVerifier:
         number = 0
         with contextlib.ExitStack() as stack:
             entries = stack.enter_context(contextlib.closing(self._entries(date)))
+            if date.is_in_part:
+                entries = stack.enter_context(contextlib.closing(_those_in(container, entries)))
             others: Iterator[Entry] = iter(())
             if before is not None and is_same is not None:
                 others = stack.enter_context(contextlib.closing(self._entries(before.date)))
@@ -223,6 +244,14 @@ class StateVerifier:
         except ZodbvaultError:
             return False
         return True
+
+
+def _those_in(container: Container, entries: Iterator[Entry]) -> Generator[Entry, None, None]:
+    """The entries of the blobs that a container has, in whichever size."""
+    with contextlib.closing(container.sizes(entries)) as held:
+        for entry, size in held:
+            if size is not None:
+                yield entry
 
 
 def same_content(container: Container, other: Container) -> Callable[[bytes], bool] | None:
@@ -277,7 +306,7 @@ def has_known_blobs(choice: Choice, *, deep: bool) -> bool:
     deep: what another program backed up was compared with the data, so it is known to have all that they refer to.
     """
     blobs = choice.blobs
-    return blobs is not None and (blobs.is_exact or (deep and blobs.is_of_date))
+    return blobs is not None and (blobs.is_exact or known_later(choice) is not None or (deep and blobs.is_of_date))
 
 
 class DataAndBlobs:

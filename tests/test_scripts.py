@@ -187,11 +187,16 @@ def test_log(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
 def test_drill(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("drill", PLAIN, ["2026-11-23", "--sample", "100", "--tmp", "somewhere"]) == 0
     call = calls.only
-    assert (call.name, call.when, call.sample, call.tmp) == ("drill", "2026-11-23", 100, Path("somewhere").absolute())
+    assert (call.name, call.when, call.sample, call.tmp) == (
+        "drill_each",
+        "2026-11-23",
+        100,
+        Path("somewhere").absolute(),
+    )
     assert capsys.readouterr() == ("rehearsed\n", "")
     assert run("drill", PLAIN, ["--json"]) == 0
     assert capsys.readouterr() == ('{\n "re": "hearsed"\n}\n', "")
-    calls.results["drill"] = SimpleNamespace(good=False)
+    calls.results["drill_each"] = (SimpleNamespace(good=False),)
     assert run("drill", PLAIN, ["-q"]) == 1
     assert capsys.readouterr() == ("rehearsed\n", "")
 

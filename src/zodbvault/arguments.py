@@ -43,10 +43,8 @@ Exit codes: 0 OK, 1 WARNING, 2 CRITICAL (no backup, too old, damaged), 3 UNKNOWN
 _ALL = frozenset(DESCRIPTIONS)
 _RESTORES = frozenset({"restore", "snapshotrestore", "ziprestore", "altrestore"})
 WITH_DATE = _RESTORES | {"verify", "list", "drill"}
-SEVERAL = frozenset({"list", "verify", "check", "prune", "report"})
+LOOKING = frozenset({"list", "verify", "check", "prune", "report", "drill", "log"})
 """The commands that look at one repository of the site, or at all of them."""
-LOOKING = SEVERAL | {"drill", "log"}
-"""The commands that look at one repository of the site."""
 _JUDGING = frozenset({"check", "report"})
 
 
@@ -128,7 +126,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("snapshots", ("--snapshots",), LOOKING, "look at the snapshots, not at the backups", group="location"),
     Flag("zips", ("--zips",), LOOKING, "look at the zip backup, not at the backups", group="location"),
-    Flag("all_locations", ("--all",), SEVERAL, "look at backups, snapshots and zip backup", group="location"),
+    Flag("all_locations", ("--all",), LOOKING, "look at backups, snapshots and zip backup", group="location"),
     Flag(
         "dry_run",
         ("--dry-run",),

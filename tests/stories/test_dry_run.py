@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.schemas import validate
 from tests.site import Site, State, blob_files, committed_tids, documented_keys
 from zodbvault.commands.restore_plan import Plan, plan_as_data, plan_as_text, plan_restore
 from zodbvault.errors import ZodbvaultError
@@ -100,7 +101,7 @@ def test_it_says_whether_zope_runs_and_that_is_no_failure(site: Site) -> None:
 
 
 def test_the_json_has_the_documented_keys(site: Site) -> None:
-    stamp, _ = site.backed_up()
+    stamp, state = site.backed_up()
     site.commit_blobs(2)
     site.commit_pages(1)
     newest = time_of_tid(committed_tids(site.data)[-1][0])
@@ -109,6 +110,11 @@ def test_the_json_has_the_documented_keys(site: Site) -> None:
     assert next(iter(content)) == "format"
     assert set(content) == KEYS
     assert {*content, *content["blobs"], *content["lost"]} <= documented_keys()
+    validate("restore", content)
+    tid = committed_tids(state.data)[-2][0]
+    for keywords in ({"at": tid.hex()}, {"only": "data"}, {"only": "blobs"}, {"to": site.folder / "copy"}):
+        plan = plan_restore(site.settings, source="location", when=None, checksum=False, **keywords)
+        validate("restore", json.loads(json.dumps(plan_as_data(plan))))
     assert content["format"] == 1
     assert content["timestamp"] == stamp
     assert content["backups"] == [stamp]

@@ -249,7 +249,15 @@ def prune(run: BackupRun, *, had_begun: bool) -> tuple[str, ...]:
     """
     repository = read_repository(run.location, run.repository.blob_location)
     states = container_states(repository.blob_names)
-    gone = prune_chains(repository, retention_of(run.settings), with_blobs=run.blobs.enabled)
+
+    def keep_checks(leaving: tuple[Chain, ...], staying: tuple[Chain, ...]) -> None:
+        from zodbvault.repository.checks import carry_over
+
+        gone, stay = ([line.timestamp for chain in chains for line in chain.lines] for chains in (leaving, staying))
+        carry_over(repository.location, repository.names, gone, stay, run.ownership)
+
+    retention = retention_of(run.settings)
+    gone = prune_chains(repository, retention, with_blobs=run.blobs.enabled, before=keep_checks)
     if gone or had_begun:
         fulls = {chain.timestamp for chain in repository.chains} | {chain.timestamp for chain in repository.listed}
         run.blobs.prune(min(fulls - set(gone), default=""), states)

@@ -244,7 +244,7 @@ class _Run:
         self.source = source
         self.pool = pool
         self.started = started
-        self._ownership = ownership
+        self.ownership = ownership
         self._clock = clock
         self._states = recorded_states(repository)
 
@@ -285,7 +285,7 @@ class _Run:
             logger.info("%s: too young, or being written; the next run takes them.", plural(outcome.waiting, "file"))
         state.publish()
         record = _record(self.repository, self.source, state, stamp, self.started, self._clock)
-        publish_record(self.location, record, self._ownership)
+        publish_record(self.location, record, self.ownership)
         state.settle()
         return BackupReport(
             f"Backup of blobs {stamp}: {plural(outcome.copied, 'new blob')} ({size_text(outcome.copied_bytes)}), "
@@ -301,7 +301,7 @@ class _Run:
         suffix = COMPLETE_MANIFEST_SUFFIX if is_full else DELTA_MANIFEST_SUFFIX
         with (
             contextlib.closing(self._newest_entries(pool.scratch)) as previous,
-            PartFile(self.location / (stamp + suffix), self._ownership) as part,
+            PartFile(self.location / (stamp + suffix), self.ownership) as part,
         ):
             others = manifests_in(self.location)
             with step("blobs", None) as on_progress:
@@ -329,7 +329,7 @@ class _Run:
             state.close()
             yield None
             return
-        containers = ContainerBackup(self.settings, self.location, self._ownership, self.source)
+        containers = ContainerBackup(self.settings, self.location, self.ownership, self.source)
         # A series is continued only within its group: both are kept, or go, together.
         since = None if is_full else max(state.timestamp for state in self._states if state.is_complete)
         with containers.new_state(stamp, self.repository, lambda _: state, (), since=since, series_stamp=None) as new:
@@ -404,11 +404,15 @@ def _prune(run: _Run, *, is_full: bool) -> tuple[GroupVerdict, ...]:
     verdicts = judge_states(states, now, keep_blob_days=settings.keep_blob_days, keep=keep)
     # Oldest group first, and in each the newest state first.
     gone = [stamp for group in verdicts if not group.stays for stamp in reversed(group.timestamps)]
+    stay = [state.timestamp for state in states if state.timestamp not in gone]
+    if gone:
+        from zodbvault.repository.checks import carry_over
+
+        carry_over(location, repository.names, gone, stay, run.ownership)
     for stamp in gone:
         # The one instant in which a state goes; what a kill leaves then is found by that name.
         rename_durably(location / (stamp + RECORD_SUFFIX), location / (stamp + PRUNED_RECORD_SUFFIX))
         _remove_state(location, base, stamp)
-    stay = [state.timestamp for state in states if state.timestamp not in gone]
     if settings.keep_blob_days and stay:
         oldest = timestamp_at(now - settings.keep_blob_days * DAY)
         remove_older(location, base, min(oldest, stay[0]), container_states(list_files(location)))

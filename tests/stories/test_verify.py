@@ -190,6 +190,62 @@ def test_a_chain_behind_the_many_findings_of_another_is_not_called_good(
     assert verdicts(report) == dict.fromkeys(old + new, False)
 
 
+def test_what_is_not_listed_counts_for_every_date(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one finding that is listed concerns the second date, the one that is not the first date too."""
+    monkeypatch.setattr(check, "MOST_FINDINGS", 1)
+    site.commit_blobs(6, names=2)
+    first, _ = site.backed_up()
+    known = set(blob_files(site.blob_location / "blobs"))
+    site.commit_blobs(6, names=2)
+    second, _ = site.backed_up()
+    files = blob_files(site.blob_location / "blobs")
+    changed = min(key for key in files if key not in known)
+    later = max(key for key in known if key > changed)
+    for key in (changed, later):
+        flip(files[key])
+    assert verdicts(site.verify()) == {first: False, second: False}
+
+
+def test_a_chain_behind_what_is_not_listed_is_looked_at_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finding that is listed concerns the newer chain only, one that is not listed both."""
+    monkeypatch.setattr(check, "MOST_FINDINGS", 1)
+    site.commit_blobs(6, names=2)
+    old, _ = site.backed_up()
+    known = set(blob_files(site.blob_location / "blobs"))
+    site.commit_blobs(6, names=2)
+    new, _ = site.backed_up(full=True)
+    files = blob_files(site.blob_location / "blobs")
+    changed = min(key for key in files if key not in known)
+    for key in (changed, max(key for key in known if key > changed)):
+        flip(files[key])
+    assert verdicts(site.verify()) == {old: False, new: False}
+
+
+def test_a_backup_that_ends_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
+    """Another program's: the next one makes the bytes whole again."""
+    site = Site(tmp_path / "site", blobs=False)
+    for _ in range(3):
+        site.commit_pages(3)
+    site.close()
+    data = site.data
+    cut = committed_tids(data)[-2][1] + 20
+    site.location.mkdir(parents=True)
+    first, second = "2076-11-23-18-05-00", "2076-11-23-18-06-00"
+    lines = []
+    for name, start, end in ((f"{first}.fs", 0, cut), (f"{second}.deltafs", cut, len(data))):
+        (site.location / name).write_bytes(data[start:end])
+        lines.append(f"{name} {start} {end} {hashlib.md5(data[start:end]).hexdigest()}\n")
+    (site.location / f"{first}.dat").write_text("".join(lines))
+    assert site.verify().good
+    report = site.verify(deep=True)
+    assert verdicts(report) == {first: False, second: True}
+    assert f"{first}.fs ends in the middle of a transaction" in report.lines[0]
+    with pytest.raises(ZodbvaultError):
+        site.restore(first)
+    site.restore(second)
+    assert site.data == data
+
+
 def rewrite_manifest(site: Site, stamp: str, name: str, drop: int) -> None:
     """Leave out some blobs of a manifest, and make the closing line and the record fit."""
     path = site.blob_location / name

@@ -227,7 +227,7 @@ def _verify_chain(
         with References(scratch) as references:
             if is_whole:
                 found += follow_transactions(repository, chain, references, scratch)
-            if is_whole and not found and settings.backup_blobs:
+            if references.is_complete and settings.backup_blobs:
                 found += DataAndBlobs(repository, references, scratch).findings(choices)
                 known |= _known_by_data(choices, references, is_deep=wanted.how == DEEP)
     if not settings.backup_blobs:

@@ -15,6 +15,7 @@ from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands.verify_result import Finding, from_then_on
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
+from zodbvault.filestorage.format import NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import BackgroundHash, sha256_of
@@ -143,13 +144,14 @@ def _blocks_with_md5(
 class References:
     """The blobs that the data of a chain refer to, and which of its backups came with each. A context manager.
 
-    last_tids: the greatest tid of each backup. is_exact: no tid goes back, so a blob's tid tells which backup has it.
+    last_tids: the greatest tid of each backup. is_complete: the chain was read to its end. is_exact: no tid goes back, so a blob's tid tells which backup has it.
     is_encrypted: some records cannot be looked into. scratch: a folder for temporary files.
     """
 
     def __init__(self, scratch: Path) -> None:
         self.keys = SortedKeys(scratch)
         self.last_tids: list[bytes] = []
+        self.is_complete = False
         self.is_exact = True
         self.is_encrypted = False
 
@@ -183,18 +185,26 @@ def follow_transactions(repository: Repository, chain: Chain, references: Refere
             on_back_pointer=lambda oid, tid: back_pointers.add(oid + tid),
         )
         line = chain.lines[0]
+        findings: list[Finding] = []
+        last_tid = NO_TID
         try:
             for line in chain.lines:
                 _feed(repository, line, checker)
-                boundary = _checked_boundary(repository, line, checker.boundary())
-                references.last_tids.append(boundary.last_tid)
+                boundary = checker.boundary()
+                if boundary is None:
+                    # What comes after it makes the bytes whole again.
+                    findings.append(Finding((line.timestamp,), f"{line.file.name} ends in the middle of a transaction"))
+                else:
+                    _compare_with_record(repository, line, boundary)
+                    last_tid = boundary.last_tid
+                references.last_tids.append(last_tid)
             checked = checker.finish()
         except ZodbvaultError as error:
-            return [Finding(from_then_on(stamps_of(chain), line.timestamp), str(error))]
+            return [*findings, Finding(from_then_on(stamps_of(chain), line.timestamp), str(error))]
         for key in list(those_of_blobs(back_pointers, references.keys)):
             references.keys.add(key)
     _note(chain, checked, references)
-    return []
+    return findings
 
 
 def _feed(repository: Repository, line: Line, checker: RestoredBytes) -> None:
@@ -213,20 +223,18 @@ def _feed(repository: Repository, line: Line, checker: RestoredBytes) -> None:
             raise ZodbvaultError("is not what was written (another sha256)", path=path)
 
 
-def _checked_boundary(repository: Repository, line: Line, boundary: Boundary | None) -> Boundary:
+def _compare_with_record(repository: Repository, line: Line, boundary: Boundary) -> None:
     """See that a backup ends with the transaction that its record names. Raises DamagedDataFs."""
     path = repository.location / line.file.name
-    if boundary is None:
-        raise DamagedDataFs("does not end with the end of a transaction", path=path)
     record: Record | None = repository.record_of(line)
     tail = None if boundary.tail_tid is None else boundary.tail_tid.hex()
     if record is not None and (record.tail_tid, record.tail_header) != (tail, boundary.tail_header):
         raise DamagedDataFs("its last transaction is not the one that its record names", path=path)
-    return boundary
 
 
 def _note(chain: Chain, checked: CheckedRange, references: References) -> None:
     """What the walk tells of the whole of the data."""
+    references.is_complete = True
     references.is_encrypted = checked.encrypted
     references.is_exact = not checked.went_back
     for offset in checked.went_back:

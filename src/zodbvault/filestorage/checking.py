@@ -98,11 +98,9 @@ class RestoredBytes:
     def boundary(self) -> Boundary | None:
         """What the bytes so far end with; None where they do not end with the end of a transaction."""
         walk, fed = self._walk, self._offset + len(self._rest)
-        last = walk.last_before(fed)
-        if last is None:
+        if walk.position != fed:
             return None
-        greatest, tail_tid, tail_header = last
-        return Boundary(greatest, None if fed == FIRST_TRANSACTION else tail_tid, tail_header)
+        return Boundary(walk.last_tid, walk.tail_tid if walk.transactions else None, walk.tail_header)
 
     def finish(self) -> CheckedRange:
         """What all that was fed amounts to. Raises DamagedDataFs when it is not all of it."""

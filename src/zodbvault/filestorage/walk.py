@@ -82,17 +82,6 @@ class TransactionWalk:
         """Offset of the transaction that the bytes so far end in, None at a boundary."""
         return self.position if self._length else None
 
-    def last_before(self, end: int) -> tuple[bytes, bytes, int] | None:
-        """Of the transactions before the offset `end`, up to which all was fed: greatest tid, last tid, last header.
-
-        The one that ends there may not have been passed yet. None where no transaction ends there.
-        """
-        if self.position == end:
-            return self.last_tid, self.tail_tid, self.tail_header
-        if not self._length or self.position + self._length + CLOSING_LENGTH != end:
-            return None
-        return tid_as_bytes(max(self._greatest, self._tail, self._tid)), tid_as_bytes(self._tid), self.position
-
     def look_again(self, size: int) -> None:
         """Forgets that the walk stopped; the file has `size` bytes now."""
         self.size = size

@@ -221,6 +221,23 @@ def test_a_chain_behind_what_is_not_listed_is_looked_at_again(site: Site, monkey
     assert verdicts(site.verify()) == {old: False, new: False}
 
 
+@pytest.mark.parametrize("also", ["data gone", "manifest gone", "another flipped"])
+def test_damage_does_not_keep_a_deep_look_from_what_stands_before_it(site: Site, also: str) -> None:
+    stamps = history(site, 4)
+    flip(site.location / f"{stamps[1]}.deltafsz")
+    if also == "data gone":
+        (site.location / f"{stamps[3]}.deltafsz").unlink()
+    elif also == "manifest gone":
+        (site.blob_location / f"{stamps[3]}.deltablobs.gz").unlink()
+    else:
+        flip(site.location / f"{stamps[3]}.deltafsz")
+    rewrite_manifest(site, stamps[0], f"{stamps[0]}.blobs.gz", 1)
+    report = site.verify(deep=True)
+    assert verdicts(report) == dict.fromkeys(stamps, False)
+    assert any(f"{stamps[1]}.deltafsz" in line for line in report.lines)
+    assert any("refers to 1 blobs that its manifest lacks" in line for line in report.lines)
+
+
 def test_a_backup_that_ends_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
     """Another program's: the next one makes the bytes whole again."""
     site = Site(tmp_path / "site", blobs=False)

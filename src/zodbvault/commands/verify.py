@@ -217,28 +217,56 @@ def _verify_chain(
     Adds to `findings`.
     """
     found = findings[chain.timestamp]
-    scratch = _scratch(repository.location)
     known = {choice.timestamp for _, choice in choices if has_known_blobs(choice, deep=False)}
+    damaged = tuple(found)
     if settings.backup_blobs:
         found += verify_manifests(repository, chain, quick=wanted.how == QUICK)
     has_dat = chain.dat_name in repository.names
     if wanted.how == DEEP or (not has_dat and wanted.how != QUICK):
-        is_whole = not found
-        with References(scratch) as references:
-            if is_whole:
-                found += follow_transactions(repository, chain, references, scratch)
-            if references.is_complete and settings.backup_blobs:
-                found += DataAndBlobs(repository, references, scratch).findings(choices)
-                known |= _known_by_data(choices, references, is_deep=wanted.how == DEEP)
+        lines = chain.lines[: _first_damaged(chain, damaged)]
+        while lines:
+            sound = [each for each in choices if each[0] < len(lines)]
+            wrong, seen = _follow(settings, repository, Chain(chain.timestamp, lines), sound)
+            found += wrong
+            if seen is not None:
+                known |= seen if wanted.how == DEEP else set()
+                break
+            # What stands before the damage is a database too.
+            lines = lines[: _first_damaged(chain, wrong[-1:])]
     if not settings.backup_blobs:
         return frozenset()
     return frozenset(choice.timestamp for _, choice in choices) - known
 
 
-def _known_by_data(choices: Sequence[tuple[int, Choice]], references: References, *, is_deep: bool) -> set[str]:
+def _follow(
+    settings: Settings, repository: Repository, chain: Chain, choices: Sequence[tuple[int, Choice]]
+) -> tuple[list[Finding], set[str] | None]:
+    """What is wrong with the data of a chain, and whether its blob states have all that these refer to.
+
+    The dates whose states were seen to have all come with it; None where damage ended the reading, and is the last
+    finding.
+    """
+    scratch = _scratch(repository.location)
+    with References(scratch) as references:
+        wrong = follow_transactions(repository, chain, references, scratch)
+        if not references.is_complete:
+            return wrong, None
+        if not settings.backup_blobs:
+            return wrong, set()
+        wrong += DataAndBlobs(repository, references, scratch).findings(choices)
+        return wrong, _known_by_data(choices, references)
+
+
+def _first_damaged(chain: Chain, findings: Sequence[Finding]) -> int:
+    """The number of the first backup of a chain (from 0) that something is wrong with; that of all where none is."""
+    first = min((finding.dates[0] for finding in findings), default=None)
+    return sum(1 for line in chain.lines if first is None or line.timestamp < first)
+
+
+def _known_by_data(choices: Sequence[tuple[int, Choice]], references: References) -> set[str]:
     """The dates whose states were seen to have all that the data refer to."""
     newest = len(references.last_tids) - 1
-    if references.is_encrypted or not is_deep:
+    if references.is_encrypted:
         return set()
     return {
         choice.timestamp

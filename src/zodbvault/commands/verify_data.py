@@ -144,8 +144,9 @@ def _blocks_with_md5(
 class References:
     """The blobs that the data of a chain refer to, and which of its backups came with each. A context manager.
 
-    last_tids: the greatest tid of each backup. is_complete: the chain was read to its end. is_exact: no tid goes back, so a blob's tid tells which backup has it.
-    is_encrypted: some records cannot be looked into. scratch: a folder for temporary files.
+    last_tids: the greatest tid of each backup. is_complete: the chain was read to its end. is_exact: no tid goes back,
+    so a blob's tid tells which backup has it. is_encrypted: some records cannot be looked into. scratch: a folder for
+    temporary files.
     """
 
     def __init__(self, scratch: Path) -> None:

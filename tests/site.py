@@ -451,9 +451,19 @@ class Site:
             checksum=checksum,
         )
 
-    def verify(self, when: str | None = None, *, deep: bool = False, which: str = "backups") -> VerifyReport:
+    def verify(
+        self,
+        when: str | None = None,
+        *,
+        deep: bool = False,
+        quick: bool = False,
+        which: str = "backups",
+        opens: bool = False,
+        tmp: Path | None = None,
+    ) -> VerifyReport:
         """bin/backup-verify."""
-        return verify(self.settings, when=when, deep=deep, which=which, clock=self.clock)
+        how = "deep" if deep else "quick" if quick else "default"
+        return verify(self.settings, when=when, how=how, which=which, clock=self.clock, opens=opens, tmp=tmp)
 
     def list(self, when: str | None = None, *, which: str = "backups") -> tuple[str, ...]:
         """bin/backup-list: the table, what stands below it, and the warnings."""

@@ -20,10 +20,10 @@ REPORTS = {
     "zipbackup": SimpleNamespace(summary="zip backup made"),
     "restore": SimpleNamespace(summary="restored"),
     "plan_restore": SimpleNamespace(problems=()),
-    "verify": SimpleNamespace(lines=("all is well",), good=True),
+    "verify": SimpleNamespace(table=Table((), ()), lines=("all is well",), good=True),
     "list_backups": Result(Table((), ()), ("one", "two"), (), {"format": 1}),
     "log_transactions": ("an entry",),
-    "drill": SimpleNamespace(good=True),
+    "drill_each": (SimpleNamespace(good=True),),
     "report": "<!DOCTYPE html>",
     "prune": Result(Table((), ()), ("one goes",), (), {"format": 1}),
     "check": SimpleNamespace(state=0, lines=("ZODBVAULT OK: fine",), data={"format": 1}),
@@ -65,10 +65,11 @@ def install_stand_ins(monkeypatch: pytest.MonkeyPatch) -> Calls:
         module = ModuleType(f"zodbvault.commands.{MODULES.get(name, name.partition('_')[0])}")
         setattr(module, name, calls.stand_in(name))
         if name == "log_transactions":
-            module.log_as_text = iter  # type: ignore[attr-defined]
+            module.log_as_text = lambda entries, **_: iter(entries)  # type: ignore[attr-defined]
             module.log_as_json = lambda entries: iter(f"json of {entry}" for entry in entries)  # type: ignore[attr-defined]
-        if name == "drill":
-            module.drill_as_text = lambda _: ("rehearsed",)  # type: ignore[attr-defined]
+        if name == "drill_each":
+            module.drills_as_text = lambda _: ("rehearsed",)  # type: ignore[attr-defined]
+            module.drills_as_data = lambda _: {"all": "rehearsed"}  # type: ignore[attr-defined]
             module.drill_as_data = lambda _: {"re": "hearsed"}  # type: ignore[attr-defined]
         if name == "plan_restore":
             module.plan_as_text = lambda _: ("the plan",)  # type: ignore[attr-defined]

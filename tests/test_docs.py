@@ -223,7 +223,7 @@ def test_the_toml_file_is_one(tmp_path: Path) -> None:
     site.close()
     finished = run(site, commands)
     assert finished.returncode == 0, finished.stderr
-    assert "1 backup checked: good" in finished.stdout
+    assert "1 backup checked (names, sizes and checksums): 1 restore." in finished.stdout
 
 
 def page_blocks(page: str) -> list[str]:

@@ -159,9 +159,15 @@ def test_a_date_may_be_an_argument_or_an_option(command: str, calls: Calls) -> N
 
 
 def test_verify(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("verify", PLAIN, ["--deep"]) == 0
-    assert (calls.only.deep, calls.only.when) == (True, None)
+    assert run("verify", PLAIN, ["--deep", "--open", "--tmp", "/scratch"]) == 0
+    only = calls.only
+    assert (only.how, only.when, only.opens, only.tmp) == ("deep", None, True, Path("/scratch"))
     assert capsys.readouterr() == ("all is well\n", "")
+    calls.calls.clear()
+    assert run("verify", PLAIN, ["--quick"]) == 0
+    assert (calls.only.how, calls.only.opens) == ("quick", False)
+    refused("verify", "--quick", "--deep")
+    assert run("verify", PLAIN, ["--tmp", "/scratch"]) == 2
 
 
 def test_list(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,11 +187,16 @@ def test_log(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
 def test_drill(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("drill", PLAIN, ["2026-11-23", "--sample", "100", "--tmp", "somewhere"]) == 0
     call = calls.only
-    assert (call.name, call.when, call.sample, call.tmp) == ("drill", "2026-11-23", 100, Path("somewhere").absolute())
+    assert (call.name, call.when, call.sample, call.tmp) == (
+        "drill_each",
+        "2026-11-23",
+        100,
+        Path("somewhere").absolute(),
+    )
     assert capsys.readouterr() == ("rehearsed\n", "")
     assert run("drill", PLAIN, ["--json"]) == 0
     assert capsys.readouterr() == ('{\n "re": "hearsed"\n}\n', "")
-    calls.results["drill"] = SimpleNamespace(good=False)
+    calls.results["drill_each"] = (SimpleNamespace(good=False),)
     assert run("drill", PLAIN, ["-q"]) == 1
     assert capsys.readouterr() == ("rehearsed\n", "")
 

@@ -50,10 +50,8 @@ Exit codes: 0 OK, 1 WARNING, 2 CRITICAL (no backup, too old, damaged), 3 UNKNOWN
 _ALL = frozenset((*DESCRIPTIONS, *OF_THE_PROGRAM))
 _RESTORES = frozenset({"restore", "snapshotrestore", "ziprestore", "altrestore"})
 WITH_DATE = _RESTORES | {"verify", "list", "drill"}
-SEVERAL = frozenset({"list", "verify", "check", "prune", "report"})
+LOOKING = frozenset({"list", "verify", "check", "prune", "report", "drill", "log"})
 """The commands that look at one repository of the site, or at all of them."""
-LOOKING = SEVERAL | {"drill", "log"}
-"""The commands that look at one repository of the site."""
 _JUDGING = frozenset({"check", "report"})
 _SCHEDULE = frozenset({"schedule"})
 
@@ -68,7 +66,9 @@ class Arguments(NamedTuple):
     full: bool = False
     accept_missing_blobs: bool = False
     checksum: bool = False
+    quick: bool = False
     deep: bool = False
+    opens: bool = False
     dry_run: bool = False
     json: bool = False
     cron: bool = False
@@ -125,10 +125,23 @@ FLAGS: tuple[Flag, ...] = (
         "restore from another program's backup even if it lacks blobs that the data refer to",
     ),
     Flag("checksum", ("--checksum",), _RESTORES, "compare the content of blobs that are there, not only their sizes"),
-    Flag("deep", ("--deep",), frozenset({"verify"}), "unpack everything and check all that a restore checks"),
+    Flag("quick", ("--quick",), frozenset({"verify"}), "look at names and sizes only", group="depth"),
+    Flag(
+        "deep",
+        ("--deep",),
+        frozenset({"verify"}),
+        "unpack everything and check all that a restore checks",
+        group="depth",
+    ),
+    Flag(
+        "opens",
+        ("--open",),
+        frozenset({"verify"}),
+        "with --deep: rehearse a restore of the newest date of each chain too, and let ZODB read all of it",
+    ),
     Flag("snapshots", ("--snapshots",), LOOKING, "look at the snapshots, not at the backups", group="location"),
     Flag("zips", ("--zips",), LOOKING, "look at the zip backup, not at the backups", group="location"),
-    Flag("all_locations", ("--all",), SEVERAL, "look at backups, snapshots and zip backup", group="location"),
+    Flag("all_locations", ("--all",), LOOKING, "look at backups, snapshots and zip backup", group="location"),
     Flag(
         "dry_run",
         ("--dry-run",),
@@ -138,7 +151,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "json",
         ("--json",),
-        _RESTORES | {"log", "drill", "list", "check", "prune", "settings"},
+        _RESTORES | {"log", "drill", "list", "check", "prune", "verify", "settings"},
         "write the result as JSON, for programs; a restore does so with --dry-run",
     ),
     Flag("cron", ("--cron",), _SCHEDULE, "lines of a crontab; this is usual", group="form"),
@@ -174,7 +187,11 @@ VALUED = (
         metavar="N",
     ),
     Flag(
-        "tmp", ("--tmp",), frozenset({"drill"}), "restore below FOLDER and not beside the live data", metavar="FOLDER"
+        "tmp",
+        ("--tmp",),
+        frozenset({"drill", "verify"}),
+        "restore below FOLDER and not beside the live data",
+        metavar="FOLDER",
     ),
     Flag(
         "max_age",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from zodbvault.arguments import Arguments
     from zodbvault.commands.schedule import Invocation, Scheduled
+    from zodbvault.commands.summary import BackupReport
     from zodbvault.commands.tables import Result
     from zodbvault.commands.watching import Thresholds
     from zodbvault.io.clock import Clock
@@ -173,7 +174,7 @@ def _snapshot(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.snapshot import snapshot
 
     gc.enable()
-    report = snapshot(settings, clock=clock)
+    report = _told(settings, lambda: snapshot(settings, clock=clock), clock)
     logger.info("%s", report.summary)
     return 0
 
@@ -183,9 +184,18 @@ def _zipbackup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.zipbackup import zipbackup
 
     gc.enable()
-    report = zipbackup(settings, clock=clock)
+    report = _told(settings, lambda: zipbackup(settings, clock=clock), clock)
     logger.info("%s", report.summary)
     return 0
+
+
+def _told(settings: Settings, make: Callable[[], BackupReport], clock: Clock) -> BackupReport:
+    """Make a snapshot or a zip backup, and tell others of it where the site asks for that."""
+    if settings.metrics_file is None and not settings.healthcheck_url:
+        return make()
+    from zodbvault.commands.telling import tell_of
+
+    return tell_of(settings, make, clock=clock)
 
 
 def _require_zipbackup(settings: Settings) -> None:
@@ -277,8 +287,23 @@ def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.verify import verify
 
     gc.enable()
-    report = verify(settings, when=wanted.date, deep=wanted.deep, which=_location(settings, wanted), clock=clock)
-    if not (wanted.quiet and report.good):
+    if wanted.tmp is not None and not wanted.opens:
+        raise ConfigurationError(["--tmp goes with --open"])
+    report = verify(
+        settings,
+        when=wanted.date,
+        how="deep" if wanted.deep else "quick" if wanted.quick else "default",
+        which=_location(settings, wanted),
+        clock=clock,
+        opens=wanted.opens,
+        tmp=_folder("--tmp", wanted.tmp),
+    )
+    if wanted.json:
+        from zodbvault.commands.verify_result import data_of
+
+        write_json(data_of(report))
+    elif not (wanted.quiet and report.good):
+        write_table(report.table)
         write_lines(report.lines)
     return 0 if report.good else 1
 
@@ -292,17 +317,18 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
 
 def _drill(settings: Settings, wanted: Arguments, clock: Clock) -> int:
-    from zodbvault.commands.drill import drill, drill_as_data, drill_as_text
+    from zodbvault.commands.drill import drill_as_data, drill_each, drills_as_data, drills_as_text
 
     gc.enable()
     sample = _sample(wanted.sample)
-    tmp = _folder("--tmp", wanted.tmp)
-    report = drill(settings, when=wanted.date, which=_location(settings, wanted), sample=sample, tmp=tmp, clock=clock)
+    which, tmp = _location(settings, wanted), _folder("--tmp", wanted.tmp)
+    reports = drill_each(settings, when=wanted.date, which=which, sample=sample, tmp=tmp, clock=clock)
+    good = all(report.good for report in reports)
     if wanted.json:
-        write_json(drill_as_data(report))
-    elif not (wanted.quiet and report.good):
-        write_lines(drill_as_text(report))
-    return 0 if report.good else 1
+        write_json(drills_as_data(reports) if wanted.all_locations else drill_as_data(reports[0]))
+    elif not (wanted.quiet and good):
+        write_lines(drills_as_text(reports))
+    return 0 if good else 1
 
 
 def _sample(text: str | None) -> int | None:
@@ -322,7 +348,7 @@ def _log(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
     gc.enable()
     entries = log_transactions(settings, between=wanted.between, which=_location(settings, wanted))
-    lines = log_as_json(entries) if wanted.json else log_as_text(entries)
+    lines = log_as_json(entries) if wanted.json else log_as_text(entries, with_location=wanted.all_locations)
     # A few first, for whoever waits; then many, for the time it takes.
     number = 20
     while some := tuple(islice(lines, number)):

@@ -118,7 +118,7 @@ def test_a_site_moves_over_and_back_and_over_again(mover: Mover) -> None:
     (layout,) = blocks("Which layout your blobs get", PAGE)
     output = mover.run(over)
     assert layout in output
-    assert "2 backups checked: good" in output
+    assert "2 backups checked (names, sizes and checksums): 2 restore." in output
     pool = mover.site.blob_location / "blobs"
     assert inodes(pool) == inodes(mover.site.blob_location / f"blobstorage.{old}")
     mover.change_and_back_up()

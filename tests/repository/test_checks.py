@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.repository.made import OWNERSHIP, Made, stamp
 from zodbvault.repository.checks import (
     Checks,
+    carried_over,
     format_checks,
     parse_checks,
     read_checks,
@@ -38,6 +39,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / f"{stamp(0)}.checks.json"
     assert list(json.loads(path.read_bytes())) == [
         "format", "timestamp", "verified", "verified_good", "verified_how", "drilled", "drilled_good", "drill_seconds",
+        "pruned_verified", "pruned_verified_good", "pruned_drilled", "pruned_drilled_good", "pruned_drill_seconds",
     ]  # fmt: skip
     assert stat.S_IMODE(path.stat().st_mode) == OWNERSHIP.mode
     assert os.listdir(tmp_path) == [path.name]
@@ -121,3 +123,20 @@ def test_a_sweep_removes_those_that_came_too_late(tmp_path: Path) -> None:
     made.sweep()
     assert {name for name in made.names() if "checks" in name} == {f"{stamp(1)}.checks.json"}
     made.assert_repozo_restores()
+
+
+def test_what_is_carried_over() -> None:
+    old, new = "2026-11-01T00:00:00Z", "2026-11-20T00:00:00Z"
+    heir = Checks(stamp(9))
+    gone = [Checks(stamp(0), verified=old, verified_good=True, drilled=old, drilled_good=False, drill_seconds=3.0)]
+    kept = carried_over(gone, heir, [])
+    assert (kept.pruned_verified, kept.pruned_verified_good) == (old, True)
+    assert (kept.pruned_drilled, kept.pruned_drilled_good, kept.pruned_drill_seconds) == (old, False, 3.0)
+    # Later knowledge of a backup that stays, or of one that went before, is not overwritten.
+    assert carried_over(gone, heir._replace(verified=new), [Checks(stamp(8), drilled=new)]) == heir._replace(
+        verified=new
+    )
+    assert carried_over(gone, heir._replace(pruned_drilled=new, pruned_verified=new), []).pruned_drilled == new
+    # What was carried once is carried again.
+    assert carried_over([kept], heir, []) == kept
+    assert parse_checks(format_checks(kept), kept.timestamp) == kept

@@ -15,7 +15,7 @@ from tests.schemas import validate
 from tests.site import Site, timestamp, tree
 from tests.test_bad_input import unprivileged
 from zodbvault.io.durable import Ownership
-from zodbvault.repository.checks import Checks, write_checks
+from zodbvault.repository.checks import Checks, read_checks, write_checks
 
 if TYPE_CHECKING:
     import subprocess
@@ -298,3 +298,60 @@ def test_metrics_without_prometheus_client(site: Site) -> None:
     assert "zodbvault[metrics]" in finished.stdout
     assert not path.exists()
     checked(site, state="OK", env={"PYTHONPATH": str(without)})
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("good", [True, False])
+def test_a_drill_is_remembered_when_its_backup_is_pruned(tmp_path: Path, alone: bool, good: bool) -> None:
+    options = {"only_blobs": "true", "keep_blob_days": "1"} if alone else {"keep": "1"}
+    site = Site(tmp_path / "site", start=timestamp(time.time()), options=options)
+    location = site.blob_location if alone else site.location
+    site.commit_pages(2)
+    site.commit_blobs(2)
+    site.tick(60)
+    first = site.backup(full=True).timestamp
+    assert first is not None
+    site.verify()
+    moment, earlier = f"{first[:10]}T{first[11:].replace('-', ':')}Z", "2001-01-01T00:00:00Z"
+    found = Checks(first, moment, True, "default", moment, good, 7.5)
+    write_checks(location, found, Ownership(0o600, None, None))
+    seconds = None
+    for _ in range(2):
+        # Each backup goes with the next one, and the last of them has the knowledge still.
+        site.tick(2 * DAY)
+        site.commit_blobs(1)
+        newest = site.backup(full=True).timestamp
+        assert newest is not None
+        kept = read_checks(location, newest)
+        assert kept == Checks(
+            newest,
+            pruned_verified=moment,
+            pruned_verified_good=True,
+            pruned_drilled=moment,
+            pruned_drilled_good=good,
+            pruned_drill_seconds=7.5,
+        )
+        content = data(site, "--max-drill-age", "45d")
+        (place,) = content["locations"]
+        seconds = (place["drilled"], place["drilled_good"], place["drill_seconds"], place["verified"])
+        assert seconds == (moment, good, 7.5, moment)
+        state = {judgement["name"]: judgement["state"] for judgement in place["judgements"]}
+        assert state["drill"] == ("OK" if good else "CRITICAL")
+    assert first not in "".join(site.names(location))
+    # What is known of a backup that stays counts when it is later; an earlier look takes no place of it.
+    site.verify()
+    checks = read_checks(location, newest)
+    assert checks is not None
+    assert checks.verified is not None
+    assert (checks.pruned_drilled, checks.verified > moment > earlier) == (moment, True)
+    assert data(site)["locations"][0]["verified"] == checks.verified
+    site.close()
+
+
+def test_nothing_is_written_where_nothing_is_known_of_what_goes(site: Site) -> None:
+    site.options["keep"] = "1"
+    site.backup(full=True)
+    site.commit_pages(1)
+    site.backup(full=True)
+    assert len(site.timestamps()) == 1
+    assert not [name for name in site.names() if name.endswith(".checks.json")]

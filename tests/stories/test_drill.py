@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from zc.zlibstorage import ZlibStorage
 
+from tests.schemas import validate
 from tests.site import Site, blob_files, documented_keys, tree
 from tests.stories.test_restore_to import held
 from zodbvault.commands import drill as drill_module
@@ -304,6 +305,7 @@ def test_the_json_has_the_documented_keys(site: Site) -> None:
     content = json.loads(json.dumps(drill_as_data(report)))
     assert list(content) == [
         "format",
+        "location",
         "timestamp",
         "good",
         "seconds",
@@ -317,6 +319,33 @@ def test_the_json_has_the_documented_keys(site: Site) -> None:
     assert (content["format"], content["timestamp"], content["good"]) == (1, stamp, True)
     assert content["objects"] == content["objects_read"]
     assert set(content) <= documented_keys()
+    validate("drill", content)
+
+
+def test_all_places_are_rehearsed(site: Site) -> None:
+    site.options["enable_zipbackup"] = "true"
+    backup, _ = site.backed_up()
+    snapshot = site.snapshot().timestamp
+    assert snapshot is not None
+    finished = site.command("backup-drill", "--all", "--json")
+    content = json.loads(finished.stdout)
+    validate("drill", content)
+    found = [(one["location"], one["timestamp"], one["good"]) for one in content["drills"]]
+    assert found == [("backups", backup, True), ("snapshots", snapshot, True)]
+    assert content["good"] is True
+    assert read_checks(site.settings.snapshotlocation, snapshot).drilled_good  # type: ignore[union-attr]
+    finished = site.command("backup-drill", "--all")
+    assert f"backups: {backup}: rehearsed: good" in finished.stdout
+    assert f"snapshots: {snapshot}: rehearsed: good" in finished.stdout
+    path = site.settings.snapshotlocation / f"{snapshot}.fsz"
+    path.write_bytes(path.read_bytes()[:-1])
+    finished = site.command("backup-drill", "--all", "--json")
+    assert finished.returncode == 1
+    content = json.loads(finished.stdout)
+    validate("drill", content)
+    assert [one["good"] for one in content["drills"]] == [True, False]
+    # Nothing anywhere is an error.
+    assert site.command("backup-drill", "--all", "2001-01-01").returncode == 1
 
 
 @pytest.mark.parametrize(

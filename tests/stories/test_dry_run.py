@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.schemas import validate
 from tests.site import Site, State, blob_files, committed_tids, documented_keys
 from zodbvault.commands.restore_plan import Plan, plan_as_data, plan_as_text, plan_restore
 from zodbvault.errors import ZodbvaultError
@@ -100,7 +101,7 @@ def test_it_says_whether_zope_runs_and_that_is_no_failure(site: Site) -> None:
 
 
 def test_the_json_has_the_documented_keys(site: Site) -> None:
-    stamp, _ = site.backed_up()
+    stamp, state = site.backed_up()
     site.commit_blobs(2)
     site.commit_pages(1)
     newest = time_of_tid(committed_tids(site.data)[-1][0])
@@ -109,6 +110,11 @@ def test_the_json_has_the_documented_keys(site: Site) -> None:
     assert next(iter(content)) == "format"
     assert set(content) == KEYS
     assert {*content, *content["blobs"], *content["lost"]} <= documented_keys()
+    validate("restore", content)
+    tid = committed_tids(state.data)[-2][0]
+    for keywords in ({"at": tid.hex()}, {"only": "data"}, {"only": "blobs"}, {"to": site.folder / "copy"}):
+        plan = plan_restore(site.settings, source="location", when=None, checksum=False, **keywords)
+        validate("restore", json.loads(json.dumps(plan_as_data(plan))))
     assert content["format"] == 1
     assert content["timestamp"] == stamp
     assert content["backups"] == [stamp]
@@ -141,12 +147,22 @@ def test_what_would_stop_the_restore_is_a_problem_of_the_plan(site: Site) -> Non
     assert site.blob_storage is not None
     shutil.rmtree(site.blob_storage)
     # The oldest one: every state has it, so that no other one can serve.
-    stored = blob_files(site.blob_location / "blobs")
-    stored[min(stored, key=lambda key: key[1])].unlink()
+    files = blob_files(site.blob_location / "blobs")
+    gone = files[min(files, key=lambda key: key[1])]
+    content = gone.read_bytes()
+    gone.unlink()
     plan = planned(site)
     assert "lacks 1 of the blobs" in plan.problems[0]
     assert plan.blobs is None
     assert any(line.startswith("  blobs    see below") for line in plan_as_text(plan))
+    # The state of the backup before is whole, but the data refer to what it lacks.
+    gone.write_bytes(content)
+    files[max(files)].unlink()
+    plan = planned(site)
+    assert "lacks 1 of the blobs" in plan.problems[0]
+    assert "only if it has every blob that the data refer to" in plan.problems[0]
+    with pytest.raises(ZodbvaultError, match="neither in the backup nor in the blob storage"):
+        site.restore()
 
 
 def test_too_little_space_is_a_problem(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

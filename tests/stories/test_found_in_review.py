@@ -12,6 +12,7 @@ import pytest
 
 from tests.site import Site, blob_files
 from zodbvault.blobs.manifest import read_manifest
+from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands import completion, only_blobs
 from zodbvault.commands import restore as restoring
 from zodbvault.commands import survey as listing
@@ -264,17 +265,18 @@ def test_a_chain_that_was_pruned_while_it_was_verified_is_not_called_damaged(
     site.commit_blobs(3)
     site.backup(full=True)
     site.options["keep"] = "1"
-    looked_up = verifying.verify_chains_blobs
+    looked_up = verifying.verify_files
 
-    def verify_after_a_prune(*arguments: Any) -> list[tuple[str, str]]:
-        site.backup(full=True)
+    def verify_after_a_prune(*arguments: Any) -> Any:
+        if first in site.timestamps():
+            site.backup(full=True)
         return looked_up(*arguments)
 
-    monkeypatch.setattr(verifying, "verify_chains_blobs", verify_after_a_prune)
+    monkeypatch.setattr(verifying, "verify_files", verify_after_a_prune)
     report = site.verify()
     assert first not in site.timestamps()
-    assert first not in "\n".join(report.lines)
-    assert "DAMAGED" not in "\n".join(report.lines)
+    assert report.good
+    assert first not in str(report)
 
 
 def test_verify_takes_its_scratch_files_elsewhere_where_the_repository_is_read_only(
@@ -282,7 +284,7 @@ def test_verify_takes_its_scratch_files_elsewhere_where_the_repository_is_read_o
 ) -> None:
     site.backup()
     monkeypatch.setattr(os, "access", lambda *_: False)
-    monkeypatch.setattr(verifying.SortedKeys, "__init__", refuse_below(site.location, verifying.SortedKeys.__init__))
+    monkeypatch.setattr(SortedKeys, "__init__", refuse_below(site.location, SortedKeys.__init__))
     assert site.verify(deep=True).good
 
 
@@ -402,15 +404,15 @@ def test_verify_reads_a_chain_that_lost_its_dat(site: Site) -> None:
     for name in (f"{first}.json", f"{second}.json"):
         (site.location / name).unlink()
     report = site.verify()
-    assert report.lines[0].startswith(f"{first}: 2 backups")
-    assert "DAMAGED" not in "\n".join(report.lines)
+    assert report.good
+    assert report.table.rows[0][:3] == (first, second, "2")
     delta = site.location / f"{second}.deltafsz"
     content = bytearray(delta.read_bytes())
     content[len(content) // 2] ^= 1
     delta.write_bytes(content)
     report = site.verify()
     assert not report.good
-    assert "DAMAGED" in "\n".join(report.lines)
+    assert "DAMAGED" in report.table.rows[0]
 
 
 def test_a_chain_whose_blobs_nobody_backed_up_is_not_called_damaged(site: Site) -> None:
@@ -419,7 +421,8 @@ def test_a_chain_whose_blobs_nobody_backed_up_is_not_called_damaged(site: Site) 
     del site.options["backup_blobs"]
     report = site.verify()
     assert not report.good
-    assert report.lines[0] == f"{first}: 1 backup checked: NO BLOBS"
+    assert report.table.rows == ((first, first, "1", report.table.rows[0][3], "-", "NO BLOBS", "none"),)
+    assert report.lines[0].startswith(f"{first}: no known blobs: {first}.")
 
 
 def test_a_state_of_blobs_alone_whose_removal_was_killed_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from ZODB.FileStorage.FileStorage import FileIterator
 
 from tests.filestorage.handmade import Handmade
+from tests.schemas import validate
 from tests.site import Site, committed_tids, documented_keys, generate_script, referenced_blobs, tree
 from tests.stories.test_point_in_time import content_of_copy, copied_at, lived
 from zodbvault.commands import log as log_module
@@ -163,13 +164,38 @@ def test_the_json_is_one_object_with_the_documented_keys(site: Site) -> None:
         "description": "a change",
         "objects": entries[0].details.objects,
         "bytes": entries[0].size,
+        "location": "backups",
         "blobs": 0,
         "backup": stamp,
         "at_before": f"{int(entries[0].tid.hex(), 16) - 1:016x}",
     }
     assert content["transactions"][-1]["at_before"] is None
     assert {*content, *content["transactions"][0]} <= documented_keys()
+    validate("log", content)
     assert json.loads("\n".join(log_as_json([]))) == {"format": 1, "transactions": []}
+
+
+def test_all_places_in_one_list(site: Site) -> None:
+    """A snapshot has what the backups never saw."""
+    site.commit_pages(1)
+    snapshot = site.snapshot().timestamp
+    before = [tid for tid, _ in committed_tids(site.data)]
+    site.pack()
+    site.commit_pages(1)
+    backup, _ = site.backed_up()
+    packed = [tid for tid, _ in committed_tids(site.data)]
+    entries = list(log_transactions(site.settings, between=None, which="all"))
+    found = [(entry.location, entry.tid, entry.backup) for entry in entries]
+    assert sorted(found) == sorted(
+        [("snapshots", tid, snapshot) for tid in before] + [("backups", tid, backup) for tid in packed]
+    )
+    assert [entry.tid for entry in entries] == sorted((entry.tid for entry in entries), reverse=True)
+    finished = site.command("backup-log", "--all")
+    heading, *rows = finished.stdout.splitlines()
+    assert heading.startswith("location   time (UTC)")
+    assert [row.split()[0] for row in rows] == [entry.location for entry in entries]
+    validate("log", json.loads(site.command("backup-log", "--all", "--json").stdout))
+    assert len(site.command("backup-log").stdout.splitlines()) == 1 + len(packed)
 
 
 def test_the_table_has_a_line_for_each_and_no_character_that_a_terminal_obeys(site: Site) -> None:

@@ -62,7 +62,7 @@ def test_what_takes_long_shows_a_bar(larger_site: Site) -> None:
     assert re.search(r"[\r\n]INFO: Full backup .*\r\n$", shown)
     for arguments in ((), ("--deep",)):
         shown = on_a_terminal(site, "verify", *arguments)
-        assert re.search(rf"(Data\.fs|\.fsz) {BAR}", shown)
+        assert re.search(rf"(Data\.fs|data files) {BAR}", shown)
         assert re.search(rf"\d+ blobs {BAR}", shown)
         assert "1 backup" in shown
     assert site.blob_storage is not None
@@ -134,8 +134,9 @@ def test_the_numbers_are_right(larger_site: Site) -> None:
     told = Told()
     with listening(told):
         site.verify()
-    (name, stored), (what, _) = told.steps
-    assert (stored, what) == ((site.location / name).stat().st_size, "blobs")
+    (data, stored), (what, _) = told.steps
+    size_of_files = sum(path.stat().st_size for path in site.location.glob("*fsz"))
+    assert (data, stored, what) == ("data files", size_of_files, "blobs")
     assert told.done == [stored, blobs]
     site.close()
     site.datafs.unlink()

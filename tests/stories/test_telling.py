@@ -191,3 +191,21 @@ def test_numbers_that_cannot_be_written_fail_no_backup(site: Site) -> None:
     finished = site.command("backup", env={"PYTHONPATH": str(without)})
     assert finished.returncode == 0
     assert "zodbvault[metrics]" in finished.stderr
+
+
+@pytest.mark.parametrize(("script", "summary"), [("snapshotbackup", "Full backup "), ("zipbackup", "Full backup ")])
+def test_snapshots_and_zip_backups_tell_of_themselves_too(site: Site, script: str, summary: str) -> None:
+    site.close()
+    site.options |= {"enable_zipbackup": "true", "metrics_file": str(site.folder / "backup.prom")}
+    with listening() as service:
+        site.options["healthcheck_url"] = service.url
+        assert site.command(script).returncode == 0
+        (begin, _), (end, text) = service.calls
+        assert (begin, end) == ("/ping/start", "/ping")
+        assert text.startswith(summary)
+        location = "zips" if script == "zipbackup" else "snapshots"
+        metrics = (site.folder / "backup.prom").read_text()
+        assert f'zodbvault_backups{{location="{location}",part="backup"}} 1.0' in metrics
+        site.datafs.write_bytes(b"")
+        assert site.command(script).returncode == 1
+        assert service.calls[-1][0] == "/ping/fail"

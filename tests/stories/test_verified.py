@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_bad_input import unprivileged
-from zodbvault.commands.recording import verdicts_of_chain
+from zodbvault.commands.recording import replaces
 from zodbvault.commands.summary import iso_time
+from zodbvault.commands.verify_result import Finding, VerifiedChain, from_then_on
 from zodbvault.io.durable import Ownership
 from zodbvault.repository.checks import Checks, read_checks, write_checks
 
@@ -120,10 +122,43 @@ def test_a_repository_that_cannot_be_written_is_verified_all_the_same(site: Site
     assert site.names() == names
 
 
-@given(st.integers(1, 6), st.sets(st.integers(0, 5)), st.booleans())
-def test_verdicts(number: int, damaged: set[int], lacks_blobs: bool) -> None:
-    stamps = [f"2026-11-23-18-0{minute}-00" for minute in range(number)]
-    wrong = [stamps[each] for each in damaged if each < number]
-    verdicts = list(verdicts_of_chain(stamps, wrong, lacks_blobs=lacks_blobs).values())
-    first = min((each for each in damaged if each < number), default=number)
-    assert verdicts == [None if lacks_blobs else True] * first + [False] * (number - first)
+@given(st.integers(1, 6), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)))
+def test_verdicts(number: int, damaged: set[int], without_blobs: set[int]) -> None:
+    stamps = tuple(f"2026-11-23-18-0{minute}-00" for minute in range(number))
+    findings = tuple(Finding(from_then_on(stamps, f"2026-11-23-18-0{each}-00"), "is damaged") for each in damaged)
+    unknown = frozenset(stamps[each] for each in without_blobs if each < number)
+    chain = VerifiedChain(stamps[0], stamps, stamps[-1:], findings, unknown)
+    first = min(damaged, default=number)
+    wanted = [False if each >= first else None if stamps[each] in unknown else True for each in range(number)]
+    assert list(chain.verdicts.values()) == wanted
+    assert chain.good == (wanted[-1] is True)
+
+
+@pytest.mark.parametrize("good", [True, None, False])
+@pytest.mark.parametrize("before", [True, None, False])
+@pytest.mark.parametrize("how", ["quick", "default", "deep"])
+@pytest.mark.parametrize("how_before", ["quick", "default", "deep", None])
+def test_less_does_not_clear_what_more_has_found(
+    good: bool | None, before: bool | None, how: str, how_before: str | None
+) -> None:
+    depths = ["quick", "default", "deep"]
+    is_less = how_before is not None and depths.index(how) < depths.index(how_before)
+    known = Checks("2026-11-23-18-05-00", "2026-11-23T18:05:00Z", before, how_before)
+    assert replaces(good, how, known) == (not (before is False and good is not False and is_less))
+
+
+def test_a_quick_look_does_not_clear_what_reading_has_found(site: Site) -> None:
+    stamps = three_backups(site)
+    path = site.location / f"{stamps[1]}.deltafsz"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + b"123456789")
+    assert not site.verify().good
+    found = read_checks(site.location, stamps[1])
+    assert site.verify(quick=True).good
+    assert read_checks(site.location, stamps[1]) == found
+    checks = read_checks(site.location, stamps[0])
+    assert checks is not None
+    assert (checks.verified_good, checks.verified_how) == (True, "quick")
+    path.write_bytes(content)
+    assert site.verify().good
+    assert kept(site) == dict.fromkeys(stamps, True)

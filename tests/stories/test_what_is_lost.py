@@ -130,10 +130,11 @@ def test_dates_of_iso_8601_and_latest_restore(site: Site) -> None:
     site.backup(full=True)
     for when, taken in (newest, newest), ("2076-11-23T18:00Z", stamp):
         assert f"A restore takes the state of {taken}: the full {stamp}" in "".join(site.list(when))
-        assert site.verify(when).lines[0].startswith(stamp)
+        (row,) = site.verify(when).table.rows
+        assert row[:2] == (stamp, taken)
     assert site.list("latest")[-2].startswith("A restore takes the state of 2076-11-23-18-")
-    assert len(site.verify("latest").lines) == 1
-    assert len(site.verify().lines) == 2
+    assert len(site.verify("latest").table.rows) == 1
+    assert len(site.verify().table.rows) == 2
 
 
 def test_a_date_without_a_backup_names_the_nearest_ones(site: Site, caplog: pytest.LogCaptureFixture) -> None:

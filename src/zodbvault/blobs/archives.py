@@ -99,6 +99,24 @@ class ArchiveContainer:
                     )
             yield from self._read_in_order(iter(wanted), take)
 
+    def begins(self, longer: ArchiveContainer) -> bool:
+        """Whether these archives are the first ones of a longer series in which no blob comes twice.
+
+        Then each of their blobs is the same one there.
+        """
+        is_beginning = list(longer._archives[: len(self._archives)]) == list(self._archives)
+        return is_beginning and not longer._has_repetitions()
+
+    def _has_repetitions(self) -> bool:
+        """Whether a blob is in more than one member."""
+        self._index()
+        before = b""
+        for record in self._members:
+            if record[:KEY_SIZE] == before:
+                return True
+            before = record[:KEY_SIZE]
+        return False
+
     def close(self) -> None:
         """Forget the index."""
         self._members.close()

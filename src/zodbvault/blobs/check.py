@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Of more than these a person learns nothing new; that there are more is the last finding.
 MOST_FINDINGS = 1000
 
+MORE = "more"
+"""The kind of the last finding, where there are more than are listed."""
+
 
 class Finding(NamedTuple):
     """Something that is wrong with one blob. kind: missing, size, sha256, unreadable, or more (findings not listed)."""
@@ -91,7 +94,7 @@ class _Findings:
         found = sorted(self._found, key=lambda finding: finding.path)
         if self._more:
             text = f"{self._more} more blobs are missing or damaged"
-            found.append(Finding("more", str(container.folder), text))
+            found.append(Finding(MORE, str(container.folder), text))
         return found
 
 

@@ -70,6 +70,17 @@ class DirectoryContainer:
             raise ZodbvaultError(f"the blob cannot be read: {reason_of(error)}", path=path) from error
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
+    def identity_of(self, key: bytes) -> tuple[int, int] | None:
+        """Device and inode of the blob `key`, the same for hard links of it; None when it is not here."""
+        path = self.path_of(key)
+        if not self._is_below_real_folders(path):
+            return None
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`; None when it is not here. Raises ZodbvaultError."""
         path = self.path_of(key)

@@ -30,7 +30,7 @@ from zodbvault.filestorage.tail import Tail, read_tail
 from zodbvault.repository.identity import ensure_identity
 from zodbvault.repository.names import container_states
 from zodbvault.repository.prune import Retention, prune_chains
-from zodbvault.repository.store import chain_problem, read_repository, size_of
+from zodbvault.repository.store import chain_problem, read_repository, record_problem, size_of
 from zodbvault.repository.sweep import sweep
 from zodbvault.repository.timestamps import seconds_of
 
@@ -184,6 +184,8 @@ def _problem_of(run: BackupRun, chain: Chain | None) -> str | None:
     if foreign:
         return f"a full backup without a .dat file, {foreign[-1]}, is newer than the newest chain"
     problem = chain_problem(run.repository, chain, with_blobs=run.blobs.enabled)
+    if problem is None:
+        problem = record_problem(run.repository, chain.newest)
     return None if problem is None else f"the chain of {chain.timestamp} cannot be continued: {problem}"
 
 
@@ -248,7 +250,15 @@ def prune(run: BackupRun, *, had_begun: bool) -> tuple[str, ...]:
     """
     repository = read_repository(run.location, run.repository.blob_location)
     states = container_states(repository.blob_names)
-    gone = prune_chains(repository, retention_of(run.settings), with_blobs=run.blobs.enabled)
+
+    def keep_checks(leaving: tuple[Chain, ...], staying: tuple[Chain, ...]) -> None:
+        from zodbvault.repository.checks import carry_over
+
+        gone, stay = ([line.timestamp for chain in chains for line in chain.lines] for chains in (leaving, staying))
+        carry_over(repository.location, repository.names, gone, stay, run.ownership)
+
+    retention = retention_of(run.settings)
+    gone = prune_chains(repository, retention, with_blobs=run.blobs.enabled, before=keep_checks)
     if gone or had_begun:
         fulls = {chain.timestamp for chain in repository.chains} | {chain.timestamp for chain in repository.listed}
         run.blobs.prune(min(fulls - set(gone), default=""), states)

@@ -21,7 +21,7 @@ from zodbvault.blobs.layouts import OID_SIZE
 from zodbvault.blobs.target import open_target
 from zodbvault.commands.choosing import NothingThere
 from zodbvault.commands.copy_folder import require_apart
-from zodbvault.commands.places import repository_ownership, source_ownership
+from zodbvault.commands.places import BACKUPS, chosen_places, repository_ownership, source_ownership
 from zodbvault.commands.reading import Reading, read_database
 from zodbvault.commands.restore import restore_copy
 from zodbvault.commands.restore_blobs import entries_of
@@ -35,7 +35,7 @@ from zodbvault.repository.checks import Checks, read_checks, write_checks
 from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from zodbvault.io.clock import Clock
     from zodbvault.settings import Settings
@@ -54,6 +54,7 @@ class DrillReport(NamedTuple):
     """What a rehearsal found. seconds: that the restore took. reading: None where it did not come to that.
 
     failures: what went wrong; none of them and it is good. failed: their number, where it is more than are named.
+    location: name of the repository.
     """
 
     timestamp: str
@@ -61,11 +62,40 @@ class DrillReport(NamedTuple):
     reading: Reading | None
     failures: tuple[str, ...]
     failed: int
+    location: str = BACKUPS
 
     @property
     def good(self) -> bool:
         """Whether the backup restores, and all of it can be read."""
         return self.failed == 0
+
+
+def drill_each(
+    settings: Settings, *, when: str | None, which: str, sample: int | None, tmp: Path | None, clock: Clock
+) -> tuple[DrillReport, ...]:
+    """Rehearse a restore from each of the repositories that `which` names: in LOCATIONS, or ALL.
+
+    A repository without a backup (for `when`) is left out where another one has some. Raises as `drill` does.
+    """
+    reports = []
+    nothing: NothingThere | None = None
+    for name, _ in chosen_places(settings, which):
+        with _noted() as noted:
+            reports.append(drill(settings, when=when, which=name, sample=sample, tmp=tmp, clock=clock))
+        nothing = nothing or next(iter(noted), None)
+    if nothing is not None and not reports:
+        raise nothing
+    return tuple(reports)
+
+
+@contextlib.contextmanager
+def _noted() -> Iterator[list[NothingThere]]:
+    """Gives a list that takes a NothingThere of the block."""
+    noted: list[NothingThere] = []
+    try:
+        yield noted
+    except NothingThere as error:
+        noted.append(error)
 
 
 def drill(
@@ -106,7 +136,7 @@ def drill(
             wrong = _wrong_sizes(settings, request._replace(date=said.timestamp))
             failures += wrong
             failed += len(wrong)
-    report = DrillReport(said.timestamp, round(seconds, 1), reading, tuple(failures), failed)
+    report = DrillReport(said.timestamp, round(seconds, 1), reading, tuple(failures), failed, which)
     _keep(settings, request, report, clock)
     return report
 
@@ -198,6 +228,19 @@ def drill_as_text(report: DrillReport) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def drills_as_text(reports: Sequence[DrillReport]) -> tuple[str, ...]:
+    """What several rehearsals found, for people; each line says of which repository."""
+    if len(reports) == 1:
+        return drill_as_text(reports[0])
+    return tuple(f"{report.location}: {line}" for report in reports for line in drill_as_text(report))
+
+
+def drills_as_data(reports: Sequence[DrillReport]) -> dict[str, object]:
+    """What the rehearsals of all repositories found, as JSON can hold it."""
+    good = all(report.good for report in reports)
+    return {"format": DRILL_FORMAT, "good": good, "drills": [drill_as_data(report) for report in reports]}
+
+
 def _read_text(reading: Reading) -> str:
     what = plural(reading.read, "object")
     if reading.read < reading.objects:
@@ -220,6 +263,7 @@ def drill_as_data(report: DrillReport) -> dict[str, object]:
     reading = report.reading
     return {
         "format": DRILL_FORMAT,
+        "location": report.location,
         "timestamp": report.timestamp,
         "good": report.good,
         "seconds": report.seconds,

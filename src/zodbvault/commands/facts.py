@@ -18,6 +18,7 @@ from zodbvault.filestorage.source import open_data_fs
 from zodbvault.filestorage.tail import read_tail
 from zodbvault.filestorage.tids import seconds_of_tid
 from zodbvault.io.space import disk_space
+from zodbvault.repository.checks import last_drilled, last_verified
 from zodbvault.repository.records import BLOBS, FULL, POOL
 from zodbvault.repository.timestamps import seconds_of
 
@@ -95,18 +96,14 @@ def _share_that_is_free(space: tuple[int, int]) -> float:
 def _with_checks(facts: Facts, backups: Sequence[SeenBackup]) -> Facts:
     """The facts with when something was last verified and rehearsed."""
     checks = [backup.checks for backup in backups if backup.checks is not None]
-    verified = max((one for one in checks if one.verified), key=lambda one: one.verified or "", default=None)
-    drilled = max((one for one in checks if one.drilled), key=lambda one: one.drilled or "", default=None)
+    verified, drilled = last_verified(checks), last_drilled(checks)
     # What somebody else wrote there may be no time.
     with contextlib.suppress(ValueError):
-        if verified is not None and verified.verified is not None:
-            good = verified.verified_good
-            facts = facts._replace(verified=seconds_of_iso(verified.verified), verified_good=good)
-        if drilled is not None and drilled.drilled is not None:
+        if verified is not None:
+            facts = facts._replace(verified=seconds_of_iso(verified.moment), verified_good=verified.good)
+        if drilled is not None:
             facts = facts._replace(
-                drilled=seconds_of_iso(drilled.drilled),
-                drilled_good=drilled.drilled_good,
-                drill_seconds=drilled.drill_seconds,
+                drilled=seconds_of_iso(drilled.moment), drilled_good=drilled.good, drill_seconds=drilled.seconds
             )
     return facts
 

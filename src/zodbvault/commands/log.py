@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+from heapq import merge
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.chain_bytes import ChainBytes, every_chain, reaches
-from zodbvault.commands.places import LOCATIONS
+from zodbvault.commands.places import BACKUPS, chosen_places
 from zodbvault.commands.point_in_time import parse_point
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.details import details_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from zodbvault.commands.chain_bytes import Reach
+    from zodbvault.commands.places import Places
     from zodbvault.filestorage.details import Details
     from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
@@ -35,13 +37,14 @@ logger = logging.getLogger("zodbvault")
 LOG_FORMAT = 1
 BETWEEN = ".."
 
+_LOCATION, _LOCATION_WIDTH = "location", 9
 _HEADINGS = ("time (UTC)", "tid", "objects", "bytes", "blobs", "--at, just before", "user", "description")
 _WIDTHS = (27, 16, -7, -10, -5, 17, 16, 0)
 _MOST_TEXT = 200
 
 
 class Entry(NamedTuple):
-    """One transaction. size: bytes. backup: timestamp of the backup that has it.
+    """One transaction. size: bytes. backup: timestamp of the backup that has it. location: name of its repository.
 
     before: what `--at` takes for the state just before it; None where no backup knows that state any more.
     """
@@ -51,6 +54,7 @@ class Entry(NamedTuple):
     details: Details
     backup: str
     before: bytes | None
+    location: str = BACKUPS
 
 
 def parse_range(text: str | None) -> tuple[bytes, bytes]:
@@ -73,13 +77,18 @@ def parse_range(text: str | None) -> tuple[bytes, bytes]:
 def log_transactions(settings: Settings, *, between: str | None, which: str) -> Iterator[Entry]:
     """The transactions in the backups of a site in a range of time, the newest first.
 
-    between: `WHEN..WHEN`; None for all. which: in LOCATIONS. Raises ZodbvaultError, at the latest when it comes to what
-    cannot be read.
+    between: `WHEN..WHEN`; None for all. which: in LOCATIONS, or ALL: then one that is in several repositories comes
+    once for each. Raises ZodbvaultError, at the latest when it comes to what cannot be read.
     """
     if settings.only_blobs:
         raise ConfigurationError(["there are no transactions in the backups: this site's blobs alone are backed up"])
     first, last = parse_range(between)
-    places = LOCATIONS[which](settings)
+    logs = [_log_of(name, places, first, last) for name, places in chosen_places(settings, which)]
+    yield from logs[0] if len(logs) == 1 else merge(*logs, key=lambda entry: entry.tid, reverse=True)
+
+
+def _log_of(name: str, places: Places, first: bytes, last: bytes) -> Iterator[Entry]:
+    """The transactions in one repository."""
     repository = read_repository(places.location, places.blobs)
     # Not in the repository: it may be there for reading only.
     scratch = Path(gettempdir())
@@ -89,7 +98,8 @@ def log_transactions(settings: Settings, *, between: str | None, which: str) -> 
         if reach.last_tid is None or reach.last_tid < first or floor >= last:
             continue
         try:
-            yield from _entries(repository, reach, max(floor, _before(first)), last, scratch)
+            for entry in _entries(repository, reach, max(floor, _before(first)), last, scratch):
+                yield entry._replace(location=name)
         except ZodbvaultError:
             if reach.chain.dat_name not in repository.names or reach.chain.dat_name in list_files(places.location):
                 raise
@@ -125,18 +135,19 @@ def _before(tid: bytes) -> bytes:
     return max(int.from_bytes(tid, "big") - 1, 0).to_bytes(8, "big")
 
 
-def log_as_text(entries: Iterable[Entry]) -> Iterator[str]:
-    """Lines of a table, as the entries come."""
+def log_as_text(entries: Iterable[Entry], *, with_location: bool = False) -> Iterator[str]:
+    """Lines of a table, as the entries come. with_location: each row says in which repository it is."""
     is_empty = True
     for entry in entries:
         if is_empty:
-            yield _aligned(_HEADINGS)
+            yield _located(_LOCATION, with_location) + _aligned(_HEADINGS)
             is_empty = False
         details = entry.details
         before = "-" if entry.before is None else entry.before.hex()
         numbers = (f"{details.objects:,}", f"{entry.size:,}", f"{details.blobs:,}")
         texts = (_one_line(details.user), _one_line(details.description))
-        yield _aligned((time_of_tid(entry.tid), entry.tid.hex(), *numbers, before, *texts))
+        cells = (time_of_tid(entry.tid), entry.tid.hex(), *numbers, before, *texts)
+        yield _located(entry.location, with_location) + _aligned(cells)
     if is_empty:
         yield "No transactions."
 
@@ -157,6 +168,7 @@ def log_as_json(entries: Iterable[Entry]) -> Iterator[str]:
                 "objects": entry.details.objects,
                 "bytes": entry.size,
                 "blobs": entry.details.blobs,
+                "location": entry.location,
                 "backup": entry.backup,
                 "at_before": None if entry.before is None else entry.before.hex(),
             }
@@ -164,6 +176,10 @@ def log_as_json(entries: Iterable[Entry]) -> Iterator[str]:
     if waiting is not None:
         yield waiting
     yield "]}"
+
+
+def _located(location: str, with_location: bool) -> str:
+    return f"{location.ljust(_LOCATION_WIDTH)}  " if with_location else ""
 
 
 def _aligned(cells: tuple[str, ...]) -> str:

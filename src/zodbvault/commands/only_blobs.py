@@ -12,9 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zodbvault.blobs.check import verify_blobs
 from zodbvault.blobs.letting_go import remove_leftovers, remove_older
-from zodbvault.blobs.opening import opened_container
 from zodbvault.blobs.pool import backup_only_blobs
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.stored import find_stored, timestamp_at
@@ -247,7 +245,7 @@ class _Run:
         self.source = source
         self.pool = pool
         self.started = started
-        self._ownership = ownership
+        self.ownership = ownership
         self._clock = clock
         self._states = recorded_states(repository)
 
@@ -288,7 +286,7 @@ class _Run:
             logger.info("%s: too young, or being written; the next run takes them.", plural(outcome.waiting, "file"))
         state.publish()
         record = _record(self.repository, self.source, state, stamp, self.started, self._clock)
-        publish_record(self.location, record, self._ownership)
+        publish_record(self.location, record, self.ownership)
         state.settle()
         return BackupReport(
             f"Backup of blobs {stamp}: {plural(outcome.copied, 'new blob')} ({size_text(outcome.copied_bytes)}), "
@@ -306,7 +304,7 @@ class _Run:
         suffix = COMPLETE_MANIFEST_SUFFIX if is_full else DELTA_MANIFEST_SUFFIX
         with (
             contextlib.closing(self._newest_entries(pool.scratch)) as previous,
-            PartFile(self.location / (stamp + suffix), self._ownership) as part,
+            PartFile(self.location / (stamp + suffix), self.ownership) as part,
         ):
             others = manifests_in(self.location)
             with step("blobs", None) as on_progress:
@@ -334,7 +332,7 @@ class _Run:
             state.close()
             yield None
             return
-        containers = ContainerBackup(self.settings, self.location, self._ownership, self.source)
+        containers = ContainerBackup(self.settings, self.location, self.ownership, self.source)
         # A series is continued only within its group: both are kept, or go, together.
         since = None if is_full else max(state.timestamp for state in self._states if state.is_complete)
         with containers.new_state(stamp, self.repository, lambda _: state, (), since=since, series_stamp=None) as new:
@@ -409,11 +407,15 @@ def _prune(run: _Run, *, is_full: bool) -> tuple[GroupVerdict, ...]:
     verdicts = judge_states(states, now, keep_blob_days=settings.keep_blob_days, keep=keep)
     # Oldest group first, and in each the newest state first.
     gone = [stamp for group in verdicts if not group.stays for stamp in reversed(group.timestamps)]
+    stay = [state.timestamp for state in states if state.timestamp not in gone]
+    if gone:
+        from zodbvault.repository.checks import carry_over
+
+        carry_over(location, repository.names, gone, stay, run.ownership)
     for stamp in gone:
         # The one instant in which a state goes; what a kill leaves then is found by that name.
         rename_durably(location / (stamp + RECORD_SUFFIX), location / (stamp + PRUNED_RECORD_SUFFIX))
         _remove_state(location, base, stamp)
-    stay = [state.timestamp for state in states if state.timestamp not in gone]
     if settings.keep_blob_days and stay:
         oldest = timestamp_at(now - settings.keep_blob_days * DAY)
         remove_older(location, base, min(oldest, stay[0]), container_states(list_files(location)))
@@ -433,30 +435,26 @@ def _remove_state(location: Path, base: str, stamp: str) -> None:
     remove_durably(location / (stamp + PRUNED_RECORD_SUFFIX))
 
 
-def verify_states(
-    places: Places, date: str | None, scratch: Path, *, every: bool
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What is wrong with each state of the location (every), or with the one for a date: its timestamp, and texts.
+def states_to_verify(
+    repository: Repository, date: str | None, *, every: bool
+) -> tuple[tuple[str, BlobChoice | None, str | None], ...]:
+    """Each state (every), or the one for a date: its timestamp, what a restore takes, and what is wrong with that.
 
-    date: as `parse_when` gives it. scratch: a folder for temporary files.
+    date: as `parse_when` gives it. Oldest first.
     """
-    repository = read_repository(places.location, places.location)
     if every:
         stamps = [state.timestamp for state in recorded_states(repository)]
     else:
         stamps = [choose_states(repository, date)[0].timestamp]
-    return tuple((stamp, _wrong_with_state(repository, stamp, scratch)) for stamp in stamps)
+    return tuple(_to_verify(repository, stamp) for stamp in stamps)
 
 
-def _wrong_with_state(repository: Repository, stamp: str, scratch: Path) -> tuple[str, ...]:
+def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | None, str | None]:
     try:
         choice = choose_states(repository, stamp)[0]
-        if choice.timestamp != stamp or choice.complete is None:
-            return (f"its directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}",)
-        with (
-            opened_container(repository.location, choice.stored, scratch) as container,
-            contextlib.closing(entries_of(choice, scratch)) as entries,
-        ):
-            return tuple(str(finding) for finding in verify_blobs(entries, container))
     except ZodbvaultError as error:
-        return (str(error),)
+        return stamp, None, str(error)
+    if choice.timestamp != stamp or choice.complete is None:
+        what = f"its directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}"
+        return stamp, None, what
+    return stamp, choice, None

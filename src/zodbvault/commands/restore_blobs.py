@@ -85,6 +85,7 @@ class BlobRestore:
         self._checksum = checksum
         self._is_shared = is_shared
         self._number = 0
+        self._first_error: ZodbvaultError | None = None
         self._last_tid: bytes | None = None
         # What is open for the state in use; state and site are compared once, and what came of it is worked off later.
         self._opened = contextlib.ExitStack()
@@ -129,6 +130,11 @@ class BlobRestore:
         gone = sum(1 for _ in without(((key, 0) for key in self._plan.not_in_state), iter(lost))) if removes else 0
         return Expected(choice, self._plan.blobs, self._plan.bytes, gone, is_certain=is_exact or not removes)
 
+    def doubt(self) -> ZodbvaultError | None:
+        """What is wrong with the known state of the data, where one is in use that may lack blobs; else None."""
+        is_in_doubt = bool(self._number) and self._choices[0].is_exact and not self._choices[self._number].is_exact
+        return self._first_error if is_in_doubt else None
+
     def judge(self, checked: CheckedRange, referenced: Iterable[bytes], *, accept_missing: bool) -> None:
         """Decide whether data and blobs fit together. Nothing of the site has been changed yet.
 
@@ -166,6 +172,7 @@ class BlobRestore:
             if error is None:
                 return
             errors.append(error)
+            self._first_error = errors[0]
             if number + 1 < len(self._choices):
                 logger.warning("%s. Another state is taken: %s.", error, self._choices[number + 1].place)
         raise errors[0]

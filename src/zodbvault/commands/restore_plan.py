@@ -102,7 +102,9 @@ def plan_restore(
     with blob_restore(target_settings, repository, choice, Path(gettempdir()), checksum=checksum) as blobs:
         last_tid, is_known = last_tid_known(repository, choice)
         _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
-        expected = blobs.expected()
+        expected, doubt = blobs.expected(), blobs.doubt()
+    if doubt is not None:
+        problems.append(f"{doubt}. An earlier state is taken, and only if it has every blob that the data refer to")
     if not has_data:
         expected = None if expected is None else expected._replace(remove=0, is_certain=True)
         if choice.blobs is None:

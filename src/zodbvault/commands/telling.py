@@ -24,7 +24,7 @@ from zodbvault.io.locks import AlreadyRunning
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from zodbvault.commands.summary import BackupReport
     from zodbvault.io.clock import Clock
@@ -43,7 +43,12 @@ LONGEST = 10_000
 
 
 def backup_and_tell(settings: Settings, *, full: bool, clock: Clock) -> BackupReport:
-    """Back up one site, and tell of it. Raises what `backup` raises.
+    """Back up one site, and tell of it. Raises what `backup` raises."""
+    return tell_of(settings, lambda: backup(settings, full=full, clock=clock), clock=clock)
+
+
+def tell_of(settings: Settings, make: Callable[[], BackupReport], *, clock: Clock) -> BackupReport:
+    """Make a backup of any kind, and tell of it. Raises what `make` raises.
 
     A run that finds another one at work tells nothing: the other one will.
     """
@@ -52,7 +57,7 @@ def backup_and_tell(settings: Settings, *, full: bool, clock: Clock) -> BackupRe
         if healthcheck is not None:
             healthcheck.begin()
         try:
-            report = backup(settings, full=full, clock=clock)
+            report = make()
         except AlreadyRunning:
             raise
         except BaseException as error:

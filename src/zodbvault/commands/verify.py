@@ -1,4 +1,4 @@
-"""Whether what is stored is what was backed up: names, sizes, checksums, and with `deep` every transaction.
+"""Whether what is stored is what was backed up, and which dates restore: the story of a verification.
 
 Takes no lock: a running backup is neither disturbed nor waited for. The result is kept beside the backups, where that
 is possible.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands.choosing import (
     Choice,
     chains_known_by_listing,
@@ -22,105 +21,141 @@ from zodbvault.commands.choosing import (
     measured_chain,
 )
 from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
-from zodbvault.commands.recording import Verification, keep_verdicts, verdicts_of_chain
-from zodbvault.commands.summary import iso_time, plural
-from zodbvault.commands.verify_blobs import lacks_blob_state, missing_from_state, verify_chains_blobs
+from zodbvault.commands.recording import Verification, keep_verdicts
+from zodbvault.commands.summary import iso_time
+from zodbvault.commands.verify_blobs import (
+    BlobDate,
+    DataAndBlobs,
+    StateVerifier,
+    blob_dates,
+    has_known_blobs,
+    looks,
+    part_of,
+    verify_manifests,
+)
+from zodbvault.commands.verify_data import References, follow_transactions, stamps_of, verify_files
+from zodbvault.commands.verify_result import Finding, VerifiedChain, VerifiedPlace, VerifyReport
 from zodbvault.errors import ZodbvaultError
-from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
-from zodbvault.io.gzip_members import read_blocks
-from zodbvault.io.hashing import BackgroundHash, sha256_of
-from zodbvault.io.progress import step
 from zodbvault.repository.chains import Chain, newest_timestamp
-from zodbvault.repository.store import Repository, list_files, read_repository, size_of
+from zodbvault.repository.checks import DEEP, QUICK
+from zodbvault.repository.records import NewerFormat
+from zodbvault.repository.store import list_files, read_repository, size_of
 from zodbvault.repository.timestamps import parse_when
+from zodbvault.site_settings import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zodbvault.commands.places import Places
-    from zodbvault.filestorage.checking import CheckedRange
     from zodbvault.io.clock import Clock
-    from zodbvault.repository.dat import Line
+    from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
 
 logger = logging.getLogger("zodbvault")
 
 
-@dataclass(frozen=True)
-class VerifyReport:
-    """What was found. lines: for standard output. good: every backup that was asked for restores."""
+class Wanted(NamedTuple):
+    """What is to be verified. date: as `parse_when` gives it; is_every: all backups, whatever the date.
 
-    lines: tuple[str, ...]
-    good: bool
+    how: QUICK, DEFAULT or DEEP. opens: rehearse a restore of the newest date of each chain too, in a folder below tmp.
+    """
 
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with one backup. timestamp: of the backup; everything later in its chain needs it too."""
-
-    timestamp: str
-    what: str
+    date: str | None
+    is_every: bool
+    how: str
+    opens: bool
+    tmp: Path | None
 
 
-def verify(settings: Settings, *, when: str | None, deep: bool, which: str, clock: Clock) -> VerifyReport:
+def verify(
+    settings: Settings,
+    *,
+    when: str | None,
+    how: str,
+    which: str,
+    clock: Clock,
+    opens: bool = False,
+    tmp: Path | None = None,
+) -> VerifyReport:
     """Verify all backups in the repositories that `which` names, or those that a restore for `when` needs.
 
-    deep: unpack everything and follow every transaction, as a restore does, without writing. which: in LOCATIONS, or
-    ALL; a repository without backups is left out then, if another one has some.
+    how: QUICK looks at names and sizes; DEFAULT reads all that is stored and compares checksums; DEEP unpacks it and
+    follows every transaction, as a restore does, without writing. opens: with DEEP, let ZODB read the newest date of
+    each chain too. tmp: where that is restored to; None for beside the live data. which: in LOCATIONS, or ALL; a
+    repository without backups is left out then, if another one has some.
     """
-    date, every = parse_when(when), when is None
-    reports = {}
+    if opens and how != DEEP:
+        raise ConfigurationError(["--open goes with --deep"])
+    if opens and settings.only_blobs:
+        raise ConfigurationError(["--open: there is no database to open, this site's blobs alone are backed up"])
+    wanted = Wanted(parse_when(when), when is None, how, opens, tmp)
     chosen = chosen_places(settings, which)
     if which == ALL:
         chosen = tuple(each for each in chosen if newest_timestamp(list_files(each[1].location))) or chosen
+    found = []
     for name, places in chosen:
-        if settings.only_blobs:
-            reports[name] = _verify_blobs_alone(settings, places, date, every=every, deep=deep, clock=clock)
-        else:
-            reports[name] = _verify(settings, places, date, every=every, deep=deep, clock=clock)
-    if len(reports) == 1:
-        return next(iter(reports.values()))
-    lines = tuple(f"{name}: {line}" for name, report in reports.items() for line in report.lines)
-    return VerifyReport(lines, good=all(report.good for report in reports.values()))
+        look = _verify_blobs_alone if settings.only_blobs else _verify
+        place = look(settings, name, places, wanted)
+        _keep(settings, place, wanted, clock)
+        found.append(_opened(settings, place, wanted, clock) if opens else place)
+    return VerifyReport(settings.part, iso_time(clock.now()), how, opens, tuple(found))
 
 
-def _verify(
-    settings: Settings, places: Places, date: str | None, *, every: bool, deep: bool, clock: Clock
-) -> VerifyReport:
-    """The same for one repository. date: as `parse_when` gives it; every: all backups, whatever the date."""
+def _verify(settings: Settings, name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
+    """The same for one repository."""
     repository = read_repository(places.location, places.blobs)
-    findings: list[Finding] = []
-    if every:
-        choices = _every_choice(settings, repository, findings)
+    findings: dict[str, list[Finding]] = {}
+    if wanted.is_every:
+        chains = _every_chain(repository, findings)
     else:
-        choices = (choose(repository, date, with_blobs=settings.backup_blobs),)
-    if not choices and not findings:
-        return VerifyReport((f"No backups in {places.location}.",), good=False)
-    scratch = _scratch(places.location)
-    for choice in choices:
-        # Where no .dat holds the md5s, only the transactions can tell.
-        unpack = deep or choice.chain.dat_name not in repository.names
-        findings += _verify_chain(repository, choice, scratch, deep=unpack)
-    if settings.backup_blobs:
-        readable = [choice for choice in choices if choice.chain.lines]
-        findings += [Finding(*each) for each in verify_chains_blobs(repository, readable, scratch)]
-    chains = _still_there(repository, tuple(choice.chain for choice in choices), findings)
-    without_blobs = {
-        choice.chain.timestamp for choice in choices if settings.backup_blobs and lacks_blob_state(choice, deep=deep)
-    }
-    verdicts: dict[str, bool | None] = {}
+        chains = (choose(repository, wanted.date, with_blobs=settings.backup_blobs).chain,)
     for chain in chains:
-        damaged = {finding.timestamp for finding in findings} & _stamps(chain)
-        verdicts |= verdicts_of_chain(sorted(_stamps(chain)), damaged, lacks_blobs=chain.timestamp in without_blobs)
-    keep_verdicts(places.location, verdicts, _verification(settings.datafs, places, deep=deep, clock=clock))
-    return _report(chains, findings, without_blobs, deep=deep)
+        found = findings.setdefault(chain.timestamp, [])
+        what = chain.damage or _newer_format(repository, chain)
+        if what is not None:
+            found.append(Finding(tuple(stamps_of(chain)), str(what)))
+    readable = [chain for chain in chains if chain.lines and not findings[chain.timestamp]]
+    scratch = _scratch(places.location)
+    for timestamp, wrong in verify_files(repository, _to_be_read(repository, readable, wanted), wanted.how).items():
+        findings[timestamp] += wrong
+    choices = {chain.timestamp: _choices(settings, repository, chain, wanted) for chain in readable}
+    unknown: dict[str, frozenset[str]] = {}
+    for chain in readable:
+        unknown[chain.timestamp] = _verify_chain(
+            settings, repository, chain, choices[chain.timestamp], wanted, findings
+        )
+    blobs: dict[str, int] = {}
+    if settings.backup_blobs and repository.blob_location is not None:
+        with StateVerifier(repository.blob_location, scratch, quick=wanted.how == QUICK) as verifier:
+            for chain in reversed(readable):
+                for group in reversed(_groups(repository, choices[chain.timestamp], wanted)):
+                    findings[chain.timestamp] += verifier.look(group)
+            blobs = verifier.blobs
+    verified = tuple(
+        VerifiedChain(
+            chain.timestamp,
+            _dates(chain, choices.get(chain.timestamp)),
+            tuple(stamps_of(chain)) if wanted.is_every else (chain.newest.timestamp,),
+            tuple(findings[chain.timestamp]),
+            unknown.get(chain.timestamp, frozenset()),
+            sum(size_of(repository.location / line.file.name) or 0 for line in chain.lines),
+            blobs.get(chain.newest.timestamp) if chain.lines else None,
+        )
+        for chain in chains
+    )
+    still_there = _still_there(repository, chains, verified)
+    if verified and not still_there:
+        return _verify(settings, name, places, wanted)
+    return VerifiedPlace(name, places, still_there)
 
 
-def _verification(source: Path, places: Places, *, deep: bool, clock: Clock) -> Verification:
-    ownership = repository_ownership(source_ownership(source), places.location)
-    return Verification(iso_time(clock.now()), deep, ownership)
+def _dates(chain: Chain, choices: Sequence[tuple[int, Choice]] | None) -> tuple[str, ...]:
+    """The dates that were looked at; all of a chain that nothing could be said of."""
+    return tuple(stamps_of(chain)) if choices is None else tuple(choice.timestamp for _, choice in choices)
 
 
-def _every_choice(settings: Settings, repository: Repository, findings: list[Finding]) -> tuple[Choice, ...]:
-    """What a restore of the newest state of each chain takes. Adds to `findings` what is wrong with one without `.dat`.
+def _every_chain(repository: Repository, findings: dict[str, list[Finding]]) -> tuple[Chain, ...]:
+    """All chains, oldest first. Adds to `findings` what is wrong with one without `.dat`.
 
     A restore takes such a chain too, so it is not left out.
     """
@@ -130,13 +165,121 @@ def _every_choice(settings: Settings, repository: Repository, findings: list[Fin
         try:
             chains.append(measured_chain(repository, listed))
         except ZodbvaultError as error:
-            findings.append(Finding(listed.timestamp, str(error)))
+            findings[listed.timestamp] = [Finding((listed.timestamp,), str(error))]
             chains.append(Chain(listed.timestamp, ()))
-    chains.sort(key=lambda chain: chain.timestamp)
-    return tuple(
-        Choice(chain, choose_blobs(repository, chain, chain) if settings.backup_blobs and chain.lines else ())
-        for chain in chains
-    )
+    return tuple(sorted(chains, key=lambda chain: chain.timestamp))
+
+
+def _newer_format(repository: Repository, chain: Chain) -> NewerFormat | None:
+    """Why this version can say nothing of a chain: a later one wrote its records."""
+    try:
+        for line in chain.lines:
+            repository.record(line.timestamp)
+    except NewerFormat as error:
+        return error
+    return None
+
+
+def _to_be_read(repository: Repository, chains: Sequence[Chain], wanted: Wanted) -> list[Chain]:
+    """The chains whose files are looked at each for itself."""
+    if wanted.how != QUICK:
+        # Where no .dat holds the md5s, only the transactions can tell.
+        return [chain for chain in chains if chain.dat_name in repository.names]
+    return list(chains)
+
+
+def _choices(settings: Settings, repository: Repository, chain: Chain, wanted: Wanted) -> list[tuple[int, Choice]]:
+    """What a restore for each date of a chain takes, oldest first, with the number of the backup in the chain (from 0).
+
+    Where one date is wanted only those that are seen on the way: earlier ones whose blobs are a part of its.
+    """
+    # One that is cut off at a date may have its blobs from a later one.
+    whole = next((each for each in chains_to_restore(repository) if each.timestamp == chain.timestamp), chain)
+    found = []
+    for number in range(len(chain.lines)):
+        until = Chain(chain.timestamp, chain.lines[: number + 1])
+        blobs = choose_blobs(repository, whole, until) if settings.backup_blobs else ()
+        found.append((number, Choice(until, blobs)))
+    newest = found[-1][1].blobs
+    return [each for each in found if wanted.is_every or part_of(each[1].blobs) == part_of(newest)]
+
+
+def _verify_chain(
+    settings: Settings,
+    repository: Repository,
+    chain: Chain,
+    choices: Sequence[tuple[int, Choice]],
+    wanted: Wanted,
+    findings: dict[str, list[Finding]],
+) -> frozenset[str]:
+    """What is wrong with a chain beyond its single files and blobs; the dates whose blobs nobody knows.
+
+    Adds to `findings`.
+    """
+    found = findings[chain.timestamp]
+    known = {choice.timestamp for _, choice in choices if has_known_blobs(choice, deep=False)}
+    damaged = tuple(found)
+    if settings.backup_blobs:
+        found += verify_manifests(repository, chain, quick=wanted.how == QUICK)
+    has_dat = chain.dat_name in repository.names
+    if wanted.how == DEEP or (not has_dat and wanted.how != QUICK):
+        lines = chain.lines[: _first_damaged(chain, damaged)]
+        while lines:
+            sound = [each for each in choices if each[0] < len(lines)]
+            wrong, seen = _follow(settings, repository, Chain(chain.timestamp, lines), sound)
+            found += wrong
+            if seen is not None:
+                known |= seen if wanted.how == DEEP else set()
+                break
+            # What stands before the damage is a database too.
+            lines = lines[: _first_damaged(chain, wrong[-1:])]
+    if not settings.backup_blobs:
+        return frozenset()
+    return frozenset(choice.timestamp for _, choice in choices) - known
+
+
+def _follow(
+    settings: Settings, repository: Repository, chain: Chain, choices: Sequence[tuple[int, Choice]]
+) -> tuple[list[Finding], set[str] | None]:
+    """What is wrong with the data of a chain, and whether its blob states have all that these refer to.
+
+    The dates whose states were seen to have all come with it; None where damage ended the reading, and is the last
+    finding.
+    """
+    scratch = _scratch(repository.location)
+    with References(scratch) as references:
+        wrong = follow_transactions(repository, chain, references, scratch)
+        if not references.is_complete:
+            return wrong, None
+        if not settings.backup_blobs:
+            return wrong, set()
+        wrong += DataAndBlobs(repository, references, scratch).findings(choices)
+        return wrong, _known_by_data(choices, references)
+
+
+def _first_damaged(chain: Chain, findings: Sequence[Finding]) -> int:
+    """The number of the first backup of a chain (from 0) that something is wrong with; that of all where none is."""
+    first = min((finding.dates[0] for finding in findings), default=None)
+    return sum(1 for line in chain.lines if first is None or line.timestamp < first)
+
+
+def _known_by_data(choices: Sequence[tuple[int, Choice]], references: References) -> set[str]:
+    """The dates whose states were seen to have all that the data refer to."""
+    newest = len(references.last_tids) - 1
+    if references.is_encrypted:
+        return set()
+    return {
+        choice.timestamp
+        for number, choice in choices
+        if (number == newest or references.is_exact) and (choice.blobs is None or has_known_blobs(choice, deep=True))
+    }
+
+
+def _groups(repository: Repository, choices: Sequence[tuple[int, Choice]], wanted: Wanted) -> list[list[BlobDate]]:
+    """The blob states that have to be looked at, oldest first."""
+    deep = wanted.how == DEEP
+    known = [choice for _, choice in choices if has_known_blobs(choice, deep=deep)]
+    return looks([date for choice in known for date in blob_dates(repository, choice)])
 
 
 def _scratch(location: Path) -> Path:
@@ -148,166 +291,69 @@ def _scratch(location: Path) -> Path:
     return Path(gettempdir())
 
 
-def _verify_blobs_alone(
-    settings: Settings, places: Places, date: str | None, *, every: bool, deep: bool, clock: Clock
-) -> VerifyReport:
+def _verify_blobs_alone(settings: Settings, name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
     """The same for a site whose blobs alone are backed up."""
-    from zodbvault.commands.only_blobs import verify_states
+    from zodbvault.commands.only_blobs import states_to_verify
 
-    states = verify_states(places, date, _scratch(places.location), every=every)
-    lines = []
-    for timestamp, wrong in states:
-        lines.append(f"{timestamp}: blobs checked: {'DAMAGED' if wrong else 'good'}")
-        lines += [f"  {what}" for what in wrong]
-    if not states:
-        return VerifyReport((f"No backups in {places.location}.",), good=False)
-    assert settings.blob_storage is not None
-    verdicts = {timestamp: not wrong for timestamp, wrong in states}
-    keep_verdicts(places.location, verdicts, _verification(settings.blob_storage, places, deep=deep, clock=clock))
-    return VerifyReport(tuple(lines), good=not any(wrong for _, wrong in states))
-
-
-def _verify_chain(repository: Repository, choice: Choice, scratch: Path, *, deep: bool) -> list[Finding]:
-    """Everything that is wrong with one chain, but for the content of its blobs. scratch: for temporary files."""
-    chain = choice.chain
-    if chain.damage is not None:
-        return [Finding(chain.timestamp, str(chain.damage))]
-    if not chain.lines:
-        return []  # its finding is there already
-    findings = [finding for line in chain.lines for finding in _verify_line(repository, line, deep=deep)]
-    if not deep or findings:
-        return findings
-    with SortedKeys(scratch) as referenced:
-        findings += _follow_transactions(repository, chain, referenced, scratch)
-        if repository.blob_location is not None and not findings:
-            what = missing_from_state(repository, choice, referenced, scratch)
-            findings += [Finding(chain.newest.timestamp, what)] if what else []
-    return findings
+    repository = read_repository(places.location, places.location)
+    states = states_to_verify(repository, wanted.date, every=wanted.is_every)
+    found = []
+    with StateVerifier(places.location, _scratch(places.location), quick=wanted.how == QUICK) as verifier:
+        for timestamp, choice, what in reversed(states):
+            findings = [] if what is None else [Finding((timestamp,), what)]
+            if choice is not None:
+                findings += verifier.look([BlobDate(timestamp, choice)])
+            stamps = (timestamp,)
+            found.append(VerifiedChain(timestamp, stamps, stamps, tuple(findings), blobs=verifier.blobs.get(timestamp)))
+    return VerifiedPlace(name, places, tuple(reversed(found)))
 
 
-def _verify_line(repository: Repository, line: Line, *, deep: bool) -> list[Finding]:
-    """Whether one data file is there, whole, and what its record and its `.dat` line say."""
-    path = repository.location / line.file.name
-    size = size_of(path)
-    if size is None:
-        return [Finding(line.timestamp, f"{line.file.name} is missing")]
-    record = repository.record(line.timestamp)
-    try:
-        if record is None:
-            if not deep:
-                _check_md5(repository, line)
-            return []
-        if (record.data_name, record.start, record.end, record.md5) != (line.file.name, line.start, line.end, line.md5):
-            return [Finding(line.timestamp, "its record and its line in the .dat file do not agree")]
-        if size != record.stored_size:
-            return [Finding(line.timestamp, f"{line.file.name} has {size} bytes, written were {record.stored_size}")]
-        if not deep:
-            with step(line.file.name, size) as on_progress:
-                sha256 = sha256_of(path, on_progress)[1]
-            if sha256 != record.sha256:
-                return [Finding(line.timestamp, f"{line.file.name} is not what was written (another sha256)")]
-    except ZodbvaultError as error:
-        return [Finding(line.timestamp, str(error))]
-    return []
-
-
-def _check_md5(repository: Repository, line: Line) -> None:
-    """Unpack a data file and compare its md5; for backups without a record (repozo's). Raises ZodbvaultError."""
-    path = repository.location / line.file.name
-    with BackgroundHash("md5") as digest:
-        for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
-            digest.update(block)
-        found = digest.hexdigest()
-    if found != line.md5:
-        raise ZodbvaultError(f"holds md5 {found}, written was {line.md5}", path=path)
-
-
-def _follow_transactions(repository: Repository, chain: Chain, referenced: SortedKeys, scratch: Path) -> list[Finding]:
-    """Unpack the chain as a restore would and compare what comes out with `.dat`, records and itself."""
-    with SortedKeys(scratch) as back_pointers:
-        checker = RestoredBytes(
-            chain.newest.end,
-            None,
-            lambda oid, tid: referenced.add(oid + tid),
-            on_back_pointer=lambda oid, tid: back_pointers.add(oid + tid),
-        )
-        line = chain.lines[0]
-        try:
-            for line in chain.lines:
-                _feed(repository, line, checker)
-            checked = checker.finish()
-        except ZodbvaultError as error:
-            return [Finding(line.timestamp, str(error))]
-        for key in list(those_of_blobs(back_pointers, referenced)):
-            referenced.add(key)
-    return _compare_with_record(repository, chain, checked)
-
-
-def _feed(repository: Repository, line: Line, checker: RestoredBytes) -> None:
-    """Unpack one data file into the checker. Raises ZodbvaultError where it is not what was written."""
-    path = repository.location / line.file.name
-    record = repository.record_of(line)
-    if record is not None and sha256_of(path)[1] != record.sha256:
-        raise ZodbvaultError("is not what was written (another sha256)", path=path)
-    with BackgroundHash("md5") as digest:
-        for block in read_blocks(path, line.size, compressed=line.file.is_compressed):
-            digest.update(block)
-            checker.feed(block)
-        found = digest.hexdigest()
-    if found != line.md5:
-        raise ZodbvaultError(f"holds md5 {found}, written was {line.md5}", path=path)
-
-
-def _compare_with_record(repository: Repository, chain: Chain, checked: CheckedRange) -> list[Finding]:
-    """Whether the transactions that came out are those that the newest record tells of."""
-    record = repository.record_of(chain.newest)
-    if record is None:
-        return []
-    tail = None if checked.tail_tid is None else checked.tail_tid.hex()
-    if (record.tail_tid, record.tail_header) != (tail, checked.tail_header):
-        return [Finding(record.timestamp, "its last transaction is not the one that its record names")]
-    return []
-
-
-def _still_there(repository: Repository, chains: tuple[Chain, ...], findings: list[Finding]) -> tuple[Chain, ...]:
-    """The chains without those that a backup let go meanwhile; takes out what was found wrong with these."""
-    if not findings:
-        return chains
+def _still_there(
+    repository: Repository, chains: Sequence[Chain], verified: tuple[VerifiedChain, ...]
+) -> tuple[VerifiedChain, ...]:
+    """What was verified, without the chains that a backup let go meanwhile."""
+    if not any(chain.findings for chain in verified):
+        return verified
     names = read_repository(repository.location, repository.blob_location).names
-    gone = [chain for chain in chains if chain.dat_name in repository.names and chain.dat_name not in names]
-    stamps = {stamp for chain in gone for stamp in _stamps(chain)}
-    findings[:] = [finding for finding in findings if finding.timestamp not in stamps]
-    for chain in gone:
-        logger.info("The chain of %s was pruned meanwhile.", chain.timestamp)
-    return tuple(chain for chain in chains if chain not in gone)
+    gone = {chain.timestamp for chain in chains if chain.dat_name in repository.names and chain.dat_name not in names}
+    for timestamp in sorted(gone):
+        logger.info("The chain of %s was pruned meanwhile.", timestamp)
+    return tuple(chain for chain in verified if chain.timestamp not in gone)
 
 
-def _stamps(chain: Chain) -> set[str]:
-    """The timestamps of a chain's backups; of one whose `.dat` is damaged that of its full."""
-    return {chain.timestamp, *(line.timestamp for line in chain.lines)}
+def _keep(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> None:
+    """Keep what was found beside the backups."""
+    source = settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
+    verdicts = {date: verdict for chain in place.chains for date, verdict in chain.verdicts.items()}
+    ownership = repository_ownership(source_ownership(source), place.places.location) if verdicts else None
+    if ownership is not None:
+        keep_verdicts(place.places.location, verdicts, Verification(iso_time(clock.now()), wanted.how, ownership))
 
 
-def _report(chains: tuple[Chain, ...], findings: list[Finding], without_blobs: set[str], *, deep: bool) -> VerifyReport:
-    """A line for each chain, and one for each thing that is wrong, with what it means.
+def _opened(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> VerifiedPlace:
+    """The same with what ZODB finds in the newest date of each chain, as a rehearsal does."""
+    problems: list[str] = []
+    chains = tuple(_read_by_zodb(settings, place, chain, wanted, clock, problems) for chain in place.chains)
+    return replace(place, chains=chains, problems=tuple(problems))
 
-    without_blobs: timestamps of the chains whose data may be good, but which nobody knows the blobs of.
-    """
-    lines: list[str] = []
-    good = True
-    for chain in chains:
-        stamps = _stamps(chain)
-        wrong = [finding for finding in findings if finding.timestamp in stamps]
-        is_without_blobs = chain.timestamp in without_blobs and not wrong
-        verdict = "DAMAGED" if wrong else "NO BLOBS" if is_without_blobs else "good"
-        what = "unpacked and followed" if deep else "checked"
-        lines.append(f"{chain.timestamp}: {plural(len(chain.lines), 'backup')} {what}: {verdict}")
-        lines += [f"  {finding.timestamp}: {finding.what}" for finding in wrong]
-        if wrong:
-            first = min(finding.timestamp for finding in wrong)
-            whole = [line.timestamp for line in chain.lines if line.timestamp < first]
-            lines.append(f"  Newest date of this chain that still restores: {whole[-1] if whole else 'none'}")
-        if is_without_blobs:
-            lines.append("  The data are good; no blobs were backed up with them: it restores where these are there.")
-            lines.append("  Of blobs that another program backed up --deep tells whether the data have all of theirs.")
-        good = good and verdict == "good"
-    return VerifyReport(tuple(lines), good=good)
+
+def _read_by_zodb(
+    settings: Settings,
+    place: VerifiedPlace,
+    chain: VerifiedChain,
+    wanted: Wanted,
+    clock: Clock,
+    problems: list[str],
+) -> VerifiedChain:
+    from zodbvault.commands.drill import drill
+
+    newest = max(chain.requested, default=None)
+    if newest is None or chain.verdicts[newest] is False:
+        return chain
+    try:
+        report = drill(settings, when=newest, which=place.name, sample=None, tmp=wanted.tmp, clock=clock)
+    except ZodbvaultError as error:
+        problems.append(f"{newest}: not opened: {error}")
+        return chain
+    found = tuple(Finding((newest,), what) for what in report.failures)
+    return replace(chain, findings=chain.findings + found)

@@ -1,173 +1,383 @@
-"""The blobs' part of a verification: manifests against their records, each blob of the pool against its manifest."""
+"""The blobs' part of a verification: manifests against their records, each blob of each state against its manifest.
+
+What several states share is read once: the newest is looked at first, and of an older one what is not the same file.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import heapq
-import logging
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.blobs.check import verify_blobs
+from zodbvault.blobs.archives import ArchiveContainer
+from zodbvault.blobs.check import MORE, verify_blobs
+from zodbvault.blobs.directories import DirectoryContainer
 from zodbvault.blobs.layouts import OID_SIZE, bushy_path, key_of_bushy
+from zodbvault.blobs.manifest import read_manifest
 from zodbvault.blobs.opening import opened_container
+from zodbvault.blobs.pool import Pool
 from zodbvault.commands.restore_blobs import entries_of
+from zodbvault.commands.verify_data import lacking
+from zodbvault.commands.verify_result import Finding
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
+from zodbvault.repository.records import ARCHIVES
 from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from zodbvault.blobs.containers import Container
     from zodbvault.blobs.manifest import Entry
-    from zodbvault.blobs.stored import Stored
     from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.commands.choosing import Choice
+    from zodbvault.commands.verify_data import References
     from zodbvault.repository.chains import Chain
     from zodbvault.repository.records import BlobRecord
     from zodbvault.repository.store import Repository
 
-logger = logging.getLogger("zodbvault")
 
+class BlobDate(NamedTuple):
+    """A date and the blob state that a restore for it takes.
 
-def lacks_blob_state(choice: Choice, *, deep: bool) -> bool:
-    """Whether nothing tells which blobs belong to the state: it restores only where they are there already.
-
-    deep: what another program backed up was compared with the data, so it is known to have all that they refer to.
+    last_tid: where the state is later than the data, the greatest tid of these; else None. archives_size: bytes that
+    its archives had, where a record tells. is_in_part: the state may lack blobs, which a restore takes elsewhere then.
     """
-    blobs = choice.blobs
-    return blobs is None or not (blobs.is_exact or (deep and blobs.is_of_date))
+
+    timestamp: str
+    choice: BlobChoice
+    last_tid: bytes | None = None
+    archives_size: int | None = None
+    is_in_part: bool = False
 
 
-def verify_chains_blobs(repository: Repository, choices: Sequence[Choice], scratch: Path) -> list[tuple[str, str]]:
-    """What is wrong with the blob states of some chains: pairs of a backup's timestamp and a text.
+def blob_dates(repository: Repository, choice: Choice) -> list[BlobDate]:
+    """What has to be looked at for the newest date of a chosen chain; nothing where no state is known.
 
-    Between two backups of a chain no blob goes, so the newest state of a chain has all blobs of the earlier ones. A
-    blob that several chains share is read once. scratch: a folder for temporary files.
+    What another program made for the date is taken where it has all blobs, else a later state of ours: that has to be
+    good then, and tells what the blobs of the other one have to be.
     """
-    assert repository.blob_location is not None
-    findings: list[tuple[str, str]] = []
-    states: list[Choice] = []
-    for choice in choices:
-        wrong = _verify_manifests(repository, choice.chain)
-        if not lacks_blob_state(choice, deep=True) and not wrong:
-            states.append(choice)
-        findings += wrong
-    for stored in dict.fromkeys(_stored(choice) for choice in states):
-        findings += _verify_in_one(repository, [choice for choice in states if _stored(choice) == stored], scratch)
-    return findings
+    first, ours = choice.blobs, known_later(choice)
+    if first is None:
+        return []
+    if first.is_exact or ours is None:
+        return [_blob_date(repository, choice, first)]
+    theirs = replace(first, complete=ours.complete, deltas=ours.deltas)
+    return [BlobDate(choice.timestamp, theirs, is_in_part=True), _blob_date(repository, choice, ours)]
 
 
-def _stored(choice: Choice) -> tuple[Stored, ...]:
-    """Where the blobs of a chain's state are; empty for the pool."""
-    return choice.blobs.stored if choice.blobs is not None else ()
+def known_later(choice: Choice) -> BlobChoice | None:
+    """The later state of ours that a restore takes where that of another program lacks blobs."""
+    return next((one for one in choice.blob_choices if one.is_exact and one.is_later), None)
 
 
-def _verify_in_one(repository: Repository, states: list[Choice], scratch: Path) -> list[tuple[str, str]]:
-    """What is wrong with the states whose blobs are in one container."""
-    assert repository.blob_location is not None
-    findings: list[tuple[str, str]] = []
-    try:
-        with opened_container(repository.blob_location, _stored(states[0]), scratch) as container:
-            with contextlib.ExitStack() as stack:
-                streams = [
-                    stack.enter_context(contextlib.closing(_entries(repository, choice, scratch))) for choice in states
-                ]
-                wrong_blobs = {finding.path: str(finding) for finding in verify_blobs(_each_once(streams), container)}
-            for choice in states if wrong_blobs else ():
-                with contextlib.closing(_entries(repository, choice, scratch)) as entries:
-                    paths = (container.path_of(entry.key) for entry in entries)
-                    named = {path for path in paths if path in wrong_blobs}
-                # Any backup of the chain may need the blob, so it is said of the full.
-                findings += [(choice.chain.timestamp, wrong_blobs[path]) for path in sorted(named)]
-    except ZodbvaultError as error:
-        findings += [(choice.chain.newest.timestamp, str(error)) for choice in states]
-    return findings
-
-
-def _entries(repository: Repository, choice: Choice, scratch: Path) -> Generator[Entry, None, None]:
-    """The entries of a chain's blob state; of a later one those that the chain's data may refer to."""
-    blobs, record = choice.blobs, repository.record_of(choice.chain.newest)
-    assert blobs is not None
+def _blob_date(repository: Repository, choice: Choice, blobs: BlobChoice) -> BlobDate:
+    record = repository.record_of(choice.chain.newest)
     last_tid = bytes.fromhex(record.last_tid or "") if record is not None and blobs.is_later else None
-    with contextlib.closing(entries_of(blobs, scratch)) as entries:
-        for entry in entries:
-            if last_tid is None or entry.key[OID_SIZE:] <= last_tid:
+    size = None
+    if record is not None and record.blobs is not None and record.blobs.layout == ARCHIVES:
+        is_its_own = blobs.complete is not None and blobs.complete.name == record.blobs.manifest
+        size = record.blobs.archives_size if is_its_own else None
+    return BlobDate(choice.timestamp, blobs, last_tid, size)
+
+
+def looks(dates: Sequence[BlobDate]) -> list[list[BlobDate]]:
+    """The dates of a chain in groups that one look is enough for: at the state of the last of each, oldest first.
+
+    Between two backups of a chain no blob goes, so a state has all blobs of the earlier ones that stand on the same
+    complete manifest.
+    """
+    groups: dict[object, list[BlobDate]] = {}
+    for date in dates:
+        groups.setdefault(part_of(date.choice), []).append(date)
+    return [sorted(group, key=_reach) for group in groups.values()]
+
+
+def part_of(choice: BlobChoice | None) -> object:
+    """What is the same for states that are parts of each other."""
+    return None if choice is None else (choice.complete, choice.stored)
+
+
+def _reach(date: BlobDate) -> tuple[int, bool, str]:
+    """What grows with the number of blobs of a state, among those on one complete manifest."""
+    return len(date.choice.deltas), date.last_tid is None, date.timestamp
+
+
+class _Before(NamedTuple):
+    """A state that was looked at. wrong: texts by the blobs' paths."""
+
+    container: Container
+    date: BlobDate
+    wrong: Mapping[str, str]
+
+
+class StateVerifier:
+    """Looks at the blob states of a location, one after the other, the newest first. A context manager.
+
+    quick: names and sizes only. scratch: a folder for temporary files.
+    """
+
+    def __init__(self, location: Path, scratch: Path, *, quick: bool) -> None:
+        self._location = location
+        self._scratch = scratch
+        self._quick = quick
+        # By the kind of the container: the last one, which is open for the comparison with the next.
+        self._befores: dict[type, tuple[_Before, contextlib.ExitStack]] = {}
+        self.blobs: dict[str, int] = {}
+        """How many blobs the states have, by the timestamp of the date that was looked at."""
+
+    def __enter__(self) -> StateVerifier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _, stack in self._befores.values():
+            stack.close()
+
+    def look(self, dates: Sequence[BlobDate]) -> list[Finding]:
+        """What is wrong with a group of `looks`, by the dates that need it."""
+        if not dates:
+            return []
+        if self._quick and dates[-1].archives_size is not None:
+            return self._sizes_of_archives(dates)
+        try:
+            return self._wrong_blobs(dates)
+        except ZodbvaultError as error:
+            # A manifest that cannot be read says nothing of the dates that do not need it.
+            unreadable = [date for date in dates if not self._can_be_read(date)] or dates
+            finding = Finding(tuple(sorted(date.timestamp for date in unreadable)), str(error))
+            return [finding, *self.look([date for date in dates if date not in unreadable])]
+
+    def _sizes_of_archives(self, dates: Sequence[BlobDate]) -> list[Finding]:
+        """Whether archives have the size that they had: their headers need not be read for that."""
+        findings = []
+        for date in dates:
+            sizes = [size_of(one.path) for one in date.choice.stored]
+            found = sum(size or 0 for size in sizes)
+            if found != date.archives_size:
+                what = f"{date.choice.place}: {found} bytes, written were {date.archives_size}"
+                findings.append(Finding((date.timestamp,), what))
+        return findings
+
+    def _wrong_blobs(self, dates: Sequence[BlobDate]) -> list[Finding]:
+        newest = dates[-1]
+        stack = contextlib.ExitStack()
+        try:
+            container = stack.enter_context(opened_container(self._location, newest.choice.stored, self._scratch))
+            known: dict[str, str] = {}
+            with contextlib.closing(self._not_looked_at(newest, container, known)) as entries:
+                found = verify_blobs(entries, container, self._quick)
+            is_all = not found or found[-1].kind != MORE
+            wrong = {**known, **{finding.path: str(finding) for finding in found}}
+            findings = self._findings(dates, container, wrong)
+            if not is_all:
+                findings.append(Finding(tuple(sorted(date.timestamp for date in dates)), str(found[-1])))
+        except BaseException:
+            stack.close()
+            raise
+        self._remember(_Before(container, newest, wrong), stack, is_all=is_all)
+        return findings
+
+    def _remember(self, before: _Before, stack: contextlib.ExitStack, *, is_all: bool) -> None:
+        """Let the next state of the kind be compared with this one, unless not all that is wrong with it is known."""
+        _, old = self._befores.pop(type(before.container), (None, None))
+        if old is not None:
+            old.close()
+        if is_all:
+            self._befores[type(before.container)] = before, stack
+        else:
+            stack.close()
+
+    def _not_looked_at(
+        self, date: BlobDate, container: Container, known: dict[str, str]
+    ) -> Generator[Entry, None, None]:
+        """The entries of a state without those whose blobs were looked at with the state before.
+
+        known: gets those that were found wrong there.
+        """
+        before = self._befores.get(type(container), (None, None))[0]
+        is_same = None if before is None else same_content(container, before.container)
+        number = 0
+        with contextlib.ExitStack() as stack:
+            entries = stack.enter_context(contextlib.closing(self._entries(date)))
+            if date.is_in_part:
+                entries = stack.enter_context(contextlib.closing(_those_in(container, entries)))
+            others: Iterator[Entry] = iter(())
+            if before is not None and is_same is not None:
+                others = stack.enter_context(contextlib.closing(self._entries(before.date)))
+            other = next(others, None)
+            for entry in entries:
+                number += 1
+                while other is not None and other.key < entry.key:
+                    other = next(others, None)
+                if before is None or is_same is None or other != entry or not is_same(entry.key):
+                    yield entry
+                    continue
+                what = before.wrong.get(before.container.path_of(entry.key))
+                if what is not None:
+                    known[container.path_of(entry.key)] = what
+        self.blobs[date.timestamp] = number
+
+    def _findings(self, dates: Sequence[BlobDate], container: Container, wrong: Mapping[str, str]) -> list[Finding]:
+        """What is wrong, with the dates whose states name it."""
+        needed_by: dict[str, list[str]] = {path: [] for path in wrong}
+        for date in dates if wrong else ():
+            with contextlib.closing(self._entries(date)) as entries:
+                for entry in entries:
+                    path = container.path_of(entry.key)
+                    if path in needed_by:
+                        needed_by[path].append(date.timestamp)
+        return [Finding(tuple(sorted(stamps)), wrong[path]) for path, stamps in sorted(needed_by.items()) if stamps]
+
+    def _entries(self, date: BlobDate) -> Generator[Entry, None, None]:
+        """The entries of a date's state; of a later one those that the data may refer to."""
+        with contextlib.closing(entries_of(date.choice, self._scratch)) as entries:
+            for entry in entries:
+                if date.last_tid is None or entry.key[OID_SIZE:] <= date.last_tid:
+                    yield entry
+
+    def _can_be_read(self, date: BlobDate) -> bool:
+        try:
+            with contextlib.closing(self._entries(date)) as entries:
+                for _ in entries:
+                    pass
+        except ZodbvaultError:
+            return False
+        return True
+
+
+def _those_in(container: Container, entries: Iterator[Entry]) -> Generator[Entry, None, None]:
+    """The entries of the blobs that a container has, in whichever size."""
+    with contextlib.closing(container.sizes(entries)) as held:
+        for entry, size in held:
+            if size is not None:
                 yield entry
 
 
-def missing_from_state(
-    repository: Repository, chosen: Choice, referenced: Iterable[bytes], scratch: Path
-) -> str | None:
-    """What to say of blobs that the data of a chain refer to and its blob state lacks; None when there are none.
-
-    referenced: keys in ascending order. Blobs that the site had lost already are warned about. scratch: a folder for
-    temporary files.
-    """
-    chain, choice = chosen.chain, chosen.blobs
-    record = repository.record_of(chain.newest)
-    lost_paths = record.blobs.missing if record is not None and record.blobs is not None else ()
-    lost = {key for path in lost_paths if (key := key_of_bushy(path)) is not None}
-    if lost:
-        logger.warning("%d blobs were lost on the site before %s.", len(lost), chain.newest.timestamp)
-    if choice is None:
-        return next((f"refers to the blob {bushy_path(key)}, and has no blob state" for key in referenced), None)
-    # What another program made is taken by a restore only if it has all blobs; else it goes on to the next one.
-    candidates = (choice,) if choice.is_exact else chosen.blob_choices
-    what = _what_lacks(candidates[0], referenced, lost, scratch)
-    others = (_what_lacks(each, referenced, lost, scratch) for each in candidates[1:])
-    return None if what is None or None in others else what
+def same_content(container: Container, other: Container) -> Callable[[bytes], bool] | None:
+    """Tells of a blob that both containers are to have whether it is the same file; None where it never is."""
+    if isinstance(container, Pool) and isinstance(other, Pool):
+        return lambda _: True
+    if isinstance(container, DirectoryContainer) and isinstance(other, DirectoryContainer):
+        return lambda key: container.identity_of(key) == other.identity_of(key) is not None
+    if isinstance(container, ArchiveContainer) and isinstance(other, ArchiveContainer) and container.begins(other):
+        return lambda _: True
+    return None
 
 
-def _what_lacks(choice: BlobChoice, referenced: Iterable[bytes], lost: set[bytes], scratch: Path) -> str | None:
-    """What to say of blobs that one state lacks; None when it lacks none."""
-    try:
-        with contextlib.closing(entries_of(choice, scratch)) as entries:
-            lacking = _lacking(referenced, (entry.key for entry in entries), lost)
-            first = next(lacking, None)
-            number = 1 + sum(1 for _ in lacking)
-    except ZodbvaultError as error:
-        return str(error)
-    return None if first is None else f"refers to {number} blobs that its manifest lacks, such as {bushy_path(first)}"
-
-
-def _verify_manifests(repository: Repository, chain: Chain) -> list[tuple[str, str]]:
+def verify_manifests(repository: Repository, chain: Chain, *, quick: bool) -> list[Finding]:
     """Whether the manifest of each backup is there, in the size and with the sha256 that its record says."""
-    found: list[tuple[str, str]] = []
-    for line in chain.lines:
-        record = repository.record_of(line)
-        if record is not None and record.blobs is not None:
-            what = _wrong_with_manifest(repository, record.blobs)
-            found += [(line.timestamp, what)] if what is not None else []
+    found: list[Finding] = []
+    blobs = [None if (record := repository.record_of(line)) is None else record.blobs for line in chain.lines]
+    for number, one in enumerate(blobs):
+        what = None if one is None else _wrong_with_manifest(repository, one, quick=quick)
+        if what is not None:
+            # The states that stand on it: those up to the next complete one.
+            following = next(
+                (later for later in range(number + 1, len(blobs)) if _is_complete(blobs[later])), len(blobs)
+            )
+            found.append(Finding(tuple(line.timestamp for line in chain.lines[number:following]), what))
     return found
 
 
-def _wrong_with_manifest(repository: Repository, blobs: BlobRecord) -> str | None:
+def _is_complete(blobs: BlobRecord | None) -> bool:
+    return blobs is not None and blobs.complete
+
+
+def _wrong_with_manifest(repository: Repository, blobs: BlobRecord, *, quick: bool) -> str | None:
     path = repository.path(blobs.manifest)
     size = size_of(path)
     if size is None:
         return f"{blobs.manifest} is missing"
+    if size != blobs.stored_size:
+        return f"{blobs.manifest} has {size} bytes, written were {blobs.stored_size}"
+    if quick:
+        return None
     try:
-        is_same = (size, sha256_of(path)[1]) == (blobs.stored_size, blobs.sha256)
+        sha256 = sha256_of(path)[1]
     except ZodbvaultError as error:
         return str(error)
-    return None if is_same else f"{blobs.manifest} is not what was written"
+    return None if sha256 == blobs.sha256 else f"{blobs.manifest} is not what was written"
 
 
-def _each_once(streams: list[Generator[Entry, None, None]]) -> Iterator[Entry]:
-    """The entries of several states in the order of their keys, equal ones once."""
-    before: Entry | None = None
-    for entry in heapq.merge(*streams):
-        if entry != before:
-            yield entry
-        before = entry
+def has_known_blobs(choice: Choice, *, deep: bool) -> bool:
+    """Whether it is known which blobs belong to a state.
+
+    deep: what another program backed up was compared with the data, so it is known to have all that they refer to.
+    """
+    blobs = choice.blobs
+    return blobs is not None and (blobs.is_exact or known_later(choice) is not None or (deep and blobs.is_of_date))
 
 
-def _lacking(referenced: Iterable[bytes], state: Iterator[bytes], lost: set[bytes]) -> Iterator[bytes]:
-    """The keys of `referenced` that are neither in `state` nor in `lost`; both in ascending order."""
-    in_state = next(state, None)
-    for key in referenced:
-        while in_state is not None and in_state < key:
-            in_state = next(state, None)
-        if in_state != key and key not in lost:
-            yield key
+class DataAndBlobs:
+    """Compares what the data of a chain refer to with the blob states of its dates. scratch: for temporary files."""
+
+    def __init__(self, repository: Repository, references: References, scratch: Path) -> None:
+        self._repository = repository
+        self._references = references
+        self._scratch = scratch
+
+    def findings(self, numbered: Sequence[tuple[int, Choice]]) -> list[Finding]:
+        """What the states of some dates lack. numbered: the chain's backup (from 0) and the choice, oldest first."""
+        found = []
+        before: BlobChoice | None = None
+        for number, choice in numbered:
+            newest = number + 1 == len(self._references.last_tids)
+            if not (newest or self._references.is_exact):
+                continue  # nobody knows which backup came with a blob
+            what = None if self._adds_what_it_needs(number, choice, before) else self._what_lacks(number, choice)
+            before = choice.blobs if what is None else None
+            if what is not None:
+                found.append(Finding((choice.timestamp,), what))
+        return found
+
+    def _adds_what_it_needs(self, number: int, choice: Choice, before: BlobChoice | None) -> bool:
+        """Whether a state is one that had all, and a delta with all that the data refer to since.
+
+        before: the state of the backup before, where that has all.
+        """
+        blobs = choice.blobs
+        if before is None or blobs is None or not (blobs.is_exact and before.is_exact and blobs.deltas):
+            return False
+        if blobs.is_later or (before.complete, before.deltas) != (blobs.complete, blobs.deltas[:-1]):
+            return False
+        new = (key for key in self._references.keys if self._references.number_of(key) == number)
+        try:
+            with contextlib.closing(read_manifest(blobs.deltas[-1])) as entries:
+                lacks = lacking(new, (entry.key for entry in entries if not entry.removed), self._lost(choice))
+                return next(lacks, None) is None
+        except ZodbvaultError:
+            return False
+
+    def _what_lacks(self, number: int, choice: Choice) -> str | None:
+        if choice.blobs is None:
+            first = next(self._references.up_to(number), None)
+            return None if first is None else f"refers to the blob {bushy_path(first)}, and has no blob state"
+        # What another program made is taken by a restore only if it has all blobs; else it goes on to the next one.
+        candidates = (choice.blobs,) if choice.blobs.is_exact else choice.blob_choices
+        what = None
+        for candidate in candidates:
+            lacks = self._what_one_lacks(number, candidate, self._lost(choice))
+            if lacks is None:
+                return None
+            what = what or lacks
+        return what
+
+    def _what_one_lacks(self, number: int, candidate: BlobChoice, lost: frozenset[bytes]) -> str | None:
+        """What to say of blobs that one state lacks; None when it lacks none."""
+        try:
+            with contextlib.closing(entries_of(candidate, self._scratch)) as entries:
+                lacks = lacking(self._references.up_to(number), (entry.key for entry in entries), lost)
+                first = next(lacks, None)
+                count = 1 + sum(1 for _ in lacks)
+        except ZodbvaultError as error:
+            return str(error)
+        if first is None:
+            return None
+        return f"refers to {count} blobs that its manifest lacks, such as {bushy_path(first)}"
+
+    def _lost(self, choice: Choice) -> frozenset[bytes]:
+        """The blobs that the site had lost when the backup was made."""
+        record = self._repository.record_of(choice.chain.newest)
+        paths = record.blobs.missing if record is not None and record.blobs is not None else ()
+        return frozenset(key for path in paths if (key := key_of_bushy(path)) is not None)

@@ -7,7 +7,7 @@ and all has to end where the backup says that it ends. Knows neither backups nor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.filestorage.blob_search import BlobSearch
 from zodbvault.filestorage.format import FIRST_TRANSACTION, MAGIC_LENGTH, MAGICS, NO_TID
@@ -31,6 +31,14 @@ class CheckedRange:
     transactions: int
     encrypted: bool
     went_back: tuple[int, ...]
+
+
+class Boundary(NamedTuple):
+    """The end of a transaction. last_tid: the greatest up to there. tail_tid, tail_header: of the last transaction."""
+
+    last_tid: bytes
+    tail_tid: bytes | None
+    tail_header: int
 
 
 class RestoredBytes:
@@ -86,6 +94,13 @@ class RestoredBytes:
         self._offset = limit
         if self._on_progress is not None:
             self._on_progress(limit)
+
+    def boundary(self) -> Boundary | None:
+        """What the bytes so far end with; None where they do not end with the end of a transaction."""
+        walk, fed = self._walk, self._offset + len(self._rest)
+        if walk.position != fed:
+            return None
+        return Boundary(walk.last_tid, walk.tail_tid if walk.transactions else None, walk.tail_header)
 
     def finish(self) -> CheckedRange:
         """What all that was fed amounts to. Raises DamagedDataFs when it is not all of it."""

@@ -19,7 +19,7 @@ from zodbvault.repository.names import CHECKS_SUFFIX
 from zodbvault.repository.store import UnreadableFile, read_small
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 logger = logging.getLogger("zodbvault")
@@ -36,8 +36,9 @@ class Checks(NamedTuple):
     """The last checks of the backup at `timestamp`. Times are ISO 8601 in UTC; None where it was never done.
 
     verified_good: None too where the data are good and nobody knows their blobs. verified_how: QUICK, DEFAULT or DEEP.
-    drilled: when a restore of it was rehearsed. drill_seconds: how long the
-    rehearsed restore took.
+    drilled: when a restore of it was rehearsed. drill_seconds: how long the rehearsed restore took.
+    The `pruned_` ones tell of the last checks of backups that are gone, where no later ones are known: that somebody
+    looked, and rehearsed, is worth knowing for longer than a backup is kept.
     """
 
     timestamp: str
@@ -47,6 +48,84 @@ class Checks(NamedTuple):
     drilled: str | None = None
     drilled_good: bool | None = None
     drill_seconds: float | None = None
+    pruned_verified: str | None = None
+    pruned_verified_good: bool | None = None
+    pruned_drilled: str | None = None
+    pruned_drilled_good: bool | None = None
+    pruned_drill_seconds: float | None = None
+
+
+class LastCheck(NamedTuple):
+    """When something was last done in a repository, whether it went well, and how long it took."""
+
+    moment: str
+    good: bool | None
+    seconds: float | None = None
+
+
+def last_verified(every: Iterable[Checks]) -> LastCheck | None:
+    """The newest verification that these checks know of, of whichever backup."""
+    found = [
+        LastCheck(moment, good)
+        for one in every
+        for moment, good in ((one.verified, one.verified_good), (one.pruned_verified, one.pruned_verified_good))
+        if moment is not None
+    ]
+    return max(found, key=lambda last: last.moment, default=None)
+
+
+def last_drilled(every: Iterable[Checks]) -> LastCheck | None:
+    """The newest rehearsal that these checks know of, of whichever backup."""
+    found = [
+        LastCheck(moment, good, seconds)
+        for one in every
+        for moment, good, seconds in (
+            (one.drilled, one.drilled_good, one.drill_seconds),
+            (one.pruned_drilled, one.pruned_drilled_good, one.pruned_drill_seconds),
+        )
+        if moment is not None
+    ]
+    return max(found, key=lambda last: last.moment, default=None)
+
+
+def carried_over(gone: Sequence[Checks], heir: Checks, others: Sequence[Checks]) -> Checks:
+    """The checks of a backup that stays, with what is known from those that go and from no later look at any other."""
+    stay = (heir, *others)
+    verified, drilled = last_verified(gone), last_drilled(gone)
+    if verified is not None and _is_newer(verified, last_verified(stay)):
+        heir = heir._replace(pruned_verified=verified.moment, pruned_verified_good=verified.good)
+    if drilled is not None and _is_newer(drilled, last_drilled(stay)):
+        heir = heir._replace(
+            pruned_drilled=drilled.moment, pruned_drilled_good=drilled.good, pruned_drill_seconds=drilled.seconds
+        )
+    return heir
+
+
+def _is_newer(last: LastCheck, other: LastCheck | None) -> bool:
+    return other is None or last.moment > other.moment
+
+
+def carry_over(
+    location: Path, names: frozenset[str], gone: Iterable[str], stay: Sequence[str], ownership: Ownership
+) -> None:
+    """Let the newest backup that stays keep what is known of the checks of those that go; before they go.
+
+    names: of the files in the location. gone, stay: timestamps of backups, `stay` oldest first. A result that cannot be
+    kept is no error.
+    """
+    known = [_known(location, names, stamp) for stamp in gone]
+    leaving = [one for one in known if one is not None]
+    if not stay or not leaving:
+        return
+    heir = _known(location, names, stay[-1]) or Checks(stay[-1])
+    others = [one for stamp in stay[:-1] if (one := _known(location, names, stamp)) is not None]
+    enriched = carried_over(leaving, heir, others)
+    if enriched != heir:
+        write_checks(location, enriched, ownership)
+
+
+def _known(location: Path, names: frozenset[str], timestamp: str) -> Checks | None:
+    return read_checks(location, timestamp) if timestamp + CHECKS_SUFFIX in names else None
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -56,6 +135,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "drilled": (str,),
     "drilled_good": (bool,),
     "drill_seconds": (int, float),
+    "pruned_verified": (str,),
+    "pruned_verified_good": (bool,),
+    "pruned_drilled": (str,),
+    "pruned_drilled_good": (bool,),
+    "pruned_drill_seconds": (int, float),
 }
 
 

@@ -121,19 +121,28 @@ def judge_chains(repository: Repository, retention: Retention, *, with_blobs: bo
     return plan_prune(judged, retention)
 
 
-def prune_chains(repository: Repository, retention: Retention, *, with_blobs: bool) -> tuple[str, ...]:
+def prune_chains(
+    repository: Repository,
+    retention: Retention,
+    *,
+    with_blobs: bool,
+    before: Callable[[tuple[Chain, ...], tuple[Chain, ...]], None] | None = None,
+) -> tuple[str, ...]:
     """Remove the chains that `retention` lets go, oldest first; return the timestamps of their fulls.
 
-    The blobs that only they named are the caller's next step.
+    before: is told of the chains that go and of those that stay, before any file is removed. The blobs that only those
+    named are the caller's next step.
     """
     if not retention.keep or len(repository.chains) <= retention.keep:
         return ()
     verdicts = judge_chains(repository, retention, with_blobs=with_blobs)
-    gone = [verdict.timestamp for verdict in verdicts if not verdict.stays]
-    for chain in repository.chains:
-        if chain.timestamp in gone:
-            _remove_chain(repository, chain)
-    return tuple(gone)
+    gone = {verdict.timestamp for verdict in verdicts if not verdict.stays}
+    leaving = tuple(chain for chain in repository.chains if chain.timestamp in gone)
+    if leaving and before is not None:
+        before(leaving, tuple(chain for chain in repository.chains if chain.timestamp not in gone))
+    for chain in leaving:
+        _remove_chain(repository, chain)
+    return tuple(chain.timestamp for chain in leaving)
 
 
 def _remove_chain(repository: Repository, chain: Chain) -> None:

@@ -180,6 +180,30 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
     return None
 
 
+def record_problem(repository: Repository, line: Line) -> str | None:
+    """Why the record of a backup that may be built on is not to be believed; None for a sound one, and for none.
+
+    A backup that repozo made has none. Raises NewerFormat.
+    """
+    name = line.timestamp + RECORD_SUFFIX
+    if name not in repository.names:
+        return None
+    record = repository.record(line.timestamp)
+    if record is None:
+        return f"{name} cannot be read"
+    if not tells_of(record, line):
+        return f"{name} and its line in the .dat file do not agree"
+    size = size_of(repository.location / line.file.name)
+    if size != record.stored_size:
+        return f"{line.file.name} has {size} bytes, written were {record.stored_size}"
+    return None
+
+
+def tells_of(record: Record, line: Line) -> bool:
+    """Whether a record says of a backup what its line in the `.dat` says."""
+    return (record.data_name, record.start, record.end, record.md5) == (line.file.name, line.start, line.end, line.md5)
+
+
 def _may_measure(line: Line, size: int) -> bool:
     """Whether a line's file can have `size` bytes: no gzip file is empty, a plain one has what the line says."""
     return size > 0 if line.file.is_compressed else size == line.size

@@ -46,10 +46,14 @@ logger = logging.getLogger("zodbvault")
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was found. lines: for standard output. good: every backup that was asked for restores."""
+    """What was found. lines: for standard output. good: every backup that was asked for restores.
+
+    is_empty: there is no backup at all; it is not good then.
+    """
 
     lines: tuple[str, ...]
     good: bool
+    is_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ def verify(settings: Settings, *, when: str | None, deep: bool, which: str, cloc
             reports[name] = _verify_blobs_alone(settings, places, date, every=every, deep=deep, clock=clock)
         else:
             reports[name] = _verify(settings, places, date, every=every, deep=deep, clock=clock)
+    if which == ALL:
+        # Files are there, but the first backup may be just on its way.
+        reports = {name: report for name, report in reports.items() if not report.is_empty} or reports
     if len(reports) == 1:
         return next(iter(reports.values()))
     lines = tuple(f"{name}: {line}" for name, report in reports.items() for line in report.lines)
@@ -88,12 +95,12 @@ def _verify(
     """The same for one repository. date: as `parse_when` gives it; every: all backups, whatever the date."""
     repository = read_repository(places.location, places.blobs)
     findings: list[Finding] = []
-    if every:
+    if every or not (repository.chains or repository.listed):
         choices = _every_choice(settings, repository, findings)
     else:
         choices = (choose(repository, date, with_blobs=settings.backup_blobs),)
     if not choices and not findings:
-        return VerifyReport((f"No backups in {places.location}.",), good=False)
+        return VerifyReport((f"No backups in {places.location}.",), good=False, is_empty=True)
     scratch = _scratch(places.location)
     for choice in choices:
         # Where no .dat holds the md5s, only the transactions can tell.
@@ -160,7 +167,7 @@ def _verify_blobs_alone(
         lines.append(f"{timestamp}: blobs checked: {'DAMAGED' if wrong else 'good'}")
         lines += [f"  {what}" for what in wrong]
     if not states:
-        return VerifyReport((f"No backups in {places.location}.",), good=False)
+        return VerifyReport((f"No backups in {places.location}.",), good=False, is_empty=True)
     assert settings.blob_storage is not None
     verdicts = {timestamp: not wrong for timestamp, wrong in states}
     keep_verdicts(places.location, verdicts, _verification(settings.blob_storage, places, deep=deep, clock=clock))

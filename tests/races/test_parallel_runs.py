@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from zodbvault.commands.verify import VerifyReport
+
 LAYOUTS = {
     "pool": {"blob_layout": "pool"},
     "directories": {"blob_layout": "directories"},
@@ -333,9 +335,14 @@ class Opening:
         return function
 
 
+def is_good(report: VerifyReport) -> bool:
+    """Whether something was verified, and found good."""
+    return report.good and any(line.endswith("good") for line in report.lines)
+
+
 PRUNED_WHILE_READING: dict[str, Callable[[Site], bool]] = {
-    "verify": lambda site: site.verify().good,
-    "deep": lambda site: site.verify(deep=True).good,
+    "verify": lambda site: is_good(site.verify()),
+    "deep": lambda site: is_good(site.verify(deep=True)),
     "list": lambda site: bool(site.list()),
     "log": lambda site: bool(list(log_transactions(site.settings, between=None, which="backups"))),
 }

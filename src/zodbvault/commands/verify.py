@@ -31,7 +31,7 @@ from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import BackgroundHash, sha256_of
 from zodbvault.io.progress import step
 from zodbvault.repository.chains import Chain, newest_timestamp
-from zodbvault.repository.store import Repository, list_files, read_repository, size_of
+from zodbvault.repository.store import MOST_LOOKS, Repository, list_files, read_repository, size_of
 from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
@@ -90,9 +90,19 @@ def verify(settings: Settings, *, when: str | None, deep: bool, which: str, cloc
 
 
 def _verify(
-    settings: Settings, places: Places, date: str | None, *, every: bool, deep: bool, clock: Clock
+    settings: Settings,
+    places: Places,
+    date: str | None,
+    *,
+    every: bool,
+    deep: bool,
+    clock: Clock,
+    looks: int = MOST_LOOKS,
 ) -> VerifyReport:
-    """The same for one repository. date: as `parse_when` gives it; every: all backups, whatever the date."""
+    """The same for one repository. date: as `parse_when` gives it; every: all backups, whatever the date.
+
+    looks: how often it may be looked at, where all that was seen is pruned before it is verified.
+    """
     repository = read_repository(places.location, places.blobs)
     findings: list[Finding] = []
     if every or not (repository.chains or repository.listed):
@@ -110,6 +120,9 @@ def _verify(
         readable = [choice for choice in choices if choice.chain.lines]
         findings += [Finding(*each) for each in verify_chains_blobs(repository, readable, scratch)]
     chains = _still_there(repository, tuple(choice.chain for choice in choices), findings)
+    if not chains and looks > 1:
+        # All of them were pruned meanwhile; nothing would have been verified.
+        return _verify(settings, places, date, every=every, deep=deep, clock=clock, looks=looks - 1)
     without_blobs = {
         choice.chain.timestamp for choice in choices if settings.backup_blobs and lacks_blob_state(choice, deep=deep)
     }

@@ -84,7 +84,7 @@ class Runs:
                     check=False,
                 )
                 with lock:
-                    said = finished.stderr if command[0] not in ("backup-verify",) else finished.stderr + finished.stdout
+                    said = finished.stderr + (finished.stdout if command[0] == "backup-verify" else "")
                     self.results.setdefault(command, []).append((finished.returncode, said))
 
         threads = [threading.Thread(target=repeat, args=(each, number)) for number, each in enumerate(commands)]
@@ -260,6 +260,7 @@ READING: dict[str, Callable[[Site], bool]] = {
     "list": lambda site: any("good" not in line and "2" in line for line in site.list()),
 }
 STEPS_OF_FULLS = [step for step in BACKUP_STEPS if PRUNING in step.kinds]
+STEPS_OF_FIRST_FULLS = [step for step in BACKUP_STEPS if FIRST_FULL in step.kinds]
 
 
 @pytest.mark.parametrize("reader", READING)
@@ -288,7 +289,7 @@ def test_reading_at_each_step_of_a_backup(
 
 
 @pytest.mark.parametrize("reader", ["verify", "verify one"])
-@pytest.mark.parametrize("step", [step for step in BACKUP_STEPS if FIRST_FULL in step.kinds], ids=lambda step: step.name)
+@pytest.mark.parametrize("step", STEPS_OF_FIRST_FULLS, ids=lambda step: step.name)
 def test_reading_at_each_step_of_a_first_snapshot(
     tmp_path: Path, reader: str, step: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:

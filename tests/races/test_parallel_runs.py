@@ -35,8 +35,11 @@ LAYOUTS = {
     "directories": {"blob_layout": "directories"},
     "archives": {"archive_blob": "true", "incremental_blobs": "true"},
 }
-SECONDS = 8
+SECONDS = 6
 """How long the commands of one test run; `make faults` has longer tests of the same kind."""
+
+# The usual run has the layout that is the usual one; `make faults` all of them.
+BY_LAYOUT = [name if name == "pool" else pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS]
 
 NOW = {"ZODBVAULT_TEST_NOW": ""}
 """The environment in which a child process looks at the computer's clock."""
@@ -127,7 +130,7 @@ def writing(site: Site, history: History) -> Iterator[None]:
     assert errors == []
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=BY_LAYOUT)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """A site that lives now: its child processes look at the computer's clock."""
     site = Site(tmp_path / "site", options={**LAYOUTS[request.param], "keep": "2"}, start=timestamp(time.time()))
@@ -349,7 +352,7 @@ PRUNED_WHILE_READING: dict[str, Callable[[Site], bool]] = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", BY_LAYOUT)
 @pytest.mark.parametrize("reader", PRUNED_WHILE_READING)
 @pytest.mark.parametrize("full", [True, False], ids=["full", "incremental"])
 def test_a_backup_at_any_instant_of_reading(

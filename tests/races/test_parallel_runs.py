@@ -20,8 +20,14 @@ import pytest
 
 from tests.races.happenings import BIG, History
 from tests.races.steps import BACKUP_STEPS, FIRST_FULL, PRUNING, Step, let_happen
-from tests.site import Site, generate_script, timestamp
+from tests.site import Site, blob_files, generate_script, referenced_blobs, timestamp
+from zodbvault.commands.check import check
+from zodbvault.commands.choosing import NothingThere
+from zodbvault.commands.drill import drill
+from zodbvault.commands.list import list_backups
 from zodbvault.commands.log import log_transactions
+from zodbvault.commands.restore import restore
+from zodbvault.commands.watching import Thresholds
 from zodbvault.io.locks import LockFile
 
 if TYPE_CHECKING:
@@ -344,10 +350,41 @@ def is_good(report: VerifyReport) -> bool:
     return report.good and any(line.endswith("good") for line in report.lines)
 
 
+def is_alarmed(site: Site) -> bool:
+    """Whether `check` says that a backup is not whole."""
+    found = check(site.settings, which="backups", thresholds=Thresholds(), metrics=None, clock=site.clock)
+    return any("restores" in line or "missing" in line or "no backup" in line for line in found.lines)
+
+
+def is_copied_or_said_to_be_gone(site: Site) -> bool:
+    """A copy of the newest backup: whole, or nothing of it with a sentence that tells why."""
+    folder = site.folder / "copy"
+    restoring = functools.partial(restore, site.settings, source="location", when=None, ask=None, clock=site.clock)
+    try:
+        stamp = restoring(accept_missing_blobs=False, checksum=False, to=folder).timestamp
+    except NothingThere as error:
+        return "was pruned meanwhile" in str(error) and not folder.exists()
+    data = (folder / "filestorage" / "Data.fs").read_bytes()
+    found = {key: path.read_bytes() for key, path in blob_files(folder / "blobstorage").items()}
+    live = site.blobs
+    return site.data.startswith(data) and found == {key: live[key] for key in referenced_blobs(data)} and bool(stamp)
+
+
+def is_rehearsed_or_said_to_be_gone(site: Site) -> bool:
+    """The same for a rehearsal."""
+    try:
+        return drill(site.settings, when=None, which="backups", sample=None, tmp=None, clock=site.clock).good
+    except NothingThere as error:
+        return "was pruned meanwhile" in str(error)
+
+
 PRUNED_WHILE_READING: dict[str, Callable[[Site], bool]] = {
     "verify": lambda site: is_good(site.verify()),
     "deep": lambda site: is_good(site.verify(deep=True)),
-    "list": lambda site: bool(site.list()),
+    "list": lambda site: not list_backups(site.settings, when=None, which="backups", clock=site.clock).warnings,
+    "check": lambda site: not is_alarmed(site),
+    "copy": is_copied_or_said_to_be_gone,
+    "drill": is_rehearsed_or_said_to_be_gone,
     "log": lambda site: bool(list(log_transactions(site.settings, between=None, which="backups"))),
 }
 

@@ -35,8 +35,6 @@ DIRECTORIES = {"blob_layout": "directories"}
 ARCHIVES = {"archive_blob": "true", "incremental_blobs": "true"}
 LAYOUTS = {"pool": POOL, "directories": DIRECTORIES, "archives": ARCHIVES}
 
-Event = "Callable[[Site, History], None]"
-
 
 class Cell(NamedTuple):
     """One case: what happens at which step of what."""
@@ -50,18 +48,13 @@ class Cell(NamedTuple):
         return f"{self.layout}-{self.kind}-{self.step.name}-{self.event.__name__}"
 
 
-def comes_by(layout: str, kind: str, step: Step) -> bool:
-    """Whether a backup of this kind comes by a step in this layout."""
-    return kind in step.kinds
-
-
 def all_cells() -> list[Cell]:
     return [
         Cell(layout, kind, step, event)
         for layout in LAYOUTS
         for kind in sorted(ALL_KINDS)
         for step in BACKUP_STEPS
-        if comes_by(layout, kind, step)
+        if kind in step.kinds
         for event in EVENTS
     ]
 

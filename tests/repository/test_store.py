@@ -223,13 +223,61 @@ def test_a_dat_that_vanishes_after_the_listing_is_a_chain_that_was_pruned(
 
     def listed(folder: Path) -> frozenset[str]:
         names = original(folder)
-        (made.location / f"{A}.dat").unlink(missing_ok=True)
+        if f"{A}.dat" in names:
+            (made.location / f"{A}.dat").rename(made.location / f"{A}.dat.pruned")
         return names
 
     monkeypatch.setattr(store, "list_files", listed)
     repository = made.read()
     assert [chain.timestamp for chain in repository.chains] == [B]
     assert repository.listed == ()
+
+
+@pytest.mark.parametrize("times", [1, 2, 100])
+def test_what_a_backup_changes_between_listing_and_reading_is_looked_at_again(
+    made: Made, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one chain goes and another one comes; only one who changes it all the time is not waited for."""
+    import zodbvault.repository.store as store
+
+    made.chain(A)
+    original = store.list_files
+    stamps = [f"2026-11-{day:02}-18-00-00" for day in range(2, 9)]
+    changes = []
+
+    def listed(folder: Path) -> frozenset[str]:
+        names = original(folder)
+        if folder == made.location and len(changes) < min(times, len(stamps)):
+            for path in made.location.iterdir():
+                path.unlink()
+            made.chain(stamps[len(changes)])
+            changes.append(names)
+        return names
+
+    monkeypatch.setattr(store, "list_files", listed)
+    chains = [chain.timestamp for chain in made.read().chains]
+    if times < store.MOST_LOOKS:
+        assert chains == [stamps[times - 1]]
+        assert len(changes) == times
+    else:
+        assert len(changes) == store.MOST_LOOKS
+
+
+def test_a_lost_data_file_costs_one_more_look(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zodbvault.repository.store as store
+
+    made.chain(A)
+    (made.location / f"{A}.fsz").unlink()
+    looks = []
+    original = store.list_files
+
+    def listed(folder: Path) -> frozenset[str]:
+        looks.append(folder)
+        return original(folder)
+
+    monkeypatch.setattr(store, "list_files", listed)
+    assert [chain.timestamp for chain in made.read().chains] == [A]
+    assert looks.count(made.location) == 2
 
 
 def test_folders_and_missing_places_hold_no_files(made: Made, tmp_path: Path) -> None:

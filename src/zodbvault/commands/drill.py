@@ -23,7 +23,7 @@ from zodbvault.commands.choosing import NothingThere
 from zodbvault.commands.copy_folder import require_apart
 from zodbvault.commands.places import BACKUPS, chosen_places, repository_ownership, source_ownership
 from zodbvault.commands.reading import Reading, read_database
-from zodbvault.commands.restore import restore_copy
+from zodbvault.commands.restore import require_that_it_is_still_there, restore_copy
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.restore_choice import SOURCE_OF, Request, choose_and_say, choose_state, last_tid_known
 from zodbvault.commands.summary import iso_time, plural
@@ -133,7 +133,11 @@ def drill(
                 reading = read_database(target.datafs, target.blob_storage, sample)
                 failures += reading.failures
                 failed += reading.failed
-            wrong = _wrong_sizes(settings, request._replace(date=said.timestamp))
+            try:
+                wrong = _wrong_sizes(settings, request._replace(date=said.timestamp))
+            except ZodbvaultError as error:
+                require_that_it_is_still_there(settings, request, said, error)
+                raise
             failures += wrong
             failed += len(wrong)
     report = DrillReport(said.timestamp, round(seconds, 1), reading, tuple(failures), failed, which)

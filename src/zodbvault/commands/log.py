@@ -89,21 +89,29 @@ def log_transactions(settings: Settings, *, between: str | None, which: str) -> 
 
 def _log_of(name: str, places: Places, first: bytes, last: bytes) -> Iterator[Entry]:
     """The transactions in one repository."""
-    repository = read_repository(places.location, places.blobs)
+    while True:
+        repository = read_repository(places.location, places.blobs)
+        try:
+            for entry in _newest_first(repository, first, last):
+                yield entry._replace(location=name)
+                last = min(last, _before(entry.tid))
+        except ZodbvaultError:
+            if {chain.dat_name for chain in repository.chains} <= list_files(places.location):
+                raise
+            logger.info("A backup was pruned meanwhile; those that are there now are looked at.")
+        else:
+            return
+
+
+def _newest_first(repository: Repository, first: bytes, last: bytes) -> Iterator[Entry]:
+    """The transactions from tid `first` to `last`, the newest first. Raises ZodbvaultError."""
     # Not in the repository: it may be there for reading only.
     scratch = Path(gettempdir())
     found = list(reaches(repository, every_chain(repository), first, scratch))
     floors = _greatest_before(found)
     for reach, floor in zip(reversed(found), reversed(floors), strict=True):
-        if reach.last_tid is None or reach.last_tid < first or floor >= last:
-            continue
-        try:
-            for entry in _entries(repository, reach, max(floor, _before(first)), last, scratch):
-                yield entry._replace(location=name)
-        except ZodbvaultError:
-            if reach.chain.dat_name not in repository.names or reach.chain.dat_name in list_files(places.location):
-                raise
-            logger.info("The backup of %s was pruned meanwhile.", reach.line.timestamp)
+        if reach.last_tid is not None and reach.last_tid >= first and floor < last:
+            yield from _entries(repository, reach, max(floor, _before(first)), last, scratch)
 
 
 def _greatest_before(found: list[Reach]) -> list[bytes]:

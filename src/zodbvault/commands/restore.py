@@ -124,11 +124,11 @@ def restore_copy(settings: Settings, request: Request, folder: Path, said: Said)
                     stack.enter_context(_database_locked(target_of(request.target(settings).datafs)))
                 return _restore(settings, request, said)
         except ZodbvaultError as error:
-            _require_that_it_is_still_there(settings, request, said, error)
+            require_that_it_is_still_there(settings, request, said, error)
             raise
 
 
-def _require_that_it_is_still_there(settings: Settings, request: Request, said: Said, error: ZodbvaultError) -> None:
+def require_that_it_is_still_there(settings: Settings, request: Request, said: Said, error: ZodbvaultError) -> None:
     """Say so where a backup has pruned meanwhile what was being read: no lock keeps it from that."""
     places = request.places(settings)
     try:

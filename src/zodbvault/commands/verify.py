@@ -39,7 +39,7 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.checks import DEEP, QUICK
 from zodbvault.repository.records import NewerFormat
-from zodbvault.repository.store import list_files, read_repository, size_of
+from zodbvault.repository.store import MOST_LOOKS, list_files, read_repository, size_of
 from zodbvault.repository.timestamps import parse_when
 from zodbvault.site_settings import ConfigurationError
 
@@ -98,14 +98,20 @@ def verify(
         place = look(settings, name, places, wanted)
         _keep(settings, place, wanted, clock)
         found.append(_opened(settings, place, wanted, clock) if opens else place)
+    if which == ALL:
+        # Files are there, but the first backup may be just on its way.
+        found = [place for place in found if place.chains or place.problems] or found
     return VerifyReport(settings.part, iso_time(clock.now()), how, opens, tuple(found))
 
 
-def _verify(settings: Settings, name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
-    """The same for one repository."""
+def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, looks: int = MOST_LOOKS) -> VerifiedPlace:
+    """The same for one repository.
+
+    looks: how often it may be looked at, where all that was seen is pruned before it is verified.
+    """
     repository = read_repository(places.location, places.blobs)
     findings: dict[str, list[Finding]] = {}
-    if wanted.is_every:
+    if wanted.is_every or not (repository.chains or repository.listed):
         chains = _every_chain(repository, findings)
     else:
         chains = (choose(repository, wanted.date, with_blobs=settings.backup_blobs).chain,)
@@ -144,8 +150,9 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted) -> Ve
         for chain in chains
     )
     still_there = _still_there(repository, chains, verified)
-    if verified and not still_there:
-        return _verify(settings, name, places, wanted)
+    if verified and not still_there and looks > 1:
+        # All of them were pruned meanwhile; nothing would have been verified.
+        return _verify(settings, name, places, wanted, looks=looks - 1)
     return VerifiedPlace(name, places, still_there)
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("zodbvault")
 
+MOST_LOOKS = 5
+"""How often a repository is looked at, while backups change it each time, before the look counts as it is."""
+
 
 class UnreadableFile(ZodbvaultError):
     """A file of a repository that is there and cannot be read."""
@@ -79,20 +82,40 @@ class Repository(NamedTuple):
 
 
 def read_repository(location: Path, blob_location: Path | None) -> Repository:
-    """Look at a repository. A folder that does not exist counts as an empty one."""
+    """Look at a repository. A folder that does not exist counts as an empty one.
+
+    A backup may add to it or prune it between the listing and the reading of a `.dat`; then it is looked at again.
+    """
+    repository, is_of_one_moment = _look(location, blob_location)
+    for _ in range(MOST_LOOKS - 1):
+        if is_of_one_moment:
+            break
+        before = repository
+        repository, is_of_one_moment = _look(location, blob_location)
+        if repository.names == before.names:
+            break  # it is as it is: a data file is lost
+    return repository
+
+
+def _look(location: Path, blob_location: Path | None) -> tuple[Repository, bool]:
+    """What stands there; and whether each `.dat` in the listing was still there, and the listing has all it names."""
     names = list_files(location)
     blob_names = frozenset() if blob_location is None else list_files(blob_location)
     dats: dict[str, tuple[Line, ...] | DamagedDat] = {}
+    has_all = True
     for name in names:
         parts = split_name(name)
         if parts is not None and parts[1] == DAT_SUFFIX:
             try:
-                dats[parts[0]] = read_dat(location / name)
+                lines = dats[parts[0]] = read_dat(location / name)
             except FileNotFoundError:
-                continue  # pruned since the listing: the chain is gone
+                has_all = False  # pruned since the listing: the chain is gone
             except DamagedDat as error:
                 dats[parts[0]] = error
-    return Repository(location, blob_location, names, blob_names, chains_with_dat(dats), chains_without_dat(names))
+            else:
+                has_all = has_all and all(line.file.name in names for line in lines)
+    chains, listed = chains_with_dat(dats), chains_without_dat(names)
+    return Repository(location, blob_location, names, blob_names, chains, listed), has_all
 
 
 def read_dat(path: Path) -> tuple[Line, ...]:

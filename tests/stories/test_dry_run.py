@@ -140,7 +140,7 @@ def test_what_would_stop_the_restore_is_a_problem_of_the_plan(site: Site) -> Non
 
     assert site.blob_storage is not None
     shutil.rmtree(site.blob_storage)
-    gone = next(iter(blob_files(site.blob_location / "blobs").values()))
+    gone = min(blob_files(site.blob_location / "blobs").items())[1]
     gone.unlink()
     plan = planned(site)
     assert "lacks 1 of the blobs" in plan.problems[0]

@@ -36,6 +36,7 @@ from zodbvault.blobs.layouts import (
 )
 from zodbvault.blobs.manifest import PACKED_SIZE, DamagedManifest, Entry, ManifestWriter, pack_entry, read_manifest
 from zodbvault.blobs.outcome import BlobOutcome
+from zodbvault.blobs.real_folders import RealFolders
 from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.blobs.wanted import SETTLED_AFTER, compared, wanted_blobs
@@ -73,6 +74,7 @@ class Pool:
         self.folder = location / POOL_FOLDER
         self.scratch = self.folder / TEMPORARY_FOLDER
         self._root = str(self.folder)
+        self._way = RealFolders(self._root)
         self._batch = SyncBatch()
         self._shared_batch = SharedBatch(self._batch)
         self._folders = FolderSyncs(self._batch)
@@ -84,10 +86,11 @@ class Pool:
 
         Raises ZodbvaultError when it is not a pool (another layout) or cannot be written.
         """
+        self._require_real_way_to(str(self.scratch / "any"))
         try:
             self._folders.make_folders(self._root, ownership_of(self.location, executable=True))
             self._folders.make_folders(str(self.scratch), ownership_of(self.folder, executable=True))
-            word = read_marker(self.folder)
+            word = read_marker(self.folder, nofollow=True)
             if word is None:
                 marker = self.folder / LAYOUT_MARKER
                 with PartFile(marker, ownership_of(self.folder), part=self.scratch / "zodbvault-layout.part") as part:
@@ -117,6 +120,8 @@ class Pool:
     def size_of(self, key: bytes) -> int | None:
         """The size in bytes of the blob `key`; None when the pool has no regular file of that name."""
         path = self.path_of(key)
+        if not self._way.lead_to(path):
+            return None
         try:
             status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -127,7 +132,8 @@ class Pool:
 
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`, or None when the pool lacks it. Raises ZodbvaultError."""
-        return open_blob(self.path_of(key))
+        path = self.path_of(key)
+        return open_blob(path) if self._way.lead_to(path) else None
 
     def sizes(self, entries: Iterable[Entry]) -> Generator[tuple[Entry, int | None], None, None]:
         """Each entry with the size of its blob here, as `Container.sizes`."""
@@ -201,6 +207,7 @@ class Pool:
             if self._folder_ownership is None:
                 self._folder_ownership = ownership_of(self.folder, executable=True)
             folder = os.path.dirname(path)
+            self._require_real_way_to(path)
             self._folders.make_folders(folder, self._folder_ownership)
             os.replace(temporary, path)
             self._folders.enter(folder)
@@ -217,6 +224,16 @@ class Pool:
         path = self.path_of(key)
         os.unlink(path)
         remove_empty_folders(path, self._root)
+
+    def _require_real_way_to(self, path: str) -> None:
+        """Raise ZodbvaultError where a symlink, or what is no folder, would lead a new file out of the pool."""
+        strange = self._way.strange_on_the_way_to(path)
+        if strange is not None:
+            raise ZodbvaultError(
+                "stands where a folder of the pool should be, and is none",
+                path=strange,
+                hint="Nothing was written there. Move it away; a full backup makes the folder anew",
+            )
 
     def _temporary(self, key: bytes) -> str:
         return f"{self.scratch}/{temporary_name(key)}"

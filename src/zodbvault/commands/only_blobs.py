@@ -26,10 +26,11 @@ from zodbvault.commands.container_state import ContainerBackup, settle_latest
 from zodbvault.commands.container_sweep import remove_made_with
 from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
-from zodbvault.commands.pool_state import PoolBackup, manifests_in
+from zodbvault.commands.pool_state import PoolBackup, believable_manifests
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
+from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably, rename_durably, write_durably
 from zodbvault.io.progress import step
@@ -305,7 +306,7 @@ class _Run:
             contextlib.closing(self._newest_entries(pool.scratch)) as previous,
             PartFile(self.location / (stamp + suffix), self._ownership) as part,
         ):
-            others = manifests_in(self.location)
+            others = believable_manifests(self.location, self.repository)
             with step("blobs", None) as on_progress:
                 outcome = backup_only_blobs(
                     self.source, pool, part, previous, others, is_full, self._clock.now(), on_progress
@@ -416,7 +417,7 @@ def _prune(run: _Run, *, is_full: bool) -> tuple[GroupVerdict, ...]:
         remove_older(location, base, min(oldest, stay[0]), container_states(list_files(location)))
     if gone:
         logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
-        run.pool.prune()
+        run.pool.prune(read_repository(location, location))
     return verdicts
 
 
@@ -450,6 +451,7 @@ def _wrong_with_state(repository: Repository, stamp: str, scratch: Path) -> tupl
         choice = choose_states(repository, stamp)[0]
         if choice.timestamp != stamp or choice.complete is None:
             return (f"its directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}",)
+        require_as_written(repository, choice)
         with (
             opened_container(repository.location, choice.stored, scratch) as container,
             contextlib.closing(entries_of(choice, scratch)) as entries,

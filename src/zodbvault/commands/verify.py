@@ -24,7 +24,7 @@ from zodbvault.commands.choosing import (
 from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
 from zodbvault.commands.recording import Verification, keep_verdicts, verdicts_of_chain
 from zodbvault.commands.summary import iso_time, plural
-from zodbvault.commands.verify_blobs import lacks_blob_state, missing_from_state, verify_chains_blobs
+from zodbvault.commands.verify_blobs import is_state_proved, lacks_blob_state, missing_from_state, verify_chains_blobs
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
 from zodbvault.io.gzip_members import read_blocks
@@ -96,8 +96,9 @@ def _verify(
         return VerifyReport((f"No backups in {places.location}.",), good=False)
     scratch = _scratch(places.location)
     for choice in choices:
-        # Where no .dat holds the md5s, only the transactions can tell.
-        unpack = deep or choice.chain.dat_name not in repository.names
+        # Where no .dat holds the md5s, only the transactions can tell; and where no record tells whether a manifest is
+        # the one that was written, only the data can tell whether it has all that they refer to.
+        unpack = deep or choice.chain.dat_name not in repository.names or not is_state_proved(repository, choice)
         findings += _verify_chain(repository, choice, scratch, deep=unpack)
     if settings.backup_blobs:
         readable = [choice for choice in choices if choice.chain.lines]

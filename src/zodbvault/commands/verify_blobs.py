@@ -11,9 +11,8 @@ from zodbvault.blobs.check import verify_blobs
 from zodbvault.blobs.layouts import OID_SIZE, bushy_path, key_of_bushy
 from zodbvault.blobs.opening import opened_container
 from zodbvault.commands.restore_blobs import entries_of
+from zodbvault.commands.written_manifests import require_as_written, wrong_with_manifest
 from zodbvault.errors import ZodbvaultError
-from zodbvault.io.hashing import sha256_of
-from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.commands.choosing import Choice
     from zodbvault.repository.chains import Chain
-    from zodbvault.repository.records import BlobRecord
     from zodbvault.repository.store import Repository
 
 logger = logging.getLogger("zodbvault")
@@ -49,7 +47,7 @@ def verify_chains_blobs(repository: Repository, choices: Sequence[Choice], scrat
     findings: list[tuple[str, str]] = []
     states: list[Choice] = []
     for choice in choices:
-        wrong = _verify_manifests(repository, choice.chain)
+        wrong = _verify_manifests(repository, choice.chain) or _verify_other_date(repository, choice)
         if not lacks_blob_state(choice, deep=True) and not wrong:
             states.append(choice)
         findings += wrong
@@ -137,21 +135,34 @@ def _verify_manifests(repository: Repository, chain: Chain) -> list[tuple[str, s
     for line in chain.lines:
         record = repository.record_of(line)
         if record is not None and record.blobs is not None:
-            what = _wrong_with_manifest(repository, record.blobs)
+            what = wrong_with_manifest(repository, record.blobs)
             found += [(line.timestamp, what)] if what is not None else []
     return found
 
 
-def _wrong_with_manifest(repository: Repository, blobs: BlobRecord) -> str | None:
-    path = repository.path(blobs.manifest)
-    size = size_of(path)
-    if size is None:
-        return f"{blobs.manifest} is missing"
+def _verify_other_date(repository: Repository, choice: Choice) -> list[tuple[str, str]]:
+    """Whether the manifests of a state that is later than the data are what their records say."""
     try:
-        is_same = (size, sha256_of(path)[1]) == (blobs.stored_size, blobs.sha256)
+        if choice.blobs is not None:
+            require_as_written(repository, choice.blobs)
     except ZodbvaultError as error:
-        return str(error)
-    return None if is_same else f"{blobs.manifest} is not what was written"
+        return [(choice.chain.newest.timestamp, str(error))]
+    return []
+
+
+def is_state_proved(repository: Repository, choice: Choice) -> bool:
+    """Whether only reading the data could tell no more of a chain's blob state than is known already.
+
+    A state that is ours is believed as it stands when the records of its manifests are there. (One that turns out to
+    be another than was written is found elsewhere.)
+    """
+    blobs = choice.blobs
+    if blobs is None or not blobs.is_exact:
+        return True
+    try:
+        return require_as_written(repository, blobs)
+    except ZodbvaultError:
+        return True
 
 
 def _each_once(streams: list[Generator[Entry, None, None]]) -> Iterator[Entry]:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
@@ -194,7 +195,13 @@ class LockFile:
         return os.path.samestat(status, os.fstat(fd))
 
     def _say_who(self, fd: int) -> None:
-        """Write our pid. The lock holds without it, so a full disk is no reason to stop (a restore may mend that)."""
+        """Write our pid. The lock holds without it, so a full disk is no reason to stop (a restore may mend that).
+
+        Nothing is written into what is no plain file of one name: a link to another file may have been put there.
+        """
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or (self._nofollow and status.st_nlink != 1):
+            return
         content = f" {os.getpid()}\n"
         if self._since is not None:
             content += f"since {self._since}\n"

@@ -1,0 +1,76 @@
+"""Whether the manifests of a blob state are those that their records tell of, byte for byte.
+
+A manifest proves by its closing line that it is whole, not that it is the one that was written: that is known by its
+record alone. Reads only.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.manifest import DamagedManifest
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.hashing import sha256_of
+from zodbvault.repository.names import split_name
+from zodbvault.repository.store import size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zodbvault.commands.blob_choices import BlobChoice
+    from zodbvault.repository.records import BlobRecord
+    from zodbvault.repository.store import Repository
+
+logger = logging.getLogger("zodbvault")
+
+
+def require_as_written(repository: Repository, choice: BlobChoice) -> bool:
+    """Whether the records tell of every manifest of a state, and each is what its record says.
+
+    False where a record is missing, so that nobody knows; also for a state without manifests of ours. Raises
+    DamagedManifest for a manifest that is another one than was written.
+    """
+    if choice.complete is None:
+        return False
+    is_proved = True
+    for path in (choice.complete, *choice.deltas):
+        blobs = _recorded(repository, path.name)
+        what = None if blobs is None else wrong_with_manifest(repository, blobs)
+        if what is not None:
+            raise DamagedManifest(what, path=path)
+        is_proved = is_proved and blobs is not None
+    return is_proved
+
+
+def believable(repository: Repository, names: Iterable[str]) -> frozenset[str]:
+    """Those of some manifests that no record says to be others than were written; each other one is warned about."""
+    found = set()
+    for name in names:
+        blobs = _recorded(repository, name)
+        what = None if blobs is None else wrong_with_manifest(repository, blobs)
+        if what is None:
+            found.add(name)
+        else:
+            logger.warning("%s: %s. What it says of blobs is not used.", repository.path(name), what)
+    return frozenset(found)
+
+
+def _recorded(repository: Repository, name: str) -> BlobRecord | None:
+    """What the record of its backup says of a manifest; None where none does."""
+    parts = split_name(name)
+    record = repository.record(parts[0]) if parts is not None else None
+    return record.blobs if record is not None and record.blobs is not None and record.blobs.manifest == name else None
+
+
+def wrong_with_manifest(repository: Repository, blobs: BlobRecord) -> str | None:
+    """Why the manifest of a record is not the one that was written; None when it is."""
+    path = repository.path(blobs.manifest)
+    size = size_of(path)
+    if size is None:
+        return f"{blobs.manifest} is missing"
+    try:
+        is_same = (size, sha256_of(path)[1]) == (blobs.stored_size, blobs.sha256)
+    except ZodbvaultError as error:
+        return str(error)
+    return None if is_same else f"{blobs.manifest} is not what was written"

@@ -36,6 +36,8 @@ DUMPDIR_TYPE = b"D"
 
 _BLOCK_SIZE = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
+# No deflated byte makes more than these.
+_MOST_INFLATED = 1032
 # No file system has longer names, and no blobstorage longer headers of other kinds than of files (of long names, say,
 # which tarfile reads into memory whole).
 _LONGEST_NAME = 4096
@@ -263,6 +265,8 @@ def names_in_dumpdir(blocks: Iterable[bytes]) -> Iterator[bytes]:
         *records, rest = (rest + block).split(b"\0")
         rest = rest[: 2 * _LONGEST_NAME]
         for record in records:
+            if not record:
+                return  # that is its end, whatever follows
             if record[:1] in (b"Y", b"N"):
                 yield record[1:]
     if rest[:1] in (b"Y", b"N"):
@@ -273,9 +277,11 @@ def _members_of(path: Path) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo]
     """The members of an archive in their order. Raises DamagedArchive where it ends too early, or is none."""
     try:
         with _opened(path) as (file, is_compressed), _tar_of(file, is_compressed=is_compressed) as tar:
+            # tarfile would look for what is behind a member of any size for ever.
+            largest = os.fstat(file.fileno()).st_size * (_MOST_INFLATED if is_compressed else 1) + _BLOCK_SIZE
             while (member := tar.next()) is not None:
-                if member.size < 0 or member.offset_data < 0:
-                    raise tarfile.ReadError("a member of impossible size")
+                if not 0 <= member.size <= largest:
+                    raise tarfile.ReadError(f"a member of {member.size:,} bytes cannot be in it")
                 yield tar, member
                 # Else each member of the archive would stay in memory.
                 tar.members = []  # type: ignore[attr-defined]

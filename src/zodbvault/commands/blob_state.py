@@ -328,8 +328,8 @@ class BlobBackup:
         """Remove the blobs that no backup needs any more, those put aside among them.
 
         repository: as it is now. oldest: timestamp of the oldest full that stays; directories and archives of an
-        earlier time go. before: the states in directories and archives that had a manifest before the prune; those that have
-        none now go too.
+        earlier time go. before: the states in directories and archives that had a manifest before the prune; those
+        that have none now go too.
         """
         if self._folder is None:
             return

@@ -72,6 +72,7 @@ class LockFile:
         self.path = path
         self._since = since
         self._nofollow = nofollow
+        self._no_link = os.O_NOFOLLOW if nofollow else 0
         self._ownership = ownership
         self._fd: int | None = None
 
@@ -100,7 +101,7 @@ class LockFile:
     def holder(self) -> str | None:
         """What the lock file says about who holds it ("pid 4711, since ..."); None when it says nothing."""
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | self._no_link)
         except OSError:
             return None
         try:
@@ -119,7 +120,7 @@ class LockFile:
         Raises ZodbvaultError where that cannot be found out.
         """
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | self._no_link)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -159,7 +160,7 @@ class LockFile:
         raise ZodbvaultError("the lock file is being replaced again and again", path=self.path)
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if self._nofollow else 0)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | self._no_link
         try:
             return os.open(self.path, flags)
         except FileNotFoundError:

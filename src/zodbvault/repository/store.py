@@ -130,7 +130,7 @@ def read_small(path: Path, limit: int = MAXIMUM_SIZE) -> bytes:
         if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
             raise UnreadableFile("is not a file that a repository can hold", path=path)
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(limit)
+            return file.read(status.st_size)
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {reason_of(error)}", path=path) from error
     finally:

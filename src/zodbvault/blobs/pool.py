@@ -41,7 +41,7 @@ from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.blobs.wanted import SETTLED_AFTER, compared, wanted_blobs
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, ownership_of
+from zodbvault.io.durable import FolderSyncs, Ownership, PartFile, SyncBatch, ownership_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from zodbvault.blobs.containers import Blocks, Result
     from zodbvault.blobs.directories import DirectoryContainer
     from zodbvault.blobs.source import SourceBlobs
-    from zodbvault.io.durable import Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +66,13 @@ class Pool:
 
     One process writes, under the repository's lock. Temporary files stand in `scratch` only. What was copied in is
     durable after finish(), and not before. A context manager: close() lets go of what finish() would have synced.
+
+    ownership: of the backup's other files: a copy belongs to the same owner, and nobody may read it who may not read
+    them; None for reading only.
     """
 
-    def __init__(self, location: Path) -> None:
+    def __init__(self, location: Path, ownership: Ownership | None = None) -> None:
+        self._ownership = ownership
         self.location = location
         self.folder = location / POOL_FOLDER
         self.scratch = self.folder / TEMPORARY_FOLDER
@@ -168,9 +171,21 @@ class Pool:
     def copy_aside(self, key: bytes, fd: int) -> Entry:
         """Copy the open file `fd` to the temporary name of the blob `key`. Several threads may do so at a time."""
         try:
-            return Entry(key, *copy_blob(fd, self._temporary(key), None, self._shared_batch))
+            return Entry(key, *copy_blob(fd, self._temporary(key), self._ownership_for(fd), self._shared_batch))
         except OSError as error:
             raise self._not_copied(key, error) from error
+
+    def _ownership_for(self, fd: int) -> Ownership:
+        """Whose the copy of an open file of the site is: as readable as both that file and the backup's others are."""
+        live = ownership_of(fd)
+        limit = self._ownership
+        if limit is None:
+            return live
+        return Ownership(
+            live.mode & (limit.mode | stat.S_IRWXU),
+            live.uid if limit.uid is None else limit.uid,
+            live.gid if limit.gid is None else limit.gid,
+        )
 
     def link_aside(self, key: bytes, fd: int, directory: DirectoryContainer) -> Entry | None:
         """Give a blob of a directory that is equal to the open file `fd` the temporary name, instead of a copy.

@@ -54,7 +54,7 @@ class PoolBackup:
     @functools.cached_property
     def pool(self) -> Pool:
         """The pool: made where it is missing, and without what a killed run left in it. Raises ZodbvaultError."""
-        pool = self._opened.enter_context(Pool(self._location))
+        pool = self._opened.enter_context(Pool(self._location, self._ownership))
         pool.prepare()
         pool.sweep()
         return pool

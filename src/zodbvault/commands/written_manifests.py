@@ -10,9 +10,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.manifest import DamagedManifest
+from zodbvault.blobs.stored import Form
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.names import split_name
+from zodbvault.repository.records import ARCHIVES, DIRECTORIES
 from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
@@ -29,9 +31,11 @@ def require_as_written(repository: Repository, choice: BlobChoice) -> bool:
     """Whether the records tell of every manifest of a state, and each is what its record says.
 
     False where a record is missing, so that nobody knows; also for a state without manifests of ours. Raises
-    DamagedManifest for a manifest that is another one than was written.
+    DamagedManifest for a manifest that is another one than was written, and for one that is gone from beside a
+    directory or an archive that we wrote.
     """
     if choice.complete is None:
+        _require_that_none_is_gone(repository, choice)
         return False
     is_proved = True
     for path in (choice.complete, *choice.deltas):
@@ -41,6 +45,22 @@ def require_as_written(repository: Repository, choice: BlobChoice) -> bool:
             raise DamagedManifest(what, path=path)
         is_proved = is_proved and blobs is not None
     return is_proved
+
+
+def _require_that_none_is_gone(repository: Repository, choice: BlobChoice) -> None:
+    """Raise DamagedManifest where a directory or archive had a manifest: without it nobody knows what was in a blob."""
+    record = repository.record(choice.timestamp)
+    if record is None or record.blobs is None or not choice.stored:
+        return
+    is_directory = choice.stored[-1].form is Form.DIRECTORY
+    is_ours = record.blobs.layout == (DIRECTORIES if is_directory else ARCHIVES)
+    if is_ours and choice.stored[-1].timestamp == choice.timestamp:
+        name = f"{record.timestamp}.json"
+        raise DamagedManifest(
+            f"{record.blobs.manifest} is missing, so nobody knows whether its blobs are as they were written",
+            path=choice.stored[-1].path,
+            hint=f"To take them as they are, move {name} out of the location",
+        )
 
 
 def believable(repository: Repository, names: Iterable[str]) -> frozenset[str]:

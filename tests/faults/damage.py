@@ -477,7 +477,7 @@ def wrong_record(files: Files) -> str | None:
     path, data = found
     try:
         values = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict):
         return None
@@ -650,6 +650,30 @@ def changed_archive(files: Files) -> str | None:
     return f"archive {how}, member {member.name} of {path}"
 
 
+def wrong_header(files: Files) -> str | None:
+    """A member's header of an archive says something else, and its checksum fits."""
+    found = _content(files, ".tar", ".tar.gz")
+    if found is None:
+        return None
+    path, data = found
+    is_compressed = data[:2] == b"\x1f\x8b"
+    try:
+        content = bytearray(gzip.decompress(data) if is_compressed else data)
+        with tarfile.open(path) as tar:
+            offsets = [member.offset for member in tar]
+    except (tarfile.TarError, OSError, EOFError):
+        return None
+    if not offsets:
+        return None
+    offset = files.random.choice(offsets)
+    at = files.random.choice((156, files.random.randrange(124, 136), files.random.randrange(512)))
+    content[offset + at] = files.random.choice((0, 0x30, 0x37, 0x80, 0xFF, *b"LKxgSD5127", files.random.randrange(256)))
+    head = content[offset : offset + 512]
+    content[offset + 148 : offset + 156] = b"%06o\0 " % (sum(head[:148]) + sum(head[156:]) + 8 * 0x20)
+    files.put(path, gzip.compress(bytes(content)) if is_compressed else bytes(content))
+    return f"header at {offset}, byte {at} of {path}"
+
+
 def strange_identity(files: Files) -> str | None:
     """The marks of a location are other ones: id, layout, latest."""
     places = [files.location, *([files.blob_location] if files.blob_location is not None else [])]
@@ -672,7 +696,7 @@ def strange_identity(files: Files) -> str | None:
 MUTATIONS: tuple[Callable[[Files], str | None], ...] = (
     flip, flip, cut, extend, empty, zero_out, delete, delete_folder, swap, duplicate, rename, other_thing,
     truncated_member, wrong_dat, wrong_dat, wrong_record, wrong_record, deep_json, wrong_manifest, wrong_manifest,
-    changed_blob, changed_blob, strange_identity,
+    changed_blob, changed_blob, changed_archive, wrong_header, strange_identity,
 )  # fmt: skip
 
 

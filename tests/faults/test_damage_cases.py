@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -189,3 +190,36 @@ def test_blobs_whose_checksums_are_gone_are_not_taken_as_they_are(
     (site.location / f"{newest}.json").unlink()
     site.restore(newest)
     site.assert_is(states[newest])
+
+
+def test_a_copy_of_a_full_under_the_timestamp_of_another_backup_is_not_taken_for_it(tmp_path: Path) -> None:
+    site, states = made(tmp_path)
+    first, second, _ = sorted(states)
+    shutil.copyfile(site.location / f"{first}.fsz", site.location / f"{second}.fsz")
+    site.restore(second)
+    site.assert_is(states[second])
+
+
+def test_a_newer_record_that_this_version_does_not_know_stops_no_restore_of_an_older_date(tmp_path: Path) -> None:
+    site, states = made(tmp_path)
+    path = site.location / f"{max(states)}.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    site.restore(min(states))
+    site.assert_is(states[min(states)])
+
+
+@pytest.mark.parametrize("field", ["last_tid", "tail_tid", "first_tid", "md5", "sha256"])
+@pytest.mark.parametrize("value", ["", "x", "0x00", "F" * 16, "\u0663" * 16])
+def test_a_record_with_digits_that_are_none_counts_as_none(tmp_path: Path, field: str, value: str) -> None:
+    site, states = made(tmp_path)
+    path = site.location / f"{max(states)}.json"
+    values = json.loads(path.read_text())
+    values[field] = value
+    path.write_text(json.dumps(values))
+    site.list()
+    site.verify()
+    site.restore(max(states))
+    site.assert_is(states[max(states)])
+    site.commit_pages()
+    stamp, _ = site.backed_up()
+    assert f"{stamp}.fsz" in site.names()

@@ -23,11 +23,17 @@ COMPLETE = RECORD._replace(blobs=BLOBS._replace(missing=("0x00/0x01.blob", "0x00
 
 counts = st.integers(0, 2**63)
 names = st.text(max_size=20)
+
+
+def digits(count: int) -> st.SearchStrategy[str]:
+    return st.text("0123456789abcdef", min_size=count, max_size=count)
+
+
 blob_records = st.builds(
     BlobRecord,
     layout=names,
     manifest=names,
-    sha256=names,
+    sha256=digits(64),
     stored_size=counts,
     complete=st.booleans(),
     source_layout=names,
@@ -45,16 +51,16 @@ records = st.builds(
     kind=names,
     start=counts,
     end=counts,
-    first_tid=st.none() | names,
-    last_tid=st.none() | names,
-    tail_tid=st.none() | names,
+    first_tid=st.none() | digits(16),
+    last_tid=st.none() | digits(16),
+    tail_tid=st.none() | digits(16),
     tail_header=counts,
     magic=names,
     transactions=st.none() | counts,
     data_name=st.none() | names,
-    md5=st.none() | names,
+    md5=st.none() | digits(32),
     stored_size=counts,
-    sha256=st.none() | names,
+    sha256=st.none() | digits(64),
     source_path=names,
     source_device=counts,
     source_inode=counts,

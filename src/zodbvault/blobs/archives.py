@@ -21,7 +21,7 @@ from zodbvault.blobs.containers import DamagedBlob
 from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, LAYOUT_MARKER, key_of_bushy, key_of_lawn, path_for
 from zodbvault.blobs.manifest import PACKED_SIZE, Entry, pack_entry, unpack_entry
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
-from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.errors import reason_of
 from zodbvault.io.closing import QuietFile
 
 if TYPE_CHECKING:
@@ -38,13 +38,30 @@ DUMPDIR_TYPE = b"D"
 
 _BLOCK_SIZE = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
-# A folder of a blobstorage that has more names than fit into this is none.
-_LONGEST_DUMPDIR = 1 << 30
+# No deflated byte makes more than these.
+_MOST_INFLATED = 1032
+# No file system has longer names, and no blobstorage longer headers of other kinds than of files (of long names, say,
+# which tarfile reads into memory whole).
+_LONGEST_NAME = 4096
+_LONGEST_EXTRA_HEADER = 1 << 16
+_EXTRA_HEADERS = frozenset(
+    (
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    )
+)
 # Behind a key in the index: number of the archive, of its member, and the size in bytes.
 _NUMBER, _ORDINAL, _SIZE = 4, 8, 8
 
 
-class DamagedArchive(ZodbvaultError):
+# What tarfile raises for one that is not as it should be: some of its numbers it converts without a look.
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, ArithmeticError, LookupError, RecursionError)
+
+
+class DamagedArchive(DamagedBlob):
     """An archive that cannot be read to its end."""
 
 
@@ -195,10 +212,10 @@ class ArchiveContainer:
                 for ordinal, (tar, member) in enumerate(members):
                     name = member.name.removeprefix("./")
                     key, seems = _key_of(name)
-                    if key is not None and member.isreg():
+                    if key is not None and _is_plain(member):
                         self._members.add(_packed(key, number, ordinal, member.size))
                         layout = seems if seems == BUSHY else layout
-                    elif name == LAYOUT_MARKER and member.isreg() and member.size < 64:
+                    elif name == LAYOUT_MARKER and _is_plain(member) and member.size < 64:
                         word = b"".join(_content(tar, member, path)).decode("ascii", "replace").strip()
                         layout = BUSHY if word == BUSHY else LAWN
                     elif member.type == DUMPDIR_TYPE and tells_state:
@@ -208,9 +225,9 @@ class ArchiveContainer:
 
     def _take_listing(self, folder: str, tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
         """Note the blobs that a dumpdir names."""
-        if member.size > _LONGEST_DUMPDIR:
-            raise DamagedArchive(f"holds a listing of {member.size:,} bytes", path=path)
-        for name in names_in_dumpdir(b"".join(_content(tar, member, path))):
+        for name in names_in_dumpdir(_content(tar, member, path)):
+            if len(name) > _LONGEST_NAME:
+                raise DamagedArchive("holds a listing with a name that no file can have", path=path)
             key, _ = _key_of(f"{folder}/{os.fsdecode(name)}")
             if key is not None:
                 self._listed.add(key)
@@ -237,31 +254,61 @@ class _Member(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """The member that a header tells of. Raises tarfile.HeaderError."""
-        member = super().frombuf(buf, encoding, errors)
+        """The member that a header tells of. Raises tarfile.EOFHeaderError at the end, tarfile.ReadError for damage."""
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            # tarfile itself takes a header that it cannot read, and a missing one, for the end of the archive.
+            raise tarfile.ReadError(f"a header cannot be read: {error}") from error
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a file with holes, as no blobstorage has them")
+        if member.size < 0 or (member.type in _EXTRA_HEADERS and member.size > _LONGEST_EXTRA_HEADER):
+            raise tarfile.ReadError(f"a header tells of {member.size:,} bytes")
         if buf[257:265] == b"ustar  \0" and buf[345] != 0:
             member.name = bytes(buf[:100]).split(b"\0")[0].decode(encoding, errors)
         return member
 
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        """Tarfile would read a list of holes into memory, however long it is."""
+        raise tarfile.ReadError("a file with holes, as no blobstorage has them")
 
-def names_in_dumpdir(dumpdir: bytes) -> Iterator[bytes]:
-    """The names of the files in a dumpdir: those in this archive and those in an earlier one."""
-    for record in dumpdir.split(b"\0"):
-        if record[:1] in (b"Y", b"N"):
-            yield record[1:]
+
+def names_in_dumpdir(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The names of the files in a dumpdir: those in this archive and those in an earlier one.
+
+    Of a name that no file can have only the beginning: memory stays bounded.
+    """
+    rest = b""
+    for block in blocks:
+        *records, rest = (rest + block).split(b"\0")
+        rest = rest[: 2 * _LONGEST_NAME]
+        for record in records:
+            if not record:
+                return  # that is its end, whatever follows
+            if record[:1] in (b"Y", b"N"):
+                yield record[1:]
+    if rest[:1] in (b"Y", b"N"):
+        yield rest[1:]
 
 
 def _members_of(path: Path) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo], None, None]:
     """The members of an archive in their order. Raises DamagedArchive where it ends too early, or is none."""
     try:
         with _opened(path) as (file, is_compressed), _tar_of(file, is_compressed=is_compressed) as tar:
+            # tarfile would look for what is behind a member of any size for ever.
+            largest = os.fstat(file.fileno()).st_size * (_MOST_INFLATED if is_compressed else 1) + _BLOCK_SIZE
             while (member := tar.next()) is not None:
+                if not 0 <= member.size <= largest:
+                    raise tarfile.ReadError(f"a member of {member.size:,} bytes cannot be in it")
                 yield tar, member
                 # Else each member of the archive would stay in memory.
                 tar.members = []  # type: ignore[attr-defined]
+                tar.pax_headers = {}
             if not is_compressed:
                 _require_end(file, tar.offset, path)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except _DAMAGE as error:
         what = reason_of(error) if isinstance(error, OSError) and error.errno is not None else str(error)
         raise DamagedArchive(f"is damaged, or was cut short: {what}", path=path) from error
 
@@ -314,8 +361,13 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Gener
                 raise DamagedArchive("was cut short", path=path)
             yield block
             left -= len(block)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except _DAMAGE as error:
         raise DamagedArchive(f"is damaged, or was cut short: {error}", path=path) from error
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    """Whether a member is a file whose bytes stand in the archive: no link, no device, none with holes."""
+    return member.isreg() and not member.issparse()
 
 
 def _key_of(path: str) -> tuple[bytes | None, Layout]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.containers import DamagedBlob, read_one_by_one, sizes_one_by_one
 from zodbvault.blobs.layouts import path_for, read_layout
 from zodbvault.blobs.manifest import Entry
+from zodbvault.blobs.real_folders import RealFolders
 from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.stored import parse_stored_name
 from zodbvault.errors import ZodbvaultError, reason_of
@@ -32,9 +33,8 @@ class DirectoryContainer:
         self.folder = folder
         self._scratch = scratch
         self._blobstorage = blobstorage_in(folder)
-        # The folders on the way to the last blob that was looked for, all of them real ones.
-        self._real: list[str] = []
-        self.layout: Layout = read_layout(self._blobstorage)
+        self._folders = RealFolders(str(self._blobstorage))
+        self.layout: Layout = read_layout(self._blobstorage, nofollow=True)
 
     def path_of(self, key: bytes) -> str:
         """Where the blob `key` stands, if it is there."""
@@ -60,7 +60,7 @@ class DirectoryContainer:
     def size_of(self, key: bytes) -> int | None:
         """The size in bytes of the blob `key`; None when no regular file in real folders stands there."""
         path = self.path_of(key)
-        if not self._is_below_real_folders(path):
+        if not self._folders.lead_to(path):
             return None
         try:
             status = os.lstat(path)
@@ -73,7 +73,7 @@ class DirectoryContainer:
     def identity_of(self, key: bytes) -> tuple[int, int] | None:
         """Device and inode of the blob `key`, the same for hard links of it; None when it is not here."""
         path = self.path_of(key)
-        if not self._is_below_real_folders(path):
+        if not self._folders.lead_to(path):
             return None
         try:
             status = os.lstat(path)
@@ -84,34 +84,13 @@ class DirectoryContainer:
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`; None when it is not here. Raises ZodbvaultError."""
         path = self.path_of(key)
-        return open_blob(path) if self._is_below_real_folders(path) else None
+        return open_blob(path) if self._folders.lead_to(path) else None
 
     def _opened(self, key: bytes) -> int:
         fd = self.open(key)
         if fd is None:
             raise DamagedBlob("is missing from the directory of blobs", path=self.path_of(key))
         return fd
-
-    def _is_below_real_folders(self, path: str) -> bool:
-        """Whether no symlink stands on the way from the blobstorage to a file: it would lead out of the backup.
-
-        What the one before had on its way too is not looked at again. Several threads may ask at a time.
-        """
-        root = str(self._blobstorage)
-        names = os.path.dirname(path)[len(root) + 1 :].split("/")
-        real = self._real
-        known = 0
-        while known < min(len(names), len(real)) and names[known] == real[known]:
-            known += 1
-        for number in range(known, len(names)):
-            try:
-                mode = os.lstat("/".join((root, *names[: number + 1]))).st_mode
-            except OSError:
-                return False
-            if not stat.S_ISDIR(mode):
-                return False
-        self._real = names
-        return True
 
 
 def blobstorage_in(folder: Path) -> Path:

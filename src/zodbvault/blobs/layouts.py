@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
@@ -99,14 +100,14 @@ def tid_of_file(name: str) -> bytes | None:
     return tid if tid is not None and len(tid) == OID_SIZE and f"0x{_short(tid.hex())}.blob" == name else None
 
 
-def read_layout(folder: Path) -> Layout:
+def read_layout(folder: Path, *, nofollow: bool = False) -> Layout:
     """The layout of the blobstorage at `folder`, chosen as ZODB does (ZODB.blob.auto_layout_select).
 
     The marker says it; a folder that holds anything visible and no marker is a lawn; an empty or missing one is bushy.
-    Raises ZodbvaultError for the cache of a ZEO client, for a word that no layout is called by, and for a folder that
-    cannot be read.
+    nofollow: as for read_marker(). Raises ZodbvaultError for the cache of a ZEO client, for a word that no layout is
+    called by, and for a folder that cannot be read.
     """
-    word = read_marker(folder)
+    word = read_marker(folder, nofollow=nofollow)
     if word is None:
         return LAWN if _holds_anything_visible(folder) else BUSHY
     if word == BUSHY:
@@ -122,11 +123,18 @@ def read_layout(folder: Path) -> Layout:
     raise ZodbvaultError(f"names an unknown layout of a blob storage, {word!r}", path=folder / LAYOUT_MARKER)
 
 
-def read_marker(folder: Path) -> str | None:
-    """The word in the layout marker of the blobstorage at `folder`; None where there is no marker."""
+def read_marker(folder: Path, *, nofollow: bool = False) -> str | None:
+    """The word in the layout marker of the blobstorage at `folder`; None where there is no marker.
+
+    nofollow: refuse a symlink, as in a backup, which may stand where others can write. Raises ZodbvaultError.
+    """
     marker = folder / LAYOUT_MARKER
+    # Without O_NONBLOCK a named pipe in its place would make us wait for ever.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if nofollow else 0)
     try:
-        with io.BufferedReader(QuietFile(marker)) as file:
+        with io.BufferedReader(QuietFile(os.open(marker, flags))) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ZodbvaultError("is not a regular file", path=marker)
             return file.read(_MARKER_LIMIT).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None

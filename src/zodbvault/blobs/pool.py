@@ -37,12 +37,13 @@ from zodbvault.blobs.layouts import (
 )
 from zodbvault.blobs.manifest import PACKED_SIZE, DamagedManifest, Entry, ManifestWriter, pack_entry, read_manifest
 from zodbvault.blobs.outcome import BlobOutcome
+from zodbvault.blobs.real_folders import RealFolders
 from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.blobs.wanted import SETTLED_AFTER, compared, wanted_blobs
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.closing import close_fd
-from zodbvault.io.durable import FolderSyncs, PartFile, SyncBatch, ownership_of
+from zodbvault.io.durable import FolderSyncs, Ownership, PartFile, SyncBatch, ownership_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from zodbvault.blobs.containers import Blocks, Result
     from zodbvault.blobs.directories import DirectoryContainer
     from zodbvault.blobs.source import SourceBlobs
-    from zodbvault.io.durable import Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +68,18 @@ class Pool:
 
     One process writes, under the repository's lock. Temporary files stand in `scratch` only. What was copied in is
     durable after finish(), and not before. A context manager: close() lets go of what finish() would have synced.
+
+    ownership: of the backup's other files: a copy belongs to the same owner, and nobody may read it who may not read
+    them; None for reading only.
     """
 
-    def __init__(self, location: Path) -> None:
+    def __init__(self, location: Path, ownership: Ownership | None = None) -> None:
+        self._ownership = ownership
         self.location = location
         self.folder = location / POOL_FOLDER
         self.scratch = self.folder / TEMPORARY_FOLDER
         self._root = str(self.folder)
+        self._way = RealFolders(self._root)
         self._batch = SyncBatch()
         self._shared_batch = SharedBatch(self._batch)
         self._folders = FolderSyncs(self._batch)
@@ -86,10 +91,11 @@ class Pool:
 
         Raises ZodbvaultError when it is not a pool (another layout) or cannot be written.
         """
+        self._require_real_way_to(str(self.scratch / "any"))
         try:
             self._folders.make_folders(self._root, ownership_of(self.location, executable=True))
             self._folders.make_folders(str(self.scratch), ownership_of(self.folder, executable=True))
-            word = read_marker(self.folder)
+            word = read_marker(self.folder, nofollow=True)
             if word is None:
                 marker = self.folder / LAYOUT_MARKER
                 with PartFile(marker, ownership_of(self.folder), part=self.scratch / LAYOUT_PART) as part:
@@ -119,6 +125,8 @@ class Pool:
     def size_of(self, key: bytes) -> int | None:
         """The size in bytes of the blob `key`; None when the pool has no regular file of that name."""
         path = self.path_of(key)
+        if not self._way.lead_to(path):
+            return None
         try:
             status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -129,7 +137,8 @@ class Pool:
 
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`, or None when the pool lacks it. Raises ZodbvaultError."""
-        return open_blob(self.path_of(key))
+        path = self.path_of(key)
+        return open_blob(path) if self._way.lead_to(path) else None
 
     def sizes(self, entries: Iterable[Entry]) -> Generator[tuple[Entry, int | None], None, None]:
         """Each entry with the size of its blob here, as `Container.sizes`."""
@@ -164,9 +173,21 @@ class Pool:
     def copy_aside(self, key: bytes, fd: int) -> Entry:
         """Copy the open file `fd` to the temporary name of the blob `key`. Several threads may do so at a time."""
         try:
-            return Entry(key, *copy_blob(fd, self._temporary(key), None, self._shared_batch))
+            return Entry(key, *copy_blob(fd, self._temporary(key), self._ownership_for(fd), self._shared_batch))
         except OSError as error:
             raise self._not_copied(key, error) from error
+
+    def _ownership_for(self, fd: int) -> Ownership:
+        """Whose the copy of an open file of the site is: as readable as both that file and the backup's others are."""
+        live = ownership_of(fd)
+        limit = self._ownership
+        if limit is None:
+            return live
+        return Ownership(
+            live.mode & (limit.mode | stat.S_IRWXU),
+            live.uid if limit.uid is None else limit.uid,
+            live.gid if limit.gid is None else limit.gid,
+        )
 
     def link_aside(self, key: bytes, fd: int, directory: DirectoryContainer) -> Entry | None:
         """Give a blob of a directory that is equal to the open file `fd` the temporary name, instead of a copy.
@@ -203,6 +224,7 @@ class Pool:
             if self._folder_ownership is None:
                 self._folder_ownership = ownership_of(self.folder, executable=True)
             folder = os.path.dirname(path)
+            self._require_real_way_to(path)
             self._folders.make_folders(folder, self._folder_ownership)
             os.replace(temporary, path)
             self._folders.enter(folder)
@@ -219,6 +241,16 @@ class Pool:
         path = self.path_of(key)
         os.unlink(path)
         remove_empty_folders(path, self._root)
+
+    def _require_real_way_to(self, path: str) -> None:
+        """Raise ZodbvaultError where a symlink, or what is no folder, would lead a new file out of the pool."""
+        strange = self._way.strange_on_the_way_to(path)
+        if strange is not None:
+            raise ZodbvaultError(
+                "stands where a folder of the pool should be, and is none",
+                path=strange,
+                hint="Nothing was written there. Move it away; a full backup makes the folder anew",
+            )
 
     def _temporary(self, key: bytes) -> str:
         return f"{self.scratch}/{temporary_name(key)}"

@@ -87,9 +87,14 @@ class RestorePlan:
         self.strange = 0
         self.strange_example = ""
 
-    def count_missing(self, referenced: Iterable[bytes]) -> int:
-        """How many blobs that the data refer to (keys, ascending) are neither in the state nor in the target."""
-        return sum(1 for _ in without(((key, 0) for key in referenced), iter(self.there)))
+    def count_missing(self, referenced: Iterable[bytes], lost: Iterable[bytes] = ()) -> int:
+        """How many blobs that the data refer to are neither in the state nor in the target, nor among `lost`.
+
+        All keys in ascending order.
+        """
+        from heapq import merge
+
+        return sum(1 for _ in without(((key, 0) for key in referenced), merge(self.there, lost)))
 
     def close(self) -> None:
         """Forget everything."""

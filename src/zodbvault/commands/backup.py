@@ -261,7 +261,8 @@ def prune(run: BackupRun, *, had_begun: bool) -> tuple[str, ...]:
     gone = prune_chains(repository, retention, with_blobs=run.blobs.enabled, before=keep_checks)
     if gone or had_begun:
         fulls = {chain.timestamp for chain in repository.chains} | {chain.timestamp for chain in repository.listed}
-        run.blobs.prune(min(fulls - set(gone), default=""), states)
+        remaining = read_repository(run.location, run.repository.blob_location)
+        run.blobs.prune(remaining, min(fulls - set(gone), default=""), states)
     return gone
 
 

@@ -324,11 +324,12 @@ class BlobBackup:
 
         settle_latest(self._settings, self._location, self._folder.folder.name, timestamp)
 
-    def prune(self, oldest: str, before: frozenset[tuple[str, bool]]) -> None:
+    def prune(self, repository: Repository, oldest: str, before: frozenset[tuple[str, bool]]) -> None:
         """Remove the blobs that no backup needs any more, those put aside among them.
 
-        oldest: timestamp of the oldest full that stays; directories and archives of an earlier time go. before: the
-        states in directories and archives that had a manifest before the prune; those that have none now go too.
+        repository: as it is now. oldest: timestamp of the oldest full that stays; directories and archives of an
+        earlier time go. before: the states in directories and archives that had a manifest before the prune; those
+        that have none now go too.
         """
         if self._folder is None:
             return
@@ -338,4 +339,4 @@ class BlobBackup:
         remove_leftovers(self._location, base)
         remove_of_states(self._location, before - needed)
         remove_older(self._location, base, oldest, needed)
-        self._pool.prune()
+        self._pool.prune(repository)

@@ -12,6 +12,7 @@ from zodbvault.blobs.known import readable
 from zodbvault.blobs.layouts import key_of_bushy
 from zodbvault.blobs.manifest import merge_state, read_manifest
 from zodbvault.blobs.state import blob_state, newest_state
+from zodbvault.commands.written_manifests import believable
 from zodbvault.repository.records import POOL
 
 if TYPE_CHECKING:
@@ -27,9 +28,14 @@ def newest_pool_state(repository: Repository) -> tuple[str, tuple[str, ...]] | N
     """The manifests of the newest state that the repository has in the pool, as blob_state() gives them."""
     for chain in reversed(repository.chains):
         state = newest_state([line.timestamp for line in chain.lines], repository.blob_names)
-        if state is not None:
+        if state is not None and _is_believable(repository, state):
             return state
     return None
+
+
+def _is_believable(repository: Repository, state: tuple[str, tuple[str, ...]]) -> bool:
+    names = (state[0], *state[1])
+    return len(believable(repository, names)) == len(names)
 
 
 def merged_state(
@@ -68,6 +74,7 @@ def _entries_at(
     record = repository.record_of(chain.lines[length - 1])
     if record is not None and record.blobs is not None and record.blobs.layout != POOL:
         manifest = record.blobs.manifest
-        return read_manifest(repository.path(manifest)) if repository.has(manifest) else None
+        is_there = repository.has(manifest) and bool(believable(repository, (manifest,)))
+        return read_manifest(repository.path(manifest)) if is_there else None
     state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
-    return None if state is None else merged_state(repository, state, scratch)
+    return None if state is None or not _is_believable(repository, state) else merged_state(repository, state, scratch)

@@ -84,8 +84,11 @@ def chains_to_restore(repository: Repository) -> tuple[Chain, ...]:
 
 
 def chains_known_by_listing(repository: Repository, chains: tuple[Chain, ...]) -> tuple[ListedChain, ...]:
-    """The chains without a `.dat` that are not among `chains` either."""
-    known = {chain.timestamp for chain in chains}
+    """The chains without a `.dat` that are not among `chains` either.
+
+    A full with the timestamp of a backup that a `.dat` names is a stray copy: a second has one backup.
+    """
+    known = {chain.timestamp for chain in chains} | {line.timestamp for chain in chains for line in chain.lines}
     return tuple(chain for chain in repository.listed if chain.timestamp not in known)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import reason_of
@@ -26,21 +27,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 _BLOCK = 1 << 20
+_SMALL = 1 << 16
 
 
 @contextlib.contextmanager
 def copied_index(
-    origin: Path, destination: Path, ownership: Ownership, read: Callable[[int, int], bytes], end: int
+    origin: Path,
+    destination: Path,
+    ownership: Ownership,
+    read: Callable[[int, int], bytes],
+    end: int,
+    *,
+    nofollow: bool = False,
 ) -> Iterator[PartFile | None]:
     """A finished copy of the index at `origin`, to be published as `destination`; None where there is none that fits.
 
     read: gives bytes of the Data.fs that the index has to belong to, by offset and length; end: where that one ends.
+    nofollow: refuse a symlink, as in a repository, which may stand where others can write.
     """
     try:
-        file = open_stored(origin, nofollow=False)
+        file = open_stored(origin, nofollow=nofollow)
     except DamagedFile as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             _warn_of(origin, error.what)
+        yield None
+        return
+    # It has 8 bytes for each object, and a transaction's header alone has more.
+    if os.fstat(file.fileno()).st_size > end + _SMALL:
+        file.close()
+        _warn_of(origin, "is larger than the index of this database can be")
         yield None
         return
     with file, PartFile(destination, ownership) as part:

@@ -24,10 +24,11 @@ from zodbvault.commands.container_state import ContainerBackup, settle_latest
 from zodbvault.commands.container_sweep import remove_made_with
 from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
-from zodbvault.commands.pool_state import PoolBackup, manifests_in
+from zodbvault.commands.pool_state import PoolBackup, believable_manifests
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
+from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably, rename_durably, write_durably
 from zodbvault.io.progress import step
@@ -306,7 +307,7 @@ class _Run:
             contextlib.closing(self._newest_entries(pool.scratch)) as previous,
             PartFile(self.location / (stamp + suffix), self.ownership) as part,
         ):
-            others = manifests_in(self.location)
+            others = believable_manifests(self.location, self.repository)
             with step("blobs", None) as on_progress:
                 outcome = backup_only_blobs(
                     self.source, pool, part, previous, others, is_full, self._clock.now(), on_progress
@@ -421,7 +422,7 @@ def _prune(run: _Run, *, is_full: bool) -> tuple[GroupVerdict, ...]:
         remove_older(location, base, min(oldest, stay[0]), container_states(list_files(location)))
     if gone:
         logger.info("Removed %s of blobs.", plural(len(gone), "old state"))
-        run.pool.prune()
+        run.pool.prune(read_repository(location, location))
     return verdicts
 
 
@@ -452,6 +453,7 @@ def states_to_verify(
 def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | None, str | None]:
     try:
         choice = choose_states(repository, stamp)[0]
+        require_as_written(repository, choice)
     except ZodbvaultError as error:
         return stamp, None, str(error)
     if choice.timestamp != stamp or choice.complete is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import Ownership, make_folder, ownership_of
+from zodbvault.io.durable import Ownership, current_umask, make_folder, ownership_of
 from zodbvault.io.locks import LockFile
 from zodbvault.repository.names import LOCK_NAME
 
@@ -116,11 +117,16 @@ def _option_of(settings: Settings, folder: Path) -> str:
 
 
 def repository_ownership(source: Ownership, location: Path) -> Ownership:
-    """Who may read the files of a backup: who may read the source, and they belong to the location's owner."""
-    if os.geteuid() != 0:
-        return source._replace(uid=None, gid=None)
+    """Who may read the files of a backup: who may read the source, without those whom the umask leaves out.
+
+    Made by root they belong to the location's owner and group; else to the source's group, where we may choose it and
+    the location's set-group-id bit has not chosen another.
+    """
     status = os.stat(location)
-    return source._replace(uid=status.st_uid, gid=status.st_gid)
+    source = source._replace(mode=source.mode & ~current_umask())
+    if os.geteuid() == 0:
+        return source._replace(uid=status.st_uid, gid=status.st_gid)
+    return source._replace(uid=None, gid=None if status.st_mode & stat.S_ISGID else source.gid)
 
 
 def source_ownership(path: Path) -> Ownership:

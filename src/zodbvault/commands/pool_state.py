@@ -54,7 +54,7 @@ class PoolBackup:
     @functools.cached_property
     def pool(self) -> Pool:
         """The pool: made where it is missing, and without what a killed run left in it. Raises ZodbvaultError."""
-        pool = self._opened.enter_context(Pool(self._location))
+        pool = self._opened.enter_context(Pool(self._location, self._ownership))
         pool.prepare()
         pool.sweep()
         return pool
@@ -78,7 +78,7 @@ class PoolBackup:
                     self.pool,
                     part,
                     met,
-                    lambda: manifests_in(self._location),
+                    lambda: believable_manifests(self._location, repository),
                     on_progress,
                     previous_total=0 if before is None else before.total,
                 )
@@ -125,7 +125,7 @@ class PoolBackup:
                     self.pool,
                     part,
                     previous,
-                    manifests_in(self._location),
+                    believable_manifests(self._location, repository),
                     met,
                     last_tid,
                     on_progress,
@@ -134,11 +134,18 @@ class PoolBackup:
                 )
             yield self._new(part, outcome, None)
 
-    def prune(self) -> None:
-        """Remove the blobs that no manifest in the location names any more, where there is a pool."""
+    def prune(self, repository: Repository) -> None:
+        """Remove the blobs that no manifest in the location names any more, where there is a pool.
+
+        repository: has the records; where one says that a manifest is another than was written, no blob goes.
+        """
         if not (self._location / POOL_FOLDER).is_dir():
             return
-        removed = prune_pool(manifests_in(self._location), self.pool)
+        manifests = manifests_in(self._location)
+        if len(believable_manifests(self._location, repository)) < len(manifests):
+            logger.warning("No blob is removed from %s, since that manifest may need it.", self._location / POOL_FOLDER)
+            return
+        removed = prune_pool(manifests, self.pool)
         if removed:
             logger.info("Removed %d blobs that no backup needs any more.", removed)
 
@@ -200,3 +207,12 @@ def manifests_in(location: Path) -> tuple[Path, ...]:
     """All manifests of the pool in a blob location, those of backups that were put aside too."""
     names = sorted(list_files(location))
     return tuple(location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(POOL_MANIFEST_SUFFIXES))
+
+
+def believable_manifests(location: Path, repository: Repository) -> tuple[Path, ...]:
+    """Those of manifests_in() that no record of the repository says to be others than were written."""
+    from zodbvault.commands.written_manifests import believable
+
+    manifests = manifests_in(location)
+    good = believable(repository, [path.name for path in manifests])
+    return tuple(path for path in manifests if path.name in good)

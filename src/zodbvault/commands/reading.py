@@ -27,6 +27,9 @@ _ZLIB_MARK = b".z"
 """Begins the data of records that zc.zlibstorage compressed."""
 _ENCRYPTED_MARK = b".e"
 
+# persistent has had both.
+_MODULES_OF_ROOT = ("persistent.mapping", "PersistentMapping")
+
 
 class Reading(NamedTuple):
     """What was read. objects: how many there are; read: of them. blobs: that these refer to, and were there.
@@ -87,15 +90,18 @@ class _Reader:
             self._look_for_blob(oid, tid)
 
     def load_root(self) -> None:
-        """Let ZODB load the root object, as a site does when it starts."""
+        """Let ZODB load the root object, as a site does when it starts, but with no class of the site's."""
         import ZODB
+
+        class WithoutClasses(ZODB.DB):  # type: ignore[misc]
+            classFactory = staticmethod(_class_without_code)  # noqa: N815 - ZODB's name
 
         try:
             data, _ = self._load(self._storage, ROOT_OID)
             if data[:2] in (_ZLIB_MARK, _ENCRYPTED_MARK):
                 return  # for a storage that is not installed here; it was looked at as an object
             # The storage is closed by whoever opened it.
-            connection = ZODB.DB(self._storage).open()
+            connection = WithoutClasses(self._storage).open()
             len(connection.root())
             connection.close()
         except Exception as error:  # noqa: BLE001 - as above
@@ -161,6 +167,19 @@ def _chosen(storage: Any, objects: int, sample: int | None) -> Iterator[bytes]:
         if number == wanted:
             yield oid
             wanted = next(numbers, None)
+
+
+def _class_without_code(_connection: Any, module: str, name: str) -> type:
+    """A class for a record that names one: the root's own, an empty one for all others.
+
+    A backup may come from a place where others can write, and a record can name anything that can be imported.
+    """
+    from persistent.mapping import PersistentMapping
+    from ZODB.broken import PersistentBroken
+
+    if name == "PersistentMapping" and module in _MODULES_OF_ROOT:
+        return PersistentMapping  # type: ignore[no-any-return]
+    return type(name, (PersistentBroken,), {"__module__": module})
 
 
 def _plain(data: bytes) -> bytes | None:

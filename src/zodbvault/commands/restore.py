@@ -38,6 +38,7 @@ from zodbvault.commands.restore_data import (
 )
 from zodbvault.commands.summary import RestoreReport, size_text
 from zodbvault.commands.users_command import run_users_command
+from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained, reason_of
 from zodbvault.filestorage.format import LAST_TID
 from zodbvault.io.durable import PartFile, make_folder, remove_durably
@@ -45,7 +46,7 @@ from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.space import require_space, share_space
 from zodbvault.repository.chains import newest_timestamp
 from zodbvault.repository.names import INDEX_SUFFIX
-from zodbvault.repository.store import Repository, list_files, size_of
+from zodbvault.repository.store import Repository, list_files, read_repository, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -227,6 +228,7 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request
     states = choose_blobs_that_were_said(places, said)
     state = states[0]
     assert settings.blob_storage is not None
+    repository = read_repository(places.location, places.location)
     scratch = settings.blob_storage.resolve().parent
     with BlobRestore(
         settings.blob_storage,
@@ -234,6 +236,7 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request
         states,
         (),
         scratch,
+        is_proved=lambda state: require_as_written(repository, state),
         checksum=request.checksum,
         is_shared=settings.shared_blob_storage,
     ) as blobs:
@@ -294,16 +297,18 @@ def _restore_data_and_blobs(
         blobs.judge(checked, referenced, accept_missing=request.accept_missing_blobs)
         stored_index = repository.location / (chain.timestamp + INDEX_SUFFIX)
         placed_index = Path(f"{target.configured}.index")
-        index = stack.enter_context(copied_index(stored_index, placed_index, ownership, read, checked.end))
+        index = stack.enter_context(
+            copied_index(stored_index, placed_index, ownership, read, checked.end, nofollow=True)
+        )
         if had_database:
             with _before_the_swap():
-                blobs.add()  # 6
+                blobs.add(referenced)  # 6
             swap(target, new, index)  # 7
         else:
             # A Zope that is started after a kill would make an empty database here, and empty the blob folder.
             swap(target, new, index)
             with behind_the_swap():
-                blobs.add()
+                blobs.add(referenced)
         with behind_the_swap():
             blobs.remove(referenced)  # 8
     return RestoreReport(

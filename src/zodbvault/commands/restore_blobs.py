@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.blobs.containers import DamagedBlob
 from zodbvault.blobs.layouts import BUSHY, OID_SIZE, key_of_bushy
 from zodbvault.blobs.manifest import manifest_layout, merge_state
 from zodbvault.blobs.opening import opened_container, opened_state
@@ -25,12 +26,13 @@ from zodbvault.blobs.target import (
     remove_blobs,
 )
 from zodbvault.commands.summary import plural, size_text
+from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.progress import step
 from zodbvault.io.space import require_space
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from zodbvault.blobs.containers import Container
     from zodbvault.blobs.manifest import Entry
@@ -62,8 +64,9 @@ class BlobRestore:
     """The blobs of one state and the blobstorage that gets them; does nothing for a site without blobs.
 
     choices: the states that may serve, the best one first; where one turns out not to be whole the next one is taken.
-    missing: blobs that the site had lost already when the backup was made, as paths in bushy layout. is_shared: whether
-    the blobstorage has blobs of other databases too, which no backup of this one knows.
+    is_proved: says whether records prove the manifests of a state to be those that were written, and raises where they
+    are others. missing: blobs that the site had lost already when the backup was made, as paths in bushy layout.
+    is_shared: whether the blobstorage has blobs of other databases too, which no backup of this one knows.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class BlobRestore:
         missing: tuple[str, ...],
         scratch: Path,
         *,
+        is_proved: Callable[[BlobChoice], bool],
         checksum: bool,
         is_shared: bool,
     ) -> None:
@@ -84,6 +88,8 @@ class BlobRestore:
         self._scratch = scratch
         self._checksum = checksum
         self._is_shared = is_shared
+        self._prove = is_proved
+        self._is_proved = False
         self._number = 0
         self._first_error: ZodbvaultError | None = None
         self._last_tid: bytes | None = None
@@ -126,8 +132,9 @@ class BlobRestore:
         choice = self._choice
         is_exact = choice is not None and choice.is_exact
         removes = not self._is_shared and choice is not None and (is_exact or choice.is_of_date)
-        lost = sorted(key for path in self._missing if (key := key_of_bushy(path)) is not None)
-        gone = sum(1 for _ in without(((key, 0) for key in self._plan.not_in_state), iter(lost))) if removes else 0
+        gone = (
+            sum(1 for _ in without(((key, 0) for key in self._plan.not_in_state), iter(self._lost()))) if removes else 0
+        )
         return Expected(choice, self._plan.blobs, self._plan.bytes, gone, is_certain=is_exact or not removes)
 
     def doubt(self) -> ZodbvaultError | None:
@@ -148,7 +155,7 @@ class BlobRestore:
         self._last_tid = checked.last_tid
         missing = self._take_one_that_has(referenced)
         assert self._target is not None
-        is_certain = self._choice is not None and self._choice.is_exact
+        is_certain = self._is_certain(referenced)
         self._is_whole = is_certain or (missing == 0 and not checked.encrypted)
         if missing == 0 and (is_certain or not checked.encrypted):
             return
@@ -184,7 +191,7 @@ class BlobRestore:
         """
         assert self._plan is not None
         begun, missing = self._number, self._plan.count_missing(referenced)
-        if missing == 0 or self._choice is None or self._choice.is_exact:
+        if missing == 0 or self._choice is None or self._is_certain(referenced):
             return missing
         for number in range(begun + 1, len(self._choices)):
             if self._tried(number) is None and self._plan.count_missing(referenced) == 0:
@@ -193,6 +200,20 @@ class BlobRestore:
                 return 0
         self._take(begun)
         return missing
+
+    def _is_certain(self, referenced: Iterable[bytes]) -> bool:
+        """Whether the state in use is the one of the data, so that what it lacks was lost when it was made.
+
+        Where no record proves its manifests, only the blobs that the backup's record lists as lost may be missing.
+        """
+        if self._choice is None or not self._choice.is_exact:
+            return False
+        assert self._plan is not None
+        return self._is_proved or self._plan.count_missing(referenced, self._lost()) == 0
+
+    def _lost(self) -> list[bytes]:
+        """The keys of the blobs that the site had lost already, in their order."""
+        return sorted(key for path in self._missing if (key := key_of_bushy(path)) is not None)
 
     def _tried(self, number: int) -> ZodbvaultError | None:
         """Take a state; why it cannot be taken, where it cannot. Raises what no other state would mend."""
@@ -218,6 +239,7 @@ class BlobRestore:
         assert self._blob_storage is not None
         assert self._location is not None
         choice = self._choice
+        self._is_proved = choice is not None and self._prove(choice)
         if choice is not None and choice.complete is None:
             state = self._opened.enter_context(opened_state(choice.stored, self._scratch))
             self._container, layout, all_entries = state, state.layout, state.blobs()
@@ -246,13 +268,36 @@ class BlobRestore:
         what_for = f"for {plural(self._plan.blobs, 'blob')} that the site lacks{with_data}"
         require_space(self._target.folder, self._plan.bytes + also_needed, what_for)
 
-    def add(self) -> None:
-        """Add the blobs that the site lacks; durable on return."""
-        if self._choice is not None and self._target is not None:
+    def add(self, referenced: Iterable[bytes] = ()) -> None:
+        """Add the blobs that the site lacks; durable on return.
+
+        Where one turns out to be damaged, the next state that has all of `referenced` is taken: what was added before
+        is checked, and stays. Raises the first error where there is none.
+        """
+        while self._choice is not None and self._target is not None:
             assert self._plan is not None
             assert self._container is not None
-            with step("blobs", self._plan.bytes) as on_progress:
-                self._added = add_blobs(self._plan, self._container, self._target, on_progress)
+            try:
+                with step("blobs", self._plan.bytes) as on_progress:
+                    self._added = add_blobs(self._plan, self._container, self._target, on_progress)
+            except DamagedBlob as error:
+                if not self._go_on_to_next(referenced, error):
+                    raise
+            else:
+                return
+
+    def _go_on_to_next(self, referenced: Iterable[bytes], why: ZodbvaultError) -> bool:
+        """Take the next state that is known to be of use for the data; whether there is one."""
+        for number in range(self._number + 1, len(self._choices)):
+            choice = self._choices[number]
+            is_of_use = choice.is_exact and (choice.is_of_date or choice.is_later)
+            if not is_of_use or self._tried(number) is not None:
+                continue
+            assert self._plan is not None
+            if self._plan.count_missing(referenced, self._lost()) == 0:
+                logger.warning("%s. The blobs are taken from another state: %s.", why, choice.place)
+                return True
+        return False
 
     def remove(self, referenced: Iterable[bytes]) -> None:
         """Remove the blobs that the restored state does not have; none where nobody knows that of each blob."""
@@ -264,9 +309,8 @@ class BlobRestore:
         if not is_known or self._is_shared:
             finish_replacements(self._target)
             return
-        missing = [key for path in self._missing if (key := key_of_bushy(path)) is not None]
         assert self._plan is not None
-        self._removed = remove_blobs(self._plan, referenced, missing, self._target)
+        self._removed = remove_blobs(self._plan, referenced, self._lost(), self._target)
 
     def finish(self) -> None:
         """Take away what was set aside, and remove nothing else."""
@@ -303,6 +347,7 @@ def blob_restore(
         choice.blob_choices,
         missing,
         scratch,
+        is_proved=lambda state: require_as_written(repository, state),
         checksum=checksum,
         is_shared=settings.shared_blob_storage,
     )

@@ -22,11 +22,12 @@ from zodbvault.commands.restore_choice import (
 )
 from zodbvault.commands.restore_data import check_files, target_of
 from zodbvault.commands.summary import plural, size_text
+from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.locks import LockFile
 from zodbvault.io.space import free_bytes, share_space
-from zodbvault.repository.store import size_of
+from zodbvault.repository.store import read_repository, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +138,7 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     states = choose_blobs_alone(places, request.date)
     assert target.blob_storage is not None
     problems: list[str] = []
+    repository = read_repository(places.location, places.location)
     scratch = Path(gettempdir())
     with BlobRestore(
         target.blob_storage,
@@ -144,6 +146,7 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
         states,
         (),
         scratch,
+        is_proved=lambda state: require_as_written(repository, state),
         checksum=request.checksum,
         is_shared=settings.shared_blob_storage,
     ) as blobs:

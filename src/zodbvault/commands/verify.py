@@ -27,11 +27,13 @@ from zodbvault.commands.verify_blobs import (
     BlobDate,
     DataAndBlobs,
     StateVerifier,
+    are_states_recorded,
     blob_dates,
     has_known_blobs,
     looks,
     part_of,
     verify_manifests,
+    verify_other_states,
 )
 from zodbvault.commands.verify_data import References, follow_transactions, stamps_of, verify_files
 from zodbvault.commands.verify_result import Finding, VerifiedChain, VerifiedPlace, VerifyReport
@@ -228,8 +230,13 @@ def _verify_chain(
     damaged = tuple(found)
     if settings.backup_blobs:
         found += verify_manifests(repository, chain, quick=wanted.how == QUICK)
-    has_dat = chain.dat_name in repository.names
-    if wanted.how == DEEP or (not has_dat and wanted.how != QUICK):
+        found += verify_other_states(repository, choices) if wanted.how != QUICK else []
+    # Where no .dat holds the md5s, only the transactions can tell; where no record tells which manifest was written,
+    # only the data.
+    is_told = chain.dat_name in repository.names
+    if settings.backup_blobs:
+        is_told = is_told and are_states_recorded(repository, choices)
+    if wanted.how == DEEP or (not is_told and wanted.how != QUICK):
         lines = chain.lines[: _first_damaged(chain, damaged)]
         while lines:
             sound = [each for each in choices if each[0] < len(lines)]

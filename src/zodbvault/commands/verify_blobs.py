@@ -19,8 +19,8 @@ from zodbvault.blobs.pool import Pool
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.verify_data import lacking
 from zodbvault.commands.verify_result import Finding
+from zodbvault.commands.written_manifests import is_recorded, require_as_written, wrong_with_manifest
 from zodbvault.errors import ZodbvaultError
-from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.records import ARCHIVES
 from zodbvault.repository.store import size_of
 
@@ -270,7 +270,7 @@ def verify_manifests(repository: Repository, chain: Chain, *, quick: bool) -> li
     found: list[Finding] = []
     blobs = [None if (record := repository.record_of(line)) is None else record.blobs for line in chain.lines]
     for number, one in enumerate(blobs):
-        what = None if one is None else _wrong_with_manifest(repository, one, quick=quick)
+        what = None if one is None else wrong_with_manifest(repository, one, quick=quick)
         if what is not None:
             # The states that stand on it: those up to the next complete one.
             following = next(
@@ -284,20 +284,30 @@ def _is_complete(blobs: BlobRecord | None) -> bool:
     return blobs is not None and blobs.complete
 
 
-def _wrong_with_manifest(repository: Repository, blobs: BlobRecord, *, quick: bool) -> str | None:
-    path = repository.path(blobs.manifest)
-    size = size_of(path)
-    if size is None:
-        return f"{blobs.manifest} is missing"
-    if size != blobs.stored_size:
-        return f"{blobs.manifest} has {size} bytes, written were {blobs.stored_size}"
-    if quick:
-        return None
-    try:
-        sha256 = sha256_of(path)[1]
-    except ZodbvaultError as error:
-        return str(error)
-    return None if sha256 == blobs.sha256 else f"{blobs.manifest} is not what was written"
+def verify_other_states(repository: Repository, choices: Sequence[tuple[int, Choice]]) -> list[Finding]:
+    """Whether states that no record of their own date tells of are as they were written.
+
+    Those that are later than the data, and directories and archives of ours whose manifest is gone.
+    """
+    found = []
+    for _, choice in choices:
+        blobs = choice.blobs
+        if blobs is None or not (blobs.is_later or blobs.complete is None):
+            continue
+        try:
+            require_as_written(repository, blobs)
+        except ZodbvaultError as error:
+            found.append(Finding((choice.timestamp,), str(error)))
+    return found
+
+
+def are_states_recorded(repository: Repository, choices: Sequence[tuple[int, Choice]]) -> bool:
+    """Whether records tell of all manifests of the states that are ours, so that what was written is known.
+
+    Where it is not, only the data can tell whether a state has all that they refer to.
+    """
+    newest = {part_of(choice.blobs): choice.blobs for _, choice in choices}
+    return all(blobs is None or not blobs.is_exact or is_recorded(repository, blobs) for blobs in newest.values())
 
 
 def has_known_blobs(choice: Choice, *, deep: bool) -> bool:

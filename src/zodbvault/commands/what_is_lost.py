@@ -5,6 +5,7 @@ Reads the end of the live file, nothing else of it, and changes nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,7 @@ from zodbvault.filestorage.format import MAGIC_LENGTH, MAGICS, NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.filestorage.tids import nearest_tid_at, time_of_tid
 from zodbvault.io.stored import open_stored
+from zodbvault.repository.records import NewerFormat
 from zodbvault.repository.store import size_of
 from zodbvault.repository.timestamps import seconds_of
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
     from zodbvault.repository.chains import Chain
     from zodbvault.repository.store import Repository
+
+logger = logging.getLogger("zodbvault")
 
 
 class Loss(NamedTuple):
@@ -91,7 +95,12 @@ def what_is_lost(datafs: Path, state: bytes, saved: bytes) -> Loss:
 
 def last_tid_of(repository: Repository, chain: Chain) -> bytes:
     """The greatest tid of the newest state of a chain; where no record tells it, that of the moment of the backup."""
-    record = repository.record_of(chain.newest)
+    try:
+        record = repository.record_of(chain.newest)
+    except NewerFormat as error:
+        # What is only told to people stops no restore of another backup.
+        logger.warning("%s", error)
+        record = None
     if record is None:
         return nearest_tid_at(max(seconds_of(chain.newest.timestamp), 0))
     return NO_TID if record.last_tid is None else bytes.fromhex(record.last_tid)

@@ -40,6 +40,22 @@ _PREFIX_LENGTH = 6
 _SUFFIX_LENGTH = 2
 _OFFSET_LENGTH = 6
 
+# A bucket has all oids with one prefix, 65,536 at most.
+_LONGEST_STRING = 65_536 * (_SUFFIX_LENGTH + _OFFSET_LENGTH)
+_LONGEST_LINE = 32
+_MOST_OPCODES = 32
+_MARK = object()
+# PROTO, FRAME: bytes of their arguments.
+_PASSED_OVER = {b"\x80": 1, b"\x95": 8}
+# BININT, BININT1, BININT2: bytes, and whether there is a sign.
+_NUMBERS = {b"J": (4, True), b"K": (1, False), b"M": (2, False)}
+# SHORT_BINSTRING, BINSTRING, SHORT_BINBYTES, BINBYTES, BINBYTES8: bytes of the length.
+_STRINGS = {b"U": 1, b"T": 4, b"C": 1, b"B": 4, b"\x8e": 8}
+# BINPUT, LONG_BINPUT, MEMOIZE: bytes of the number.
+_PUTS = {b"q": 1, b"r": 4, b"\x94": 0}
+# BINGET, LONG_BINGET
+_GETS = {b"h": 1, b"j": 4}
+
 
 def index_position(path: Path) -> int | None:
     """The end, in bytes, of the state that the index at `path` was saved for; None when it says none, or is no index.
@@ -80,27 +96,81 @@ class _NotAnIndexError(Exception):
 def _pickles(file: BinaryIO) -> Iterator[object]:
     """The pickles in `file` one after the other, of plain data only; ends with the first that is not true.
 
-    Raises _NotAnIndexError where that is missing, or a pickle is damaged or wants a class.
+    Raises _NotAnIndexError where that is missing, or a pickle is damaged or has anything but a number, None, or a pair
+    of byte strings. An index may come from a place where others can write: nothing is believed of lengths, and Python's
+    own unpickler would reserve as much memory as a memo's number asks for.
     """
-    import pickle
-
-    class PlainData(pickle.Unpickler):
-        def find_class(self, module_name: str, global_name: str, /) -> object:
-            raise _NotAnIndexError(f"{module_name}.{global_name}")
-
-    # Python 2 wrote its byte strings as str.
-    unpickler = PlainData(file, encoding="bytes")
     while True:
-        try:
-            value = unpickler.load()
-        except _NotAnIndexError:
-            raise
-        except Exception as error:
-            # A damaged pickle may end in nearly every exception there is.
-            raise _NotAnIndexError(str(error)) from error
+        value = _unpickled(file)
         if not value:
             return
         yield value
+
+
+def _unpickled(file: BinaryIO) -> object:
+    """One pickle of plain data, in the protocols 0 to 5."""
+    stack: list[object] = []
+    memo: dict[int, object] = {}
+    for _ in range(_MOST_OPCODES):
+        opcode = _taken(file, 1)
+        if opcode == b"." and len(stack) == 1:  # STOP
+            return stack[0]
+        if opcode in _PASSED_OVER:
+            _taken(file, _PASSED_OVER[opcode])
+        elif opcode in (b"t", b"\x86"):  # TUPLE, TUPLE2
+            _make_pair(stack, has_mark=opcode == b"t")
+        elif opcode in _PUTS and stack:
+            length = _PUTS[opcode]
+            memo[int.from_bytes(_taken(file, length), "little") if length else len(memo)] = stack[-1]
+        elif opcode in _GETS:
+            stack.append(memo.get(int.from_bytes(_taken(file, _GETS[opcode]), "little")))
+        else:
+            stack.append(_pushed(opcode, file))
+    raise _NotAnIndexError("holds a pickle of other things than an index has")
+
+
+def _pushed(opcode: bytes, file: BinaryIO) -> object:
+    """What an opcode that needs no other value puts on the stack. Raises _NotAnIndexError for all others."""
+    if opcode in _NUMBERS:
+        length, is_signed = _NUMBERS[opcode]
+        return int.from_bytes(_taken(file, length), "little", signed=is_signed)
+    if opcode in _STRINGS:
+        return _taken(file, int.from_bytes(_taken(file, _STRINGS[opcode]), "little"))
+    if opcode == b"\x8a":  # LONG1
+        return int.from_bytes(_taken(file, _taken(file, 1)[0]), "little", signed=True)
+    if opcode in (b"I", b"L"):  # INT, LONG: decimal digits in a line
+        return _decimal(file.readline(_LONGEST_LINE))
+    if opcode == b"(":  # MARK
+        return _MARK
+    if opcode == b"N":  # NONE
+        return None
+    raise _NotAnIndexError("holds a pickle of other things than an index has")
+
+
+def _taken(file: BinaryIO, length: int) -> bytes:
+    """Exactly so many bytes. Raises _NotAnIndexError."""
+    if length > _LONGEST_STRING:
+        raise _NotAnIndexError("holds a string of impossible length")
+    data = file.read(length)
+    if len(data) < length:
+        raise _NotAnIndexError("was cut short")
+    return data
+
+
+def _decimal(line: bytes) -> int:
+    try:
+        return int(line.rstrip(b"L\n"))
+    except ValueError as error:
+        raise _NotAnIndexError("holds a number that is none") from error
+
+
+def _make_pair(stack: list[object], *, has_mark: bool) -> None:
+    """Put the last two of the stack into a tuple. Raises _NotAnIndexError."""
+    pair = tuple(stack[-2:])
+    del stack[-2:]
+    if len(pair) != 2 or _MARK in pair or (has_mark and (not stack or stack.pop() is not _MARK)):
+        raise _NotAnIndexError("holds a tuple that is no pair")
+    stack.append(pair)
 
 
 def _position(pickles: Iterator[object]) -> int | None:

@@ -172,6 +172,13 @@ def ownership_of(path_or_fd: str | int | os.PathLike[str], *, executable: bool =
     return Ownership(mode, status.st_uid, status.st_gid)
 
 
+def current_umask() -> int:
+    """The umask of this process. Not beside other threads that make files: it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def make_folder(folder: str | os.PathLike[str]) -> None:
     """Make a folder and its missing parents, durably. What root makes belongs to the owner of the folder around it.
 

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
@@ -72,6 +73,7 @@ class LockFile:
         self.path = path
         self._since = since
         self._nofollow = nofollow
+        self._no_link = os.O_NOFOLLOW if nofollow else 0
         self._ownership = ownership
         self._fd: int | None = None
 
@@ -100,7 +102,7 @@ class LockFile:
     def holder(self) -> str | None:
         """What the lock file says about who holds it ("pid 4711, since ..."); None when it says nothing."""
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | self._no_link)
         except OSError:
             return None
         try:
@@ -119,7 +121,7 @@ class LockFile:
         Raises ZodbvaultError where that cannot be found out.
         """
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | self._no_link)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -159,7 +161,7 @@ class LockFile:
         raise ZodbvaultError("the lock file is being replaced again and again", path=self.path)
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if self._nofollow else 0)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | self._no_link
         try:
             return os.open(self.path, flags)
         except FileNotFoundError:
@@ -195,7 +197,13 @@ class LockFile:
         return os.path.samestat(status, os.fstat(fd))
 
     def _say_who(self, fd: int) -> None:
-        """Write our pid. The lock holds without it, so a full disk is no reason to stop (a restore may mend that)."""
+        """Write our pid. The lock holds without it, so a full disk is no reason to stop (a restore may mend that).
+
+        Nothing is written into what is no plain file of one name: a link to another file may have been put there.
+        """
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or (self._nofollow and status.st_nlink != 1):
+            return
         content = f" {os.getpid()}\n"
         if self._since is not None:
             content += f"since {self._since}\n"

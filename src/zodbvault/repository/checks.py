@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 FORMAT_VERSION = 1
+MAXIMUM_SIZE = 65_536
 
 QUICK = "quick"
 DEFAULT = "default"
@@ -173,7 +174,7 @@ def read_checks(location: Path, timestamp: str) -> Checks | None:
     """What is known of the backup at `timestamp`; None when there is no such file, or it cannot be read."""
     path = location / (timestamp + CHECKS_SUFFIX)
     try:
-        checks = parse_checks(read_small(path), timestamp)
+        checks = parse_checks(read_small(path, MAXIMUM_SIZE), timestamp)
     except FileNotFoundError:
         return None
     except UnreadableFile as error:

@@ -6,6 +6,7 @@ writing the two files is at the edge.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,10 +14,16 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.io.durable import Ownership, write_durably
 from zodbvault.repository.chains import data_files
 from zodbvault.repository.names import ID_NAME, MANIFEST_SUFFIXES, RECORD_SUFFIX, split_name
-from zodbvault.repository.store import Repository, read_small
+from zodbvault.repository.store import Repository, UnreadableFile, read_small
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+logger = logging.getLogger("zodbvault")
+
+_ID_LENGTH = 32
+_ID_LIMIT = 4096
+_HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 class ForeignBlobs(ZodbvaultError):
@@ -115,11 +122,19 @@ def new_id() -> bytes:
 
 
 def read_id(folder: Path) -> str | None:
-    """The id that stands in `folder`, or None."""
+    """The id that stands in `folder`; None where there is none, or what stands there is damaged."""
     try:
-        return read_small(folder / ID_NAME).decode("ascii", "replace").strip() or None
+        content = read_small(folder / ID_NAME, _ID_LIMIT)
     except FileNotFoundError:
         return None
+    except UnreadableFile as error:
+        logger.warning("%s. The id counts as missing.", error)
+        return None
+    name = content.strip(b"\n").decode("ascii", "replace")
+    if len(name) == _ID_LENGTH and _HEX_DIGITS.issuperset(name):
+        return name
+    logger.warning("%s: is damaged: it holds no id of a repository. The id counts as missing.", folder / ID_NAME)
+    return None
 
 
 def _blobs_are_ours(repository: Repository) -> bool:

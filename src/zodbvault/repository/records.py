@@ -112,6 +112,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "BlobRecord | None": (BlobRecord, type(None)),
 }
 
+# How many hexadecimal digits a text has.
+_DIGITS = {"first_tid": 16, "last_tid": 16, "tail_tid": 16, "md5": 32, "sha256": 64}
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
 # Fields that records of the same format may lack, since versions before did not write them.
 _ADDED_LATER = frozenset({"archives_size"})
 
@@ -156,12 +160,21 @@ def _checked(cls: type[Record] | type[BlobRecord], values: dict[str, Any], name:
             value = tuple(value)
         # What a NamedTuple keeps of an annotation that was not evaluated.
         wanted: str = annotation.__forward_arg__
-        if not isinstance(value, _TYPES[wanted]) or (isinstance(value, int) and not _is_count(value, wanted)):
+        if not isinstance(value, _TYPES[wanted]) or not _can_be(field, value, wanted):
             raise DamagedRecord(f"is not a record: its {field!r} is {str(value)[:80]!r}", path=name)
         checked[field] = value
     return checked
 
 
-def _is_count(value: int, annotation: str) -> bool:
-    """Whether a number can be a size or an offset (to Python, JSON's true and false are numbers too)."""
-    return annotation == "bool" if isinstance(value, bool) else value >= 0
+def _can_be(field: str, value: object, annotation: str) -> bool:
+    """Whether a number can be a size or an offset, and a text the digits that it should be.
+
+    To Python, JSON's true and false are numbers too.
+    """
+    if isinstance(value, bool):
+        return annotation == "bool"
+    if isinstance(value, int):
+        return 0 <= value < 1 << 64
+    if isinstance(value, str) and field in _DIGITS:
+        return len(value) == _DIGITS[field] and _HEX_DIGITS.issuperset(value)
+    return True

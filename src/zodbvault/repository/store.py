@@ -137,11 +137,11 @@ def list_files(folder: Path) -> frozenset[str]:
         raise ZodbvaultError(f"cannot be listed: {reason_of(error)}", path=folder) from error
 
 
-def read_small(path: Path) -> bytes:
+def read_small(path: Path, limit: int = MAXIMUM_SIZE) -> bytes:
     """The content of a small regular file of a repository, which may stand where others can write.
 
-    Raises FileNotFoundError when it is not there; UnreadableFile for a symlink, a folder, or more than a record may
-    hold.
+    limit: bytes that it may have. Raises FileNotFoundError when it is not there; UnreadableFile for a symlink, for a
+    folder, and for more.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -151,10 +151,10 @@ def read_small(path: Path) -> bytes:
         raise UnreadableFile(f"cannot be read: {reason_of(error)}", path=path) from error
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAXIMUM_SIZE:
+        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
             raise UnreadableFile("is not a file that a repository can hold", path=path)
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
+            return file.read(status.st_size)
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {reason_of(error)}", path=path) from error
     finally:
@@ -184,6 +184,8 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
     for line, size in zip(chain.lines, sizes, strict=True):
         if size is None or not _may_measure(line, size):
             return f"{line.file.name} is {'missing' if size is None else 'shorter or longer than it was'}"
+    if repository.has(chain.newest.timestamp + RECORD_SUFFIX) and repository.record_of(chain.newest) is None:
+        return f"its newest record, {chain.newest.timestamp}{RECORD_SUFFIX}, cannot be read, or is another backup's"
     found = _newest_record(repository, chain)
     if found is None:
         return None

@@ -1,0 +1,107 @@
+"""Whether the manifests of a blob state are those that their records tell of, byte for byte.
+
+A manifest proves by its closing line that it is whole, not that it is the one that was written: that is known by its
+record alone. Reads only.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.manifest import DamagedManifest
+from zodbvault.blobs.stored import Form
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.hashing import sha256_of
+from zodbvault.repository.names import split_name
+from zodbvault.repository.records import ARCHIVES, DIRECTORIES
+from zodbvault.repository.store import size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zodbvault.commands.blob_choices import BlobChoice
+    from zodbvault.repository.records import BlobRecord
+    from zodbvault.repository.store import Repository
+
+logger = logging.getLogger("zodbvault")
+
+
+def require_as_written(repository: Repository, choice: BlobChoice) -> bool:
+    """Whether the records tell of every manifest of a state, and each is what its record says.
+
+    False where a record is missing, so that nobody knows; also for a state without manifests of ours. Raises
+    DamagedManifest for a manifest that is another one than was written, and for one that is gone from beside a
+    directory or an archive that we wrote.
+    """
+    if choice.complete is None:
+        _require_that_none_is_gone(repository, choice)
+        return False
+    is_proved = True
+    for path in (choice.complete, *choice.deltas):
+        blobs = _recorded(repository, path.name)
+        what = None if blobs is None else wrong_with_manifest(repository, blobs)
+        if what is not None:
+            raise DamagedManifest(what, path=path)
+        is_proved = is_proved and blobs is not None
+    return is_proved
+
+
+def _require_that_none_is_gone(repository: Repository, choice: BlobChoice) -> None:
+    """Raise DamagedManifest where a directory or archive had a manifest: without it nobody knows what was in a blob."""
+    record = repository.record(choice.timestamp)
+    if record is None or record.blobs is None or not choice.stored:
+        return
+    is_directory = choice.stored[-1].form is Form.DIRECTORY
+    is_ours = record.blobs.layout == (DIRECTORIES if is_directory else ARCHIVES)
+    if is_ours and choice.stored[-1].timestamp == choice.timestamp:
+        name = f"{record.timestamp}.json"
+        raise DamagedManifest(
+            f"{record.blobs.manifest} is missing, so nobody knows whether its blobs are as they were written",
+            path=choice.stored[-1].path,
+            hint=f"To take them as they are, move {name} out of the location",
+        )
+
+
+def believable(repository: Repository, names: Iterable[str]) -> frozenset[str]:
+    """Those of some manifests that no record says to be others than were written; each other one is warned about."""
+    found = set()
+    for name in names:
+        blobs = _recorded(repository, name)
+        what = None if blobs is None else wrong_with_manifest(repository, blobs)
+        if what is None:
+            found.add(name)
+        else:
+            logger.warning("%s: %s. What it says of blobs is not used.", repository.path(name), what)
+    return frozenset(found)
+
+
+def _recorded(repository: Repository, name: str) -> BlobRecord | None:
+    """What the record of its backup says of a manifest; None where none does."""
+    parts = split_name(name)
+    record = repository.record(parts[0]) if parts is not None else None
+    return record.blobs if record is not None and record.blobs is not None and record.blobs.manifest == name else None
+
+
+def is_recorded(repository: Repository, choice: BlobChoice) -> bool:
+    """Whether records tell of every manifest of a state. No manifest is read."""
+    if choice.complete is None:
+        return False
+    return all(_recorded(repository, path.name) is not None for path in (choice.complete, *choice.deltas))
+
+
+def wrong_with_manifest(repository: Repository, blobs: BlobRecord, *, quick: bool = False) -> str | None:
+    """Why the manifest of a record is not the one that was written; None when it is. quick: look at its size only."""
+    path = repository.path(blobs.manifest)
+    size = size_of(path)
+    if size is None:
+        return f"{blobs.manifest} is missing"
+    if size != blobs.stored_size:
+        return f"{blobs.manifest} has {size} bytes, written were {blobs.stored_size}"
+    if quick:
+        return None
+    try:
+        sha256 = sha256_of(path)[1]
+    except ZodbvaultError as error:
+        return str(error)
+    return None if sha256 == blobs.sha256 else f"{blobs.manifest} is not what was written"

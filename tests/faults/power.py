@@ -56,7 +56,7 @@ SOURCES = {
 
 def _many_blobs(story: Story) -> None:
     story.backup()
-    story.site.commit_blobs(45, size=60, names=10_000)
+    story.site.commit_blobs(70, size=60, names=10_000)
 
 
 def _restore_of_many_blobs(story: Story) -> None:

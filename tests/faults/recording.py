@@ -216,11 +216,16 @@ class _Parser:
                 self._add(Call("end", "", size=code, begun=len(self._calls)))
         elif match := _RESUMED.fullmatch(rest):
             arguments, begun = self._unfinished.pop(thread)
+            if match[1] == "close":
+                return
             self._take(_Line(thread, match[1], _split(arguments + match[2]), match[3], begun))
         elif match := _WHOLE.fullmatch(rest):
             self._take(_Line(thread, match[1], _split(match[2]), match[3], len(self._calls)))
         elif match := _UNFINISHED.fullmatch(rest):
             self._unfinished[thread] = (match[2], len(self._calls))
+            if match[1] == "close":
+                # The number is free at once: another thread may have it again before this call comes back.
+                self._forget(thread, match[2])
         else:
             raise RecordingFailed(rest[:200])
 
@@ -277,7 +282,10 @@ class _Parser:
         self._file(line, which.number, which.path).position = line.number
 
     def _on_close(self, line: _Line) -> None:
-        self._tables[line.thread].pop(_descriptor(line.arguments[0]).number, None)
+        self._forget(line.thread, line.arguments[0])
+
+    def _forget(self, thread: int, descriptor: str) -> None:
+        self._tables[thread].pop(_descriptor(descriptor).number, None)
 
     def _on_close_range(self, line: _Line) -> None:
         first, last = int(line.arguments[0], 0), int(line.arguments[1], 0)

@@ -124,6 +124,19 @@ def test_a_sync_that_another_thread_overtakes_began_before() -> None:
     assert calls[-1].size == -9
 
 
+def test_a_descriptor_is_free_before_its_close_comes_back() -> None:
+    calls = parse_log(
+        f'7 open("{HEX["/s/a"]}", O_RDWR|O_CREAT, 0600) = 3<{HEX["/s/a"]}>\n'
+        "7 clone(flags=CLONE_VM|CLONE_FILES) = 8\n"
+        f"7 close(3<{HEX['/s/a']}> <unfinished ...>\n"
+        f'8 open("{HEX["/s/b"]}", O_RDWR|O_CREAT, 0600) = 3<{HEX["/s/b"]}>\n'
+        "7 <... close resumed>)          = 0\n"
+        f'8 write(3<{HEX["/s/b"]}>, "{HEX["hi"]}", 2) = 2\n',
+        ["/s"],
+    )
+    assert calls[-1] == Call("write", "/s/b", data=b"hi", begun=2)
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
-_SYNCS = frozenset({"fsync", "sync_file", "sync_folder", "full_sync", "_syncfs", "add_file", "add_folder", "enter"})
+_SYNCS = frozenset(
+    {"fsync", "sync_file", "sync_folder", "full_sync", "_syncfs", "add_file", "add_folder", "enter", "catch_up"}
+)
 _FINISHED = frozenset({"_batch", "batch", "_folders"})
 """Whose finish() makes something durable: the batches of io/durable.py."""
 

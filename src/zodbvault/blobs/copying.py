@@ -71,6 +71,11 @@ class SharedBatch:
         with self._lock:
             self._batch.add_file(fd)
 
+    def catch_up(self) -> None:
+        """Make durable what was added so far. Raises OSError when something was not written."""
+        with self._lock:
+            self._batch.catch_up()
+
 
 def copy_blob(
     fd: int, temporary: str, ownership: Ownership | None, batch: SharedBatch, *, with_time: bool = False

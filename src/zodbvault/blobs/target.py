@@ -66,6 +66,8 @@ _EXAMPLES = 3
 
 # Blobs that a thread looks at before it hands over what it found.
 _LOOKED_AT_ONCE = 64
+# Blobs that are copied, then brought to the disk, then given their names.
+_PLACED_AT_ONCE = 512
 
 
 class RestorePlan:
@@ -235,8 +237,15 @@ class Target:
             )
         return temporary
 
+    def catch_up(self) -> None:
+        """Make durable what copy_out() has written so far. Raises ZodbvaultError."""
+        try:
+            self._shared_batch.catch_up()
+        except OSError as error:
+            raise self._not_on_disk(error) from error
+
     def place(self, key: bytes, temporary: str, *, damaged: bool) -> None:
-        """Give a temporary file its name. By one thread; in the order of the keys that is fastest.
+        """Give a temporary file its name, after catch_up(). By one thread; in the order of the keys that is fastest.
 
         damaged: set what stands there aside, until remove_blobs() or finish_replacements() takes it away. Raises
         ZodbvaultError.
@@ -259,9 +268,10 @@ class Target:
             self._folders.finish()
             self._batch.finish()
         except OSError as error:
-            raise ZodbvaultError(
-                f"the blob storage cannot be brought to the disk: {reason_of(error)}", path=self.folder
-            ) from error
+            raise self._not_on_disk(error) from error
+
+    def _not_on_disk(self, error: OSError) -> ZodbvaultError:
+        return ZodbvaultError(f"the blob storage cannot be brought to the disk: {reason_of(error)}", path=self.folder)
 
     def close(self) -> None:
         """Let go of what was not finished."""
@@ -330,16 +340,24 @@ def add_blobs(
     def copied(entry: Entry, blocks: Blocks) -> str:
         return target.copy_out(entry, blocks, container)
 
+    def counted(copies: Iterator[tuple[Entry, str]]) -> Iterator[tuple[Entry, str]]:
+        nonlocal copied_bytes
+        for entry, temporary in copies:
+            copied_bytes += entry.size
+            if on_progress is not None:
+                on_progress(copied_bytes)
+            yield entry, temporary
+
     try:
         with closing(container.read(map(unpack_entry, plan.to_add), copied)) as copies:
-            for entry, temporary in copies:
-                is_damaged = target.status_of(entry.key) is not None
-                target.place(entry.key, temporary, damaged=is_damaged)
-                replaced += is_damaged
-                added += not is_damaged
-                copied_bytes += entry.size
-                if on_progress is not None:
-                    on_progress(copied_bytes)
+            for group in pieces_of(counted(copies), _PLACED_AT_ONCE):
+                # A blob of the right name and size is never looked into again, so its content comes before its name.
+                target.catch_up()
+                for entry, temporary in group:
+                    is_damaged = target.status_of(entry.key) is not None
+                    target.place(entry.key, temporary, damaged=is_damaged)
+                    replaced += is_damaged
+                    added += not is_damaged
     except BaseException:
         with suppress(OSError):
             remove_temporaries(str(target.scratch))

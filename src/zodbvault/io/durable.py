@@ -485,6 +485,12 @@ class SyncBatch:
         except FileNotFoundError:
             logger.debug("%s: gone before it was synced", os.fspath(path))
 
+    def catch_up(self) -> None:
+        """Make durable what was left so far; more may come. Raises OSError when something was not written."""
+        if self._kept is not None:
+            assert self._syncfs is not None
+            self._syncfs(self._kept)
+
     def finish(self) -> None:
         """Make durable what was left. Raises OSError when something was not written."""
         kept, self._kept = self._kept, None

@@ -56,6 +56,7 @@ def test_between_two_backups_of_a_chain_a_later_state_will_do_before_an_earlier_
     choices = chosen(found, 2)
     assert [(one.timestamp, one.is_later, one.is_exact) for one in choices] == [
         (THIRD, True, True),
+        (FOURTH, True, True),
         (FOURTH, True, False),
         (FIRST, False, False),
     ]

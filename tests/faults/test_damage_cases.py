@@ -223,3 +223,13 @@ def test_a_record_with_digits_that_are_none_counts_as_none(tmp_path: Path, field
     site.commit_pages()
     stamp, _ = site.backed_up()
     assert f"{stamp}.fsz" in site.names()
+
+
+def test_where_two_states_of_a_chain_are_damaged_the_newest_serves(tmp_path: Path) -> None:
+    site, states = made(tmp_path, "copies")
+    first, second, _ = sorted(states)
+    shutil.rmtree(site.blob_location / f"blobstorage.{first}" / "blobstorage" / "0x00")
+    (site.blob_location / f"blobstorage.{second}" / "blobstorage" / ".layout").write_bytes(b"\xff")
+    lose_blobs(site)
+    site.restore(first)
+    site.assert_is(states[first])

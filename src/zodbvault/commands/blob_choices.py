@@ -69,6 +69,9 @@ def choose_blob_states(
         later = tuple(_own(listing, whole[:length], is_exact=True, is_of_date=False, is_later=True))
         if later:
             choices += later
+            # That one may be damaged; the newest is the one by which verify vouches for the whole chain.
+            if length < len(whole):
+                choices += _own(listing, whole, is_exact=True, is_of_date=False, is_later=True)
             break
     choices += [
         _other_date(one, is_later=True) for one in reversed(foreign) if one.timestamp > date and one.timestamp in whole

@@ -31,7 +31,7 @@ from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import BackgroundHash, sha256_of
 from zodbvault.io.progress import step
 from zodbvault.repository.chains import Chain, newest_timestamp
-from zodbvault.repository.store import MOST_LOOKS, Repository, list_files, read_repository, size_of
+from zodbvault.repository.store import MOST_LOOKS, Repository, list_files, read_repository, size_of, was_pruned
 from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ def _still_there(repository: Repository, chains: tuple[Chain, ...], findings: li
     if not findings:
         return chains
     names = read_repository(repository.location, repository.blob_location).names
-    gone = [chain for chain in chains if chain.dat_name in repository.names and chain.dat_name not in names]
+    gone = [chain for chain in chains if was_pruned(chain.timestamp, repository.names, names)]
     stamps = {stamp for chain in gone for stamp in _stamps(chain)}
     findings[:] = [finding for finding in findings if finding.timestamp not in stamps]
     for chain in gone:

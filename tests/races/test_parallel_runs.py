@@ -327,6 +327,7 @@ class Opening:
         self.act = act
         self.seen = 0
         self.has_happened = False
+        self.thread: int | None = None
 
     def watch(self, patched: pytest.MonkeyPatch) -> None:
         """Stand in front of the functions that open and list."""
@@ -335,7 +336,8 @@ class Opening:
 
     def _before(self, original: Callable[..., object]) -> Callable[..., object]:
         def function(path: object, *arguments: object, **keywords: object) -> object:
-            if str(path).startswith(self.folders) and not self.has_happened:
+            is_ours = self.thread in (None, threading.get_ident())
+            if is_ours and str(path).startswith(self.folders) and not self.has_happened:
                 self.seen += 1
                 if self.seen == self.number:
                     self.has_happened = True
@@ -416,4 +418,63 @@ def test_a_backup_at_any_instant_of_reading(
             break
         shutil.rmtree(site.folder)
     print(f"{number - 1} instants")
+    assert number > 5
+
+
+@pytest.mark.parametrize("reader", ["verify", "deep", "log"])
+def test_a_backup_that_is_seen_on_its_way_and_pruned_then(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listing has its data file and not yet its `.dat`; it gets that, and goes, before it is read."""
+    (step,) = (each for each in BACKUP_STEPS if each.name == "10 before the line")
+    number = 0
+    while True:
+        number += 1
+        site = Site(tmp_path / str(number), options={"keep": "1"})
+        site.begin_with_a_blob()
+        site.commit_blobs(2)
+        site.backup()
+        site.commit_blobs(2)
+        reached, go_on = threading.Event(), threading.Event()
+
+        def wait(reached: threading.Event = reached, go_on: threading.Event = go_on) -> None:
+            reached.set()
+            assert go_on.wait(20)
+
+        opening = Opening((site.location, site.blob_location), number, wait)
+        opening.thread = 0  # none yet
+        good: list[object] = []
+
+        def read(
+            site: Site = site,
+            opening: Opening = opening,
+            good: list[object] = good,
+            reached: threading.Event = reached,
+        ) -> None:
+            opening.thread = threading.get_ident()
+            try:
+                good.append(PRUNED_WHILE_READING[reader](site))
+            except BaseException as error:
+                good.append(error)
+            reached.set()
+
+        thread = threading.Thread(target=read)
+
+        def begin(thread: threading.Thread = thread, reached: threading.Event = reached) -> None:
+            thread.start()
+            assert reached.wait(60)
+
+        with monkeypatch.context() as patched:
+            opening.watch(patched)
+            with pytest.MonkeyPatch.context() as inner:
+                let_happen(inner, step, begin)
+                site.backup(full=True)
+            site.backup(full=True)
+            go_on.set()
+            thread.join(60)
+        site.close()
+        assert good == [True], number
+        if not opening.has_happened:
+            break
+        shutil.rmtree(site.folder)
     assert number > 5

@@ -20,7 +20,7 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.details import details_of
 from zodbvault.filestorage.format import FIRST_TRANSACTION, LAST_TID, NO_TID, PACKED_STATUS
 from zodbvault.filestorage.tids import time_of_tid
-from zodbvault.repository.store import list_files, read_repository
+from zodbvault.repository.store import list_files, read_repository, was_pruned
 from zodbvault.site_settings import ConfigurationError
 
 if TYPE_CHECKING:
@@ -96,7 +96,10 @@ def _log_of(name: str, places: Places, first: bytes, last: bytes) -> Iterator[En
                 yield entry._replace(location=name)
                 last = min(last, _before(entry.tid))
         except ZodbvaultError:
-            if {chain.dat_name for chain in repository.chains} <= list_files(places.location):
+            now = list_files(places.location)
+            stamps = [chain.timestamp for chain in repository.chains]
+            stamps += [chain.timestamp for chain in repository.listed]
+            if not any(was_pruned(stamp, repository.names, now) for stamp in stamps):
                 raise
             logger.info("A backup was pruned meanwhile; those that are there now are looked at.")
         else:

@@ -41,7 +41,7 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.checks import DEEP, QUICK
 from zodbvault.repository.records import NewerFormat
-from zodbvault.repository.store import MOST_LOOKS, list_files, read_repository, size_of
+from zodbvault.repository.store import MOST_LOOKS, list_files, read_repository, size_of, was_pruned
 from zodbvault.repository.timestamps import parse_when
 from zodbvault.site_settings import ConfigurationError
 
@@ -329,7 +329,7 @@ def _still_there(
     if not any(chain.findings for chain in verified):
         return verified
     names = read_repository(repository.location, repository.blob_location).names
-    gone = {chain.timestamp for chain in chains if chain.dat_name in repository.names and chain.dat_name not in names}
+    gone = {chain.timestamp for chain in chains if was_pruned(chain.timestamp, repository.names, names)}
     for timestamp in sorted(gone):
         logger.info("The chain of %s was pruned meanwhile.", timestamp)
     return tuple(chain for chain in verified if chain.timestamp not in gone)

@@ -14,7 +14,14 @@ from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.closing import close_fd
 from zodbvault.repository.chains import Chain, ListedChain, chains_with_dat, chains_without_dat
 from zodbvault.repository.dat import DamagedDat, Line, parse_dat
-from zodbvault.repository.names import DAT_SUFFIX, MANIFEST_SUFFIXES, RECORD_SUFFIX, split_name
+from zodbvault.repository.names import (
+    DAT_SUFFIX,
+    DATA_SUFFIXES,
+    MANIFEST_SUFFIXES,
+    PRUNED_SUFFIX,
+    RECORD_SUFFIX,
+    split_name,
+)
 from zodbvault.repository.records import MAXIMUM_SIZE, DamagedRecord, Record, parse_record
 
 if TYPE_CHECKING:
@@ -116,6 +123,17 @@ def _look(location: Path, blob_location: Path | None) -> tuple[Repository, bool]
                 has_all = has_all and all(line.file.name in names for line in lines)
     chains, listed = chains_with_dat(dats), chains_without_dat(names)
     return Repository(location, blob_location, names, blob_names, chains, listed), has_all
+
+
+def was_pruned(timestamp: str, before: frozenset[str], now: frozenset[str]) -> bool:
+    """Whether the chain of a full at `timestamp` that was in one listing has gone, by a later one.
+
+    One whose full had no `.dat` yet, for its backup was about to give it one, has gone with its full.
+    """
+    if timestamp + DAT_SUFFIX in now:
+        return False
+    is_being_removed = timestamp + DAT_SUFFIX in before or timestamp + PRUNED_SUFFIX in now
+    return is_being_removed or not any(timestamp + suffix in now for suffix in DATA_SUFFIXES)
 
 
 def read_dat(path: Path) -> tuple[Line, ...]:

@@ -27,7 +27,8 @@ _VARYING = (
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*Z", "TIME"),
     (r"\d{4}(-\d\d){5}", "TIMESTAMP"),
     (r"\b[0-9a-f]{16}\b", "TID"),
-    (r"\([\d.,]+ (?:bytes|[kMGT]B)/s\)", "(SPEED)"),
+    # What took next to no time has no speed.
+    (r"\s\([\d.,]+ (?:bytes|[kMGT]B)/s\)", ""),
     (r"(?<!\w)[\d.,]*\d\s(?:bytes|[kMGT]?B|s|min)(?!\w)", "AMOUNT"),
     (r"\(yes/no\) yes", "(yes/no)"),
 )

@@ -13,7 +13,7 @@ import pytest
 from tools.write_commands import files
 
 from tests.test_docs import PROJECT
-from zodbvault.arguments import DESCRIPTIONS, script_parser, usage_exit_code
+from zodbvault.arguments import DESCRIPTIONS, OF_THE_PROGRAM, script_parser, usage_exit_code
 from zodbvault.cli import command_parser, main
 from zodbvault.examples import EXAMPLES
 from zodbvault.manual import Page, man_page, pages
@@ -94,7 +94,7 @@ def test_options_that_are_known_are_never_corrected(capsys: pytest.CaptureFixtur
 
 
 def test_each_command_has_examples_and_nothing_else_has() -> None:
-    assert EXAMPLES.keys() == DESCRIPTIONS.keys() | {"completion"}
+    assert EXAMPLES.keys() == DESCRIPTIONS.keys() | OF_THE_PROGRAM.keys() | {"completion"}
     assert all(EXAMPLES.values())
 
 

@@ -35,6 +35,7 @@ from zodbvault.commands.restore import restore
 from zodbvault.commands.verify import verify
 from zodbvault.commands.watching import Thresholds
 from zodbvault.errors import ZodbvaultError
+from zodbvault.repository.checks import DEEP, DEFAULT
 from zodbvault.repository.names import split_name
 
 if TYPE_CHECKING:
@@ -828,7 +829,8 @@ class Case:
 
     def verify(self, when: str | None) -> Any:
         deep = self.random.random() < 0.2
-        return verify(self.site.settings, when=when, deep=deep, which="backups", clock=self.site.clock)
+        how = DEEP if deep else DEFAULT
+        return verify(self.site.settings, when=when, how=how, which="backups", clock=self.site.clock)
 
     def fresh_target(self, *, empty: bool) -> None:
         """The live site as it was, or none."""

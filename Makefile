@@ -29,10 +29,14 @@ test: packages-of-test $(MADE) ## run all tests but those of faults and interop,
 
 # Goes on where the last run stopped. FAULTS_AGAIN=1 begins anew, FAULTS_SHARD=2/5 does one of five parts.
 .PHONY: faults
-faults: packages-of-test $(MADE) ## kill and fail every command everywhere, and try many more cases of others (hours)
+faults: packages-of-test $(MADE) ## kills, errors, power cuts, damage and races at every place (an hour or two)
 	@$(BIN)/python -m tests.faults.results begin
-	$(BIN)/python -m pytest -n $(PROCESSES) -m "slow or hypothesis" --hypothesis-profile=faults; \
+	$(BIN)/python -m pytest -n $(PROCESSES) -m slow; \
 	  code=$$?; $(BIN)/python -m tests.faults.results; exit $$code
+
+.PHONY: search
+search: packages-of-test $(MADE) ## look for faults by chance: the tests with random examples, with 5000 each (hours)
+	$(BIN)/python -m pytest -n $(PROCESSES) -m hypothesis --hypothesis-profile=faults
 
 .PHONY: interop
 interop: packages-of-test $(MADE) ## back up and restore by turns with collective.recipe.backup, in all layouts (a quarter of an hour)

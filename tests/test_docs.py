@@ -143,7 +143,7 @@ def test_cron_has_no_mail_to_send(tmp_path: Path) -> None:
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("page", ["seeing.rst", "watching.rst", "keeping.rst"])
+@pytest.mark.parametrize("page", ["seeing.rst", "watching.rst", "keeping.rst", "verifying.rst", "json.rst"])
 def test_the_commands_of_a_page_do_what_it_tells(page: str, tmp_path: Path) -> None:
     text = (PROJECT / "docs" / page).read_text(encoding="utf-8")
     commands = [
@@ -162,6 +162,42 @@ def test_the_commands_of_a_page_do_what_it_tells(page: str, tmp_path: Path) -> N
     finished = run(site, text.replace("2026-11-23-18-05-00", stamp))
     assert finished.returncode == 0, finished.stderr
     assert all(line.startswith("INFO: ") for line in finished.stderr.splitlines())
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a line of output; what a run fills in (numbers, dates, tids, paths) is left out."""
+    line = line.replace(" are ", " is ")
+    line = re.sub(r"\S*[\d/]\S*|\S*%|\b[kMG]?B\b|\bbytes\b|\bmin\b|\bs\b", " ", line)
+    return [word.removesuffix("s") for word in re.findall(r"[A-Za-z.=-]{2,}", line)]
+
+
+def test_what_the_page_on_restoring_shows_is_what_is_printed(tmp_path: Path) -> None:
+    def block(begin: str) -> list[str]:
+        text = next(text for text in page_blocks("restore.rst") if text.startswith(begin))
+        return [line for line in text.splitlines() if not line.startswith("$ ")]
+
+    site = Site(tmp_path / "site", start=time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime()))
+    for _ in range(3):
+        site.commit_blobs(2)
+        site.backed_up()
+    site.delete()
+    site.commit_blobs(3)
+    site.commit_pages(2)
+
+    plan = run(site, "bin/restore --dry-run").stdout.splitlines()
+    assert [words_of(line) for line in plan] == [words_of(line) for line in block("Nothing was changed")]
+    site.close()
+    question = run(site, "bin/restore < /dev/null").stdout.splitlines()[-1]
+    shown = " ".join(block("This will replace"))
+    for sentence in ("This will replace", "by the backup of", "transactions since then will be lost, the newest of"):
+        assert sentence in shown
+        assert sentence in question
+    assert shown.endswith("Are you sure? (yes/no)")
+    log, drill = run(site, "bin/backup-log"), run(site, "bin/backup-drill 2>/dev/null")
+    assert log.stdout.splitlines()[0].split() == block("$ bin/backup-log")[0].split()
+    assert [words_of(line) for line in drill.stdout.splitlines()] == [
+        words_of(line) for line in block("$ bin/backup-drill")
+    ]
 
 
 def test_the_part_that_keeps_more_is_one() -> None:

@@ -38,20 +38,22 @@ def live_tree(start: Start) -> Tree:
     return tree(*(folder for folder in start.live_folders if folder.exists()))
 
 
-def require_aftermath(
-    start: Start, outcome: Outcome, point: Point, live: Tree, scratch: Path, *, changes: bool
-) -> None:
+def require_good_end(start: Start, outcome: Outcome, point: Point, live: Tree) -> None:
+    """How a disturbed command has to end, whatever it leaves. live: the live files before."""
+    _require_clear_end(start, outcome, point)
+    if start.wanted is None:
+        assert live_tree(start) == live, "live files were touched"
+
+
+def require_aftermath(start: Start, outcome: Outcome, point: Point, scratch: Path, *, changes: bool) -> None:
     """All that must hold once a command was disturbed, with the next run.
 
-    live: the live files before. scratch: a folder for what is restored. changes: the site goes on before the next run.
+    scratch: a folder for what is restored. changes: the site goes on before the next run.
     """
     site = start.site
-    _require_clear_end(start, outcome, point)
     is_restore = start.wanted is not None
     if is_restore:
         _require_whole_database(start, outcome, scratch)
-    else:
-        assert live_tree(start) == live, "live files were touched"
     require_restores(site, (*start.reported, *_still_named(start), *_visible(start)), scratch)
     if outcome.exit_code == 0 and (start.scenario.script, point.act) != ("backup-verify", LASTING):
         # A verify that cannot keep its result cannot take away what it has of it either; the next backup does.

@@ -21,7 +21,10 @@ GOOD = "good"
 
 
 class Result(NamedTuple):
-    """One point. call, path: what was disturbed there. exit_code: below 0 for a killed command. result: GOOD or not."""
+    """One point. call, path: what was disturbed there. exit_code: below 0 for a killed command. result: GOOD or not.
+
+    is_known: it left what another point of the case had left, so that what comes of that was known.
+    """
 
     scenario: str
     layout: str
@@ -31,6 +34,7 @@ class Result(NamedTuple):
     exit_code: int
     result: str
     seconds: float
+    is_known: bool = False
 
 
 def keep(result: Result) -> None:

@@ -5,10 +5,14 @@ A record says which inode Data.fs has, and hard links are part of some layouts, 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import time
 from pathlib import Path
 from typing import NamedTuple
+
+A_YEAR = 365 * 24 * 3600
 
 
 class _Entry(NamedTuple):
@@ -68,6 +72,24 @@ class Rewinder:
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         # A file that was made anew has another inode from now on, and the change of its times is no news next time.
         self._entries[path] = _Entry(os.lstat(path), content)
+
+
+def likeness(folder: Path) -> bytes:
+    """A checksum of all that a command could find below a folder; the same for two folders that are alike.
+
+    Names, contents, modes, which names are one file, and times that were set (those of the pretended clock, and not
+    those of this year). What a lock holds is left out: the process that had it.
+    """
+    digest = hashlib.sha256()
+    first_names: dict[int, str] = {}
+    for path, status in sorted(_walk(str(folder))):
+        is_file = stat.S_ISREG(status.st_mode)
+        content = b"" if path.endswith(".lock") else _entry(path, status).content
+        moment = status.st_mtime_ns if is_file and status.st_mtime > time.time() + A_YEAR else 0
+        same = first_names.setdefault(status.st_ino, path)
+        digest.update(repr((path, status.st_mode, moment, same, len(content))).encode(errors="surrogateescape"))
+        digest.update(content)
+    return digest.digest()
 
 
 def _entry(path: str, status: os.stat_result) -> _Entry:

@@ -582,3 +582,20 @@ def test_an_error_of_an_open_file_gets_the_files_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing, named(path):
         os.stat(tmp_path / "another")
     assert missing.value.filename == str(tmp_path / "another")
+
+
+def test_an_error_that_names_an_open_file_by_its_number_names_its_path(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="wrong") as caught, named(tmp_path / "file"):
+        raise OSError(errno.EIO, "wrong", 7)
+    assert caught.value.filename == str(tmp_path / "file")
+
+
+def test_a_part_that_cannot_get_its_name_tells_that_name(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "taken").mkdir()
+    with (
+        PartFile(tmp_path / "taken", part=tmp_path / "tmp" / "x.part") as part,
+        pytest.raises(OSError, match="taken") as caught,
+    ):
+        part.publish()
+    assert caught.value.filename == str(tmp_path / "taken")

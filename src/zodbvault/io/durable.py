@@ -276,7 +276,8 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        # Some calls name an open file by its number.
+        if not isinstance(error.filename, (str, bytes)):
             error.filename = os.fspath(path)
         raise
 
@@ -361,7 +362,11 @@ class PartFile:
     def publish(self) -> None:
         """Give the file its name, durably. Raises OSError; the name then stands for the old file or the new one."""
         self.finish()
-        os.replace(self.part, self.path)
+        try:
+            os.replace(self.part, self.path)
+        except OSError as error:
+            error.filename = os.fspath(self.path)
+            raise
         self._gone = True
         # The name of a part in another folder may come back after a crash: a left-over like those of a kill.
         sync_folder(self.path.parent)

@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +146,9 @@ def _report(error: ZodbvaultError, error_code: int | None) -> int:
     logger.error("%s", error)
     if error_code is None:
         return error.exit_code
-    write_lines((f"ZODBVAULT UNKNOWN: {error}",))
+    # Where standard output is what fails, the line above has said it.
+    with suppress(ZodbvaultError):
+        write_lines((f"ZODBVAULT UNKNOWN: {error}",))
     return error_code
 
 

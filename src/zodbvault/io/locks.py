@@ -31,6 +31,9 @@ CONTENT_LIMIT = 200
 """Bytes of a lock file that are shown to people."""
 
 
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+
+
 class Locked(ZodbvaultError):
     """Another process holds the lock. holder: what the lock file says about it."""
 
@@ -84,7 +87,8 @@ class LockFile:
             fd = self._open_and_lock()
         except OSError as error:
             reason = "it is a symbolic link" if error.errno == errno.ELOOP else reason_of(error)
-            raise ZodbvaultError(f"the lock cannot be taken: {reason}", path=self.path) from error
+            hint = "Give the file and its folder to the user who runs this." if error.errno in _FORBIDDEN else None
+            raise ZodbvaultError(f"the lock cannot be taken: {reason}", path=self.path, hint=hint) from error
         self._fd = fd
         self._say_who(fd)
 

@@ -310,7 +310,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             value = {"action": "store_true"}
         group.add_argument(*option.spellings, dest=option.name, help=option.help, **value)
     if command in WITH_DATE:
-        what = "the newest state at or before this date; without it the newest one"
+        without = "all backups" if command in ("list", "verify") else "the newest one"
+        what = f"the newest state at or before this date; without it {without}"
         groups["date"].add_argument("date", nargs="?", metavar="DATE", help=what)
     if command == "log":
         parser.add_argument(

@@ -248,24 +248,6 @@ def usage_exit_code(command: str | None) -> int:
     return 3 if command == "check" else 2
 
 
-def exit_code_of_parser(command: str | None, stop: SystemExit) -> object:
-    """The exit code where a parser has left; what is wrong stands on standard output where a monitoring system reads.
-
-    command: the one that was meant; None where that is not known.
-    """
-    if not stop.code:
-        return stop.code
-    if command == "check":
-        from contextlib import suppress
-
-        from zodbvault.console import write_lines
-        from zodbvault.errors import ZodbvaultError
-
-        with suppress(ZodbvaultError):
-            write_lines((f"ZODBVAULT UNKNOWN: {getattr(stop, 'message', 'wrong usage')}",))
-    return usage_exit_code(command)
-
-
 def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arguments:
     """What the arguments of a script ask for. Leaves through SystemExit where they are wrong, and after the help.
 
@@ -278,7 +260,8 @@ def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arg
     try:
         return arguments_from(parser.parse_args(arguments))
     except SystemExit as stop:
-        raise SystemExit(exit_code_of_parser(command, stop)) from None
+        stop.code = usage_exit_code(command) if stop.code else stop.code
+        raise
 
 
 def script_parser(command: str, program: str) -> argparse.ArgumentParser:

@@ -23,17 +23,14 @@ logger = logging.getLogger("zodbvault")
 
 
 def other_database(record: Record | None, datafs: Path) -> str | None:
-    """The Data.fs that a backup was made of, where that is there and is not `datafs`; else None."""
+    """The Data.fs that a backup was made of, where that and `datafs` are there and are two files; else None."""
     if record is None or record.source_path == printable(datafs):
         return None
     try:
-        other = os.stat(record.source_path)
+        is_the_same = os.path.samefile(record.source_path, datafs)
     except (OSError, ValueError):
         return None
-    try:
-        return None if os.path.samestat(other, os.stat(datafs)) else record.source_path
-    except OSError:
-        return record.source_path
+    return None if is_the_same else record.source_path
 
 
 def warn_of_another(record: Record | None, datafs: Path, location: Path) -> None:

@@ -31,7 +31,8 @@ CONTENT_LIMIT = 200
 """Bytes of a lock file that are shown to people."""
 
 
-_FORBIDDEN = (errno.EACCES, errno.EPERM)
+_GIVE = "Give the file and its folder to the user who runs this."
+_HINTS = {errno.EACCES: _GIVE, errno.EPERM: _GIVE, errno.EROFS: "Mount its disk for writing."}
 
 
 class Locked(ZodbvaultError):
@@ -87,7 +88,7 @@ class LockFile:
             fd = self._open_and_lock()
         except OSError as error:
             reason = "it is a symbolic link" if error.errno == errno.ELOOP else reason_of(error)
-            hint = "Give the file and its folder to the user who runs this." if error.errno in _FORBIDDEN else None
+            hint = _HINTS.get(error.errno or 0)
             raise ZodbvaultError(f"the lock cannot be taken: {reason}", path=self.path, hint=hint) from error
         self._fd = fd
         self._say_who(fd)

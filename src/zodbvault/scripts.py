@@ -468,11 +468,12 @@ def run_init(wanted: Arguments) -> int:
 
     gc.enable()
     folder = Path(os.path.abspath(wanted.folder or "."))
+    output = None if wanted.output == "-" else _file("--output", wanted.output)
     found = look(folder)
     if wanted.output == "-":
         write_lines((text_of(found, folder).rstrip("\n"),))
         return 0
-    path = Path(os.path.abspath(wanted.output or folder / "zodbvault.toml"))
+    path = Path(os.path.abspath(output or folder / "zodbvault.toml"))
     for note in write_new(found, path):
         logger.info("%s", note)
     return 0

@@ -210,7 +210,7 @@ def test_to_a_monitoring_system_wrong_usage_and_configuration_are_unknown(
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 3
-    capsys.readouterr()
+        assert capsys.readouterr().out.startswith("ZODBVAULT UNKNOWN: ")
     assert main(["check", "--config", str(folder / "missing.toml")]) == 3
     assert capsys.readouterr().out.startswith("ZODBVAULT UNKNOWN: ")
     assert calls.calls == []

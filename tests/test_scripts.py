@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -246,6 +248,24 @@ def test_to_a_monitoring_system_every_error_is_unknown(
     out, err = capsys.readouterr()
     assert out.startswith("ZODBVAULT UNKNOWN: ")
     assert err.startswith("ERROR: ")
+
+
+def test_to_a_monitoring_system_wrong_usage_is_unknown_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("check", PLAIN, ["--max-age", "-5h"])
+    assert caught.value.code == 3
+    out, err = capsys.readouterr()
+    assert out == "ZODBVAULT UNKNOWN: argument --max-age: expected one argument\n"
+    assert err.endswith("error: argument --max-age: expected one argument\n")
+
+
+def test_a_check_whose_standard_output_is_full_is_unknown(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(OSError), open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run("check", PLAIN, []) == 3
+    assert re.fullmatch("ERROR: the result cannot be written to standard output: .*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("command", DESCRIPTIONS)

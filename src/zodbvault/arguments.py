@@ -260,7 +260,8 @@ def parse_arguments(command: str, program: str, arguments: Sequence[str]) -> Arg
     try:
         return arguments_from(parser.parse_args(arguments))
     except SystemExit as stop:
-        raise SystemExit(usage_exit_code(command) if stop.code else stop.code) from None
+        stop.code = usage_exit_code(command) if stop.code else stop.code
+        raise
 
 
 def script_parser(command: str, program: str) -> argparse.ArgumentParser:
@@ -292,7 +293,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             value = {"action": "store_true"}
         group.add_argument(*option.spellings, dest=option.name, help=option.help, **value)
     if command in WITH_DATE:
-        what = "the newest state at or before this date; without it the newest one"
+        without = "all backups" if command in ("list", "verify") else "the newest one"
+        what = f"the newest state at or before this date; without it {without}"
         groups["date"].add_argument("date", nargs="?", metavar="DATE", help=what)
     if command == "log":
         parser.add_argument(

@@ -27,6 +27,7 @@ from zodbvault.scripts import (
     error_code_of,
     exit_code_of,
     log_level,
+    repeat_wrong_usage,
     run_command,
     run_init,
     run_schedule,
@@ -88,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command_parser().parse_args(arguments, options)
     except SystemExit as stop:
-        raise SystemExit(usage_exit_code(options.command) if stop.code else stop.code) from None
+        stop.code = usage_exit_code(options.command) if stop.code else stop.code
+        repeat_wrong_usage(options.command, stop)
+        raise
 
     def load_and_run() -> int:
         if options.command == "completion":

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 AFTER = " - did you mean {}?"
 
 
+class WrongUsage(SystemExit):
+    """The end that argparse makes of wrong arguments. message: what is wrong with them, for people."""
+
+    def __init__(self, code: object, message: str) -> None:
+        super().__init__(code)
+        self.message = message
+
+
 class Parser(argparse.ArgumentParser):
     """Options are written out, help keeps its lines, and an error names the nearest word that there is."""
 
@@ -33,12 +41,17 @@ class Parser(argparse.ArgumentParser):
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Leave with the usage and the message; the options that nobody knows each with the nearest one."""
-        meant = [nearest(word, self._option_string_actions) for word in self._unknown_options()]
+        """Leave by WrongUsage, with the usage and the message; options that nobody knows each with the nearest one."""
+        # What stands where a value is expected was meant as one (`--max-age -5h`).
+        unknown = () if "expected one argument" in message else self._unknown_options()
+        meant = [nearest(word, self._option_string_actions) for word in unknown]
         message += "".join(AFTER.format(word) for word in dict.fromkeys(meant) if word)
         if self._subparsers is not None and "did you mean" not in message:
             message += f" ({self.prog} -h tells of the commands)"
-        super().error(message)
+        try:
+            super().error(message)
+        except SystemExit as stop:
+            raise WrongUsage(stop.code, message) from None
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

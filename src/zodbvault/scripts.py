@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,11 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
     command: a key of DESCRIPTIONS. plain: what `settings_to_plain` made. arguments: those of the command line, without
     the program's name; None takes the process's own. Leaves through SystemExit for arguments that are wrong.
     """
-    wanted = parse_arguments(command, sys.argv[0], sys.argv[1:] if arguments is None else arguments)
+    try:
+        wanted = parse_arguments(command, sys.argv[0], sys.argv[1:] if arguments is None else arguments)
+    except SystemExit as stop:
+        repeat_wrong_usage(command, stop)
+        raise
 
     def perform() -> int:
         return run_command(command, settings_from_plain(plain, _defaults), wanted)
@@ -85,7 +89,7 @@ def _bars(wanted: Arguments) -> AbstractContextManager[None]:
     return listening(Bars())
 
 
-def error_code_of(command: str) -> int | None:
+def error_code_of(command: str | None) -> int | None:
     """The exit code of every error of a command; None where each has its own."""
     return UNKNOWN if command == "check" else None
 
@@ -146,8 +150,20 @@ def _report(error: ZodbvaultError, error_code: int | None) -> int:
     logger.error("%s", error)
     if error_code is None:
         return error.exit_code
-    write_lines((f"ZODBVAULT UNKNOWN: {error}",))
+    _write_unknown(str(error))
     return error_code
+
+
+def repeat_wrong_usage(command: str | None, stop: SystemExit) -> None:
+    """What a parser has said on standard error stands on standard output too where a monitoring system reads that."""
+    if stop.code and error_code_of(command) == UNKNOWN:
+        _write_unknown(getattr(stop, "message", "wrong usage"))
+
+
+def _write_unknown(what: str) -> None:
+    # Where standard output is what fails, standard error has said it.
+    with suppress(ZodbvaultError):
+        write_lines((f"ZODBVAULT UNKNOWN: {what}",))
 
 
 def _backup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
@@ -452,11 +468,12 @@ def run_init(wanted: Arguments) -> int:
 
     gc.enable()
     folder = Path(os.path.abspath(wanted.folder or "."))
+    output = None if wanted.output == "-" else _file("--output", wanted.output)
     found = look(folder)
     if wanted.output == "-":
         write_lines((text_of(found, folder).rstrip("\n"),))
         return 0
-    path = Path(os.path.abspath(wanted.output or folder / "zodbvault.toml"))
+    path = Path(os.path.abspath(output or folder / "zodbvault.toml"))
     for note in write_new(found, path):
         logger.info("%s", note)
     return 0

@@ -105,7 +105,7 @@ def records_of(made: Handmade, which: int, *, block: int = 1 << 20, look_back: b
     """Walks one transaction's records in blocks; the walk and what it reported."""
     found: list[tuple[bytes, bytes]] = []
     data = bytes(made.data)
-    reported = lambda oid, tid: found.append((oid, tid))  # noqa: E731
+    reported = lambda oid, tid, *_: found.append((oid, tid))  # noqa: E731
     walk = RecordWalk(
         (lambda offset, length: data[offset : offset + length]) if look_back else None, reported, reported
     )
@@ -190,7 +190,7 @@ def test_without_anything_to_look_back_at_back_pointers_are_reported() -> None:
     made = Handmade()
     made.add(records=((1, BLOB), (2, PAGE)))
     made.add(records=((1, made.records[0]), (2, made.records[1]), (3, 0)))
-    assert records_of(made, 1, look_back=False)[1] == [(number(n), number(made.tids[1])) for n in (1, 2)]
+    assert records_of(made, 1, look_back=False)[1] == [(number(n), number(made.tids[1])) for n in (1, 2, 3)]
 
 
 def test_encrypted_records_are_noticed() -> None:

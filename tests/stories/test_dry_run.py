@@ -12,6 +12,7 @@ import pytest
 
 from tests.schemas import validate
 from tests.site import Site, State, blob_files, committed_tids, documented_keys
+from tests.test_bad_input import unprivileged
 from zodbvault.commands.restore_plan import Plan, plan_as_data, plan_as_text, plan_restore
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.tids import time_of_tid
@@ -278,3 +279,25 @@ def test_the_script_writes_nothing_anywhere_in_the_site(site: Site) -> None:
     assert [
         line for line in here if re.search(r"O_WRONLY|O_RDWR|O_CREAT|mkdir|rename|unlink|link\(|creat\(", line)
     ] == []
+
+
+def test_a_site_that_may_not_be_written_is_a_problem_of_the_plan(site: Site) -> None:
+    site.backed_up()
+    site.close()
+    assert site.blob_storage is not None
+    lock = site.datafs.with_name("Data.fs.lock")
+    for place in (site.datafs.parent, site.blob_storage, lock):
+        mode = place.stat().st_mode
+        place.chmod(mode & ~0o222)
+        try:
+            with unprivileged() as prefix:
+                finished = site.command("restore", "--dry-run", prefix=prefix)
+                again = site.command("restore", "-n", prefix=prefix)
+        finally:
+            place.chmod(mode)
+        if place != site.blob_storage:
+            assert again.returncode == 1, again.stderr
+        assert finished.returncode == 1, place
+        problems = [line for line in finished.stdout.splitlines() if line.startswith("PROBLEM: ")]
+        assert problems == [f"PROBLEM: {place}: is not writable, and a restore writes there"]
+    assert site.command("restore", "--dry-run").returncode == 0

@@ -228,3 +228,19 @@ def test_a_database_that_goes_back_is_warned_about_since_keep_removes_the_old_ba
     site.pack()
     site.backup()
     assert "earlier transaction" not in caplog.text
+
+
+# Undo of undo
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 4])
+def test_the_creation_of_a_blob_undone_again_and_again_is_no_damage(site: Site, times: int) -> None:
+    site.commit_blobs(1)
+    states = dict([site.backed_up()])
+    for _ in range(times):
+        assert site.undo()
+        states.update([site.backed_up()])
+    assert site.verify(deep=True).good
+    for stamp, state in states.items():
+        site.restore(stamp)
+        site.assert_is(state)

@@ -466,8 +466,20 @@ def test_what_is_there_stays(site: Site) -> None:
 
 def test_a_folder_without_anything(site: Site) -> None:
     (site.folder / "empty").mkdir()
-    for name in ("empty", "none"):
+    (site.folder / "file").touch()
+    for name, said in (
+        ("empty", "no FileStorage was found"),
+        ("none", "there is no such folder"),
+        ("file", "is no folder"),
+    ):
         finished = init(site, name)
         assert finished.returncode == 1
-        assert f"{site.folder}/{name}: no FileStorage was found" in finished.stderr
+        assert f"{site.folder}/{name}: {said}" in finished.stderr
         assert not (site.folder / name / "zodbvault.toml").exists()
+
+
+def test_an_output_without_a_name_is_wrong_usage(site: Site) -> None:
+    instance(site.folder, DIRECT)
+    finished = init(site, "-o", "")
+    assert (finished.returncode, finished.stderr) == (2, "ERROR: --output needs the name of a file\n")
+    assert not (site.folder / "zodbvault.toml").exists()

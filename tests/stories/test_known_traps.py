@@ -54,6 +54,8 @@ TRAPS = {
     "a target without Data.fs, killed, then opened by ZODB": "test_a_target_without_data_fs_is_killed_and_opened",
     "clock set back: new blobs with the same oid and tid": "test_what_went_wrong: a name that comes back",
     "two sites on one blob location": "test_two_sites_on_one_blob_location",
+    "two sites in one location": "test_two_sites_in_one_location",
+    "a site that was moved, with its backups": "test_a_site_that_was_moved_and_packed_goes_on",
     "two databases on one source blobstorage": "test_shared: a restore of one",
     "a half-copied upstream directory": "test_a_half_copied_directory_over_a_good_site",
     "aborted blobs that stay behind with a low tid": "test_aborted_blobs_that_stay_behind",
@@ -653,6 +655,51 @@ def test_two_sites_on_one_blob_location(site: Site, tmp_path: Path) -> None:
     site.commit_blobs(1)
     states.update([site.backed_up()])
     require_each(site, states)
+
+
+def test_two_sites_in_one_location(site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each is configured by itself, so neither sees the other; only what was backed up tells."""
+    site.backup()
+    places = {"location": str(site.location), "blobbackuplocation": str(site.blob_location)}
+    other = Site(tmp_path / "other", options=places, seed=3, start="2076-11-24-18-05-00")
+    other.begin_with_a_blob()
+    other.close()
+    other.restore()
+    assert f"This backup was made of another Data.fs, {site.datafs}, which is still there." in caplog.text
+    other.begin_with_a_blob()
+    other.backup()
+    warning = f"{site.location}: the newest backup there is of another database, "
+    assert warning not in caplog.text  # It goes on with what was restored.
+    site.set_clock("2076-11-25-18-05-00")
+    for one, beside in ((site, other), (other, site)):
+        caplog.clear()
+        one.commit_blobs(1)
+        one.backup(full=one is other)
+        assert f"{warning}{beside.datafs}. Where both" in caplog.text
+    caplog.clear()
+    other.set_clock("2076-11-26-18-05-00")
+    other.backup(full=True)
+    assert warning not in caplog.text
+    other.close()
+
+
+def test_a_site_that_was_moved_and_packed_goes_on(site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    states = dict([site.backed_up()])
+    site.close()
+    os.rename(site.folder, tmp_path / "moved")
+    moved = Site(tmp_path / "moved", start="2076-11-24-18-05-00")
+    moved.pack()
+    moved.commit_blobs(1)
+    states.update([moved.backed_up()])
+    require_each(moved, states)
+    moved.close()
+    # The same file by another name is no other database.
+    site.folder.symlink_to(moved.folder)
+    site.set_clock("2076-11-25-18-05-00")
+    site.pack()
+    states.update([site.backed_up()])
+    require_each(site, states)
+    assert "another database" not in caplog.text
 
 
 @pytest.mark.parametrize("over", ["the site", "a site that lacks them"])

@@ -11,8 +11,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zodbvault.commands.another_database import warn_of_another
 from zodbvault.commands.blob_state import BlobBackup
-from zodbvault.commands.decision import FullPolicy, Kind, Newest, Proof, Verdict, decide
+from zodbvault.commands.decision import FullPolicy, Kind, Newest, Proof, Verdict, decide, is_continued
 from zodbvault.commands.places import (
     Places,
     locked,
@@ -158,11 +159,12 @@ def _judge(run: BackupRun, source: DataFs, *, full_wanted: bool) -> tuple[Verdic
         newest = Newest(chain.newest, record, len(chain.lines), age)
         tail = read_tail(source, chain.newest.end, None if record is None else record.tail_header)
     policy = FullPolicy(run.settings.full_after_days, run.settings.full_after_incrementals)
+    magic = source.magic.decode("ascii")
     verdict = decide(
         newest,
         problem,
         tail,
-        magic=source.magic.decode("ascii"),
+        magic=magic,
         inode=source.inode,
         full_wanted=full_wanted,
         policy=policy,
@@ -170,6 +172,8 @@ def _judge(run: BackupRun, source: DataFs, *, full_wanted: bool) -> tuple[Verdic
     if chain is not None and not _is_proved(source, chain, verdict.proof):
         reason = f"Data.fs is not the file that was backed up at {chain.newest.timestamp}"
         verdict = Verdict(Kind.FULL, 0, reason)
+    if verdict.kind is Kind.FULL and (newest is None or tail is None or not is_continued(newest.record, tail, magic)):
+        warn_of_another(run.newest_record(), source.path, run.location)
     if chain is not None and verdict.kind is not Kind.FULL and run.blobs.needs_all_data(run.repository, chain):
         reason = "only all of Data.fs tells which blobs of a shared blob storage the newest backup lacks"
         verdict = Verdict(Kind.FULL, 0, reason)

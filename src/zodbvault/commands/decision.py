@@ -86,7 +86,7 @@ def decide(
     if newest is None:
         return Verdict(Kind.FULL, 0, "no backup to continue")
     stamp = newest.line.timestamp
-    if tail is None or not _is_same_file(newest.record, tail, magic):
+    if tail is None or not is_continued(newest.record, tail, magic):
         return Verdict(Kind.FULL, 0, f"Data.fs was packed or replaced since {stamp}")
     proof = _proof_needed(newest, inode)
     if not tail.has_more:
@@ -97,7 +97,7 @@ def decide(
     return Verdict(Kind.INCREMENTAL, newest.line.end, f"continues {stamp}", proof)
 
 
-def _is_same_file(record: Record | None, tail: Tail, magic: str) -> bool:
+def is_continued(record: Record | None, tail: Tail, magic: str) -> bool:
     """Whether what ends at the newest backup's end is what ended there when it was made, as far as a record tells."""
     if record is None:
         return True

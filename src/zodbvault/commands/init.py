@@ -72,7 +72,10 @@ class Part(NamedTuple):
 
 
 def look(folder: Path) -> Found:
-    """What is in a folder. Raises ZodbvaultError when no FileStorage is found."""
+    """What is in a folder. Raises ZodbvaultError when it is none, or no FileStorage is found."""
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "there is no such folder"
+        raise ZodbvaultError(what, path=folder, hint="Name that of a buildout, or of an instance of Zope.")
     confs = [read_conf(path) for path in conf_files(folder)]
     storages = [storage for conf in confs for storage in conf.storages]
     remarks = [remark for conf in confs for remark in conf.remarks]

@@ -105,7 +105,10 @@ def make_folders(settings: Settings, places: Places) -> None:
             hint = f"Nothing was backed up. Check the option {option}, and who may write there."
             raise ZodbvaultError(f"the folder cannot be made: {reason}", path=folder, hint=hint) from error
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            hint = f"Nothing was backed up. Give the folder (option {option}) to the user who backs up."
+            hint = (
+                f"Nothing was backed up. Give the folder (option {option}) to the user who backs up; where its disk is "
+                "mounted read-only, mount it for writing."
+            )
             raise ZodbvaultError("is not writable", path=folder, hint=hint)
 
 

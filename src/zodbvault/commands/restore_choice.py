@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.commands.another_database import other_database
 from zodbvault.commands.choosing import NothingThere, choose, timestamps_of
 from zodbvault.commands.copy_folder import BLOB_FOLDER, FILESTORAGE_FOLDER
 from zodbvault.commands.only_blobs import choose_states
@@ -211,6 +212,9 @@ def choose_and_say(settings: Settings, request: Request) -> Said:
     said = Said(choice.timestamp, name if choice.cut is not None else f"the backup of {name}", choice.end)
     if request.to is not None or not request.has_data(settings):
         return said
+    other = other_database(repository.record_of(choice.chain.newest), settings.datafs)
+    if other is not None and request.source != "alternative":
+        logger.warning("This backup was made of another Data.fs, %s, which is still there.", other)
     loss = loss_of(settings, repository, choice)
     logger.info("%s", loss.sentence)
     return said._replace(loss=loss)

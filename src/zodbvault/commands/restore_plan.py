@@ -6,6 +6,7 @@ That the site is running is none; a plan is made while it does.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,11 +27,11 @@ from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.locks import LockFile
-from zodbvault.io.space import free_bytes, share_space
+from zodbvault.io.space import free_bytes, nearest, share_space
 from zodbvault.repository.store import read_repository, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from zodbvault.commands.choosing import Choice
     from zodbvault.commands.restore_blobs import Expected
@@ -115,6 +116,7 @@ def plan_restore(
     if expected is not None and target_settings.blob_storage is not None:
         needs[target_settings.blob_storage] = expected.add_size
     space = _space(needs, problems)
+    problems += _unwritable(needs, target.locks if request.to is None else ())
     return Plan(
         timestamp=choice.timestamp,
         tid=None if choice.cut is None else choice.cut.tid,
@@ -152,6 +154,7 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     ) as blobs:
         _noting(problems, lambda: blobs.compare(None, is_known=True))
         expected = blobs.expected()
+    problems += _unwritable((target.blob_storage,))
     return Plan(
         timestamp=states[0].timestamp,
         tid=None,
@@ -204,6 +207,17 @@ def _space(needs: dict[Path, int], problems: list[str]) -> tuple[Space, ...]:
         if one.needed > one.free
     ]
     return tuple(found)
+
+
+def _unwritable(folders: Iterable[Path], locks: Iterable[Path] = ()) -> list[str]:
+    """A problem for each place that a restore has to write to and may not: a disk mounted read-only, another's folder.
+
+    What is not there yet is made in the nearest folder that is.
+    """
+    places = dict.fromkeys(nearest(folder) for folder in (*folders, *locks))
+    return [
+        f"{place}: is not writable, and a restore writes there" for place in places if not os.access(place, os.W_OK)
+    ]
 
 
 def _who_runs(locks: tuple[Path, ...], problems: list[str]) -> str | None:

@@ -87,9 +87,13 @@ def new_timestamp(repository: Repository, clock: Clock, other: str | None = None
     newest = max(filter(None, (newest_timestamp(repository.names | repository.blob_names), other)), default=None)
     following = next_timestamp(newest, clock.now())
     if following.clock_is_behind:
+        from zodbvault.commands.tables import duration_text
+
         logger.warning(
-            "The clock stands %d seconds before the newest backup; this one is named %s.",
-            following.clock_is_behind,
+            "The clock stands %s before the newest backup, %s; this one is named %s. Is the clock right? Where it was "
+            "wrong then, dates count on from that backup until the clock has reached it.",
+            duration_text(following.clock_is_behind),
+            newest,
             following.timestamp,
         )
     if following.wait:

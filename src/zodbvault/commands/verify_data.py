@@ -11,10 +11,10 @@ from bisect import bisect_left
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from zodbvault.blobs.spill import SortedKeys
+from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.commands.verify_result import Finding, from_then_on
 from zodbvault.errors import ZodbvaultError
-from zodbvault.filestorage.checking import RestoredBytes, those_of_blobs
+from zodbvault.filestorage.checking import BACK_POINTER_SIZE, RestoredBytes, back_pointer, those_of_blobs
 from zodbvault.filestorage.format import NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.io.gzip_members import read_blocks
@@ -178,12 +178,12 @@ def follow_transactions(repository: Repository, chain: Chain, references: Refere
 
     references: gets the blobs that the data refer to.
     """
-    with SortedKeys(scratch) as back_pointers:
+    with SortedRecords(BACK_POINTER_SIZE, scratch) as back_pointers:
         checker = RestoredBytes(
             chain.newest.end,
             None,
             lambda oid, tid: references.keys.add(oid + tid),
-            on_back_pointer=lambda oid, tid: back_pointers.add(oid + tid),
+            on_back_pointer=lambda *record: back_pointers.add(back_pointer(*record)),
         )
         line = chain.lines[0]
         findings: list[Finding] = []

@@ -106,8 +106,9 @@ class RecordWalk:
     """Walks the data records of one transaction after the other and reports the blobs among them.
 
     read(offset, length): bytes from before the transaction, for records that refer back; None when there is nothing
-    to look back at. on_blob(oid, tid) is called for each blob record. on_back_pointer(oid, tid) is called, where `read`
-    is None, for records whose data cannot be looked at.
+    to look back at. on_blob(oid, tid) is called for each blob record. on_back_pointer(oid, tid, position, back) is
+    called, where `read` is None, for each record without data of its own: the offsets of the record and of the one that
+    it refers to, which is 0 where the object's creation was undone.
     encrypted: whether a record was met whose data are encrypted.
     """
 
@@ -115,7 +116,7 @@ class RecordWalk:
         self,
         read: Callable[[int, int], bytes] | None,
         on_blob: Callable[[bytes, bytes], None],
-        on_back_pointer: Callable[[bytes, bytes], None] | None = None,
+        on_back_pointer: Callable[[bytes, bytes, int, int], None] | None = None,
     ) -> None:
         self.encrypted = False
         self._read = read
@@ -191,9 +192,9 @@ class RecordWalk:
         A pointer of 0 says that the object's creation was undone. The object may be found through several records;
         each has to end before the one that refers to it begins, so that this ends.
         """
-        if back and self._read is None:
+        if self._read is None:
             if self._on_back_pointer:
-                self._on_back_pointer(oid, tid)
+                self._on_back_pointer(oid, tid, position, back)
             return
         while back:
             found, _, _, _, version, length = RECORD_HEADER.unpack(self._before(back, RECORD_HEADER_LENGTH, position))

@@ -34,7 +34,7 @@ class BlobSearch:
         on_blob: Callable[[bytes, bytes], None],
         *,
         every_record: bool,
-        on_back_pointer: Callable[[bytes, bytes], None] | None = None,
+        on_back_pointer: Callable[[bytes, bytes, int, int], None] | None = None,
     ) -> None:
         self._walk = walk
         self._records = RecordWalk(read, on_blob, on_back_pointer)

@@ -6,6 +6,7 @@ and all has to end where the backup says that it ends. Knows neither backups nor
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,7 +49,7 @@ class RestoredBytes:
     nobody asks for blobs, and records are not looked at.
     read(offset, length): bytes that were fed before, for records that refer back (an undo); so a block has to be
     written before it is fed. Where there is nothing to read from, None: such records are then given to
-    on_back_pointer(oid, tid), and `those_of_blobs` tells afterwards which of them are blobs'.
+    on_back_pointer(oid, tid, position, back), and `those_of_blobs` tells afterwards which of them are blobs'.
     every_record: look at all records; else the blocks are searched, with the same result.
     """
 
@@ -59,7 +60,7 @@ class RestoredBytes:
         on_blob: Callable[[bytes, bytes], None] | None,
         *,
         every_record: bool = False,
-        on_back_pointer: Callable[[bytes, bytes], None] | None = None,
+        on_back_pointer: Callable[[bytes, bytes, int, int], None] | None = None,
     ) -> None:
         if end < FIRST_TRANSACTION:
             raise DamagedDataFs(f"has {end} bytes: not a FileStorage")
@@ -123,16 +124,36 @@ class RestoredBytes:
         )
 
 
+_BACK_POINTER = struct.Struct(">8sQQ8s")
+
+BACK_POINTER_SIZE = _BACK_POINTER.size
+
+
+def back_pointer(oid: bytes, tid: bytes, position: int, back: int) -> bytes:
+    """A record that refers back, as `those_of_blobs` takes it (BACK_POINTER_SIZE bytes); arguments as of RecordWalk."""
+    return _BACK_POINTER.pack(oid, position, back, tid)
+
+
 def those_of_blobs(back_pointers: Iterable[bytes], blobs: Iterable[bytes]) -> Iterator[bytes]:
     """Which of the records that refer back are blobs', going by their oid: an object never changes its class.
 
-    Both are keys, oid and tid (16 bytes) in one, sorted; `blobs` those whose data were seen. Yields keys, sorted. Exact
-    but for an object whose other records are all gone, and one that was undone into nothing and back.
+    Not those that refer to nothing, or to a record that does: the object's creation was undone, and again after a redo.
+    back_pointers: as `back_pointer` makes them, sorted. blobs: keys, oid and tid (16 bytes) in one, sorted, of those
+    whose data were seen. Yields keys. Exact but for an object whose other records are all gone.
     """
     blob_oids = (key[:8] for key in blobs)
     blob_oid = next(blob_oids, None)
-    for key in back_pointers:
-        while blob_oid is not None and blob_oid < key[:8]:
+    last_oid = None
+    undone: set[int] = set()
+    for oid, position, back, tid in map(_BACK_POINTER.unpack, back_pointers):
+        while blob_oid is not None and blob_oid < oid:
             blob_oid = next(blob_oids, None)
-        if blob_oid == key[:8]:
-            yield key
+        if oid != last_oid:
+            last_oid = oid
+            undone.clear()
+        if oid != blob_oid:
+            continue
+        if back and back not in undone:
+            yield oid + tid
+        else:
+            undone.add(position)

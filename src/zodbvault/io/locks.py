@@ -31,6 +31,10 @@ CONTENT_LIMIT = 200
 """Bytes of a lock file that are shown to people."""
 
 
+_GIVE = "Give the file and its folder to the user who runs this."
+_HINTS = {errno.EACCES: _GIVE, errno.EPERM: _GIVE, errno.EROFS: "Mount its disk for writing."}
+
+
 class Locked(ZodbvaultError):
     """Another process holds the lock. holder: what the lock file says about it."""
 
@@ -84,7 +88,8 @@ class LockFile:
             fd = self._open_and_lock()
         except OSError as error:
             reason = "it is a symbolic link" if error.errno == errno.ELOOP else reason_of(error)
-            raise ZodbvaultError(f"the lock cannot be taken: {reason}", path=self.path) from error
+            hint = _HINTS.get(error.errno or 0)
+            raise ZodbvaultError(f"the lock cannot be taken: {reason}", path=self.path, hint=hint) from error
         self._fd = fd
         self._say_who(fd)
 

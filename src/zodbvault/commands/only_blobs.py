@@ -27,11 +27,12 @@ from zodbvault.commands.places import Places, locked, make_folders, repository_o
 from zodbvault.commands.pool_state import PoolBackup, believable_manifests
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
-from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
+from zodbvault.commands.summary import BackupReport, iso_time, plural
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably, rename_durably, write_durably
 from zodbvault.io.progress import step
+from zodbvault.io.sizes import size_text
 from zodbvault.repository.identity import new_id, read_id
 from zodbvault.repository.names import (
     ARCHIVE_MANIFEST_SUFFIX,

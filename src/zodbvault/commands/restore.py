@@ -36,13 +36,14 @@ from zodbvault.commands.restore_data import (
     target_of,
     write_data,
 )
-from zodbvault.commands.summary import RestoreReport, size_text
+from zodbvault.commands.summary import RestoreReport
 from zodbvault.commands.users_command import run_users_command
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained, reason_of
 from zodbvault.filestorage.format import LAST_TID
 from zodbvault.io.durable import PartFile, make_folder, remove_durably
 from zodbvault.io.locks import Locked, LockFile
+from zodbvault.io.sizes import size_text
 from zodbvault.io.space import require_space, share_space
 from zodbvault.repository.chains import newest_timestamp
 from zodbvault.repository.names import INDEX_SUFFIX

@@ -25,10 +25,11 @@ from zodbvault.blobs.target import (
     plan_restore,
     remove_blobs,
 )
-from zodbvault.commands.summary import plural, size_text
+from zodbvault.commands.summary import plural
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.progress import step
+from zodbvault.io.sizes import size_text
 from zodbvault.io.space import require_space
 
 if TYPE_CHECKING:

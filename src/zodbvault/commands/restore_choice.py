@@ -24,9 +24,10 @@ from zodbvault.commands.places import (
     zip_places,
 )
 from zodbvault.commands.point_in_time import choose_at, parse_point
-from zodbvault.commands.summary import plural, size_text
+from zodbvault.commands.summary import plural
 from zodbvault.commands.what_is_lost import Loss, last_tid_of, newest_saved_tid, what_is_lost
 from zodbvault.filestorage.tids import time_of_tid
+from zodbvault.io.sizes import size_text
 from zodbvault.repository.chains import newest_within
 from zodbvault.repository.store import read_repository
 from zodbvault.repository.timestamps import meaning_of, parse_when

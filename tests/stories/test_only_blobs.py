@@ -257,6 +257,26 @@ def test_a_state_that_is_lost_is_said_and_an_older_one_of_ours_is_taken(site: Si
     assert site.blobs == states[older]
 
 
+@pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
+def test_a_state_that_is_damaged_is_not_replaced_by_an_older_one(site: Site) -> None:
+    """Blobs that the older one lacks would be removed from the site, whose records live elsewhere and need them."""
+    states = states_of(site, 2)
+    older, newest = states
+    (manifest,) = site.blob_location.glob(f"{newest}*blobs.gz")
+    content = bytearray(manifest.read_bytes())
+    content[len(content) // 2] ^= 1
+    manifest.write_bytes(content)
+    live = site.blobs
+    for when in (None, newest):
+        with pytest.raises(ZodbvaultError, match="Choose another date") as caught:
+            site.restore(when)
+        assert manifest.name in str(caught.value)
+        assert site.blobs == live
+    assert site.command("restore", "--dry-run").returncode == 1
+    assert site.restore(older).timestamp == older
+    assert site.blobs == states[older]
+
+
 def test_a_clock_that_is_behind_what_another_program_left(site: Site) -> None:
     assert site.blob_storage is not None
     site.backup()

@@ -175,8 +175,12 @@ def last_tid_known(repository: Repository, choice: Choice) -> tuple[bytes | None
 
 
 def choose_blobs_alone(places: Places, date: str | None) -> tuple[BlobChoice, ...]:
-    """The states of blobs for a date, the best one first, of a site whose records live elsewhere."""
-    return choose_states(read_repository(places.location, places.location), date)
+    """The states of blobs for a date, the best one first, of a site whose records live elsewhere.
+
+    All of one timestamp: an older one lacks blobs that a restore would remove, and no data tell which are needed.
+    """
+    states = choose_states(read_repository(places.location, places.location), date)
+    return tuple(state for state in states if state.timestamp == states[0].timestamp)
 
 
 def choose_blobs_that_were_said(places: Places, said: Said) -> tuple[BlobChoice, ...]:

@@ -106,10 +106,10 @@ def verify(
     return VerifyReport(settings.part, iso_time(clock.now()), how, opens, tuple(found))
 
 
-def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, looks: int = MOST_LOOKS) -> VerifiedPlace:
+def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tries: int = MOST_LOOKS) -> VerifiedPlace:
     """The same for one repository.
 
-    looks: how often it may be looked at, where all that was seen is pruned before it is verified.
+    tries: how often it may be looked at, where all that was seen is pruned before it is verified.
     """
     repository = read_repository(places.location, places.blobs)
     findings: dict[str, list[Finding]] = {}
@@ -142,9 +142,9 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, lo
     verified = tuple(
         VerifiedChain(
             chain.timestamp,
-            _dates(chain, choices.get(chain.timestamp)),
+            (dates := _dates(chain, choices.get(chain.timestamp))),
             tuple(stamps_of(chain)) if wanted.is_every else (chain.newest.timestamp,),
-            tuple(findings[chain.timestamp]),
+            _about(dates, findings[chain.timestamp]),
             unknown.get(chain.timestamp, frozenset()),
             sum(size_of(repository.location / line.file.name) or 0 for line in chain.lines),
             blobs.get(chain.newest.timestamp) if chain.lines else None,
@@ -152,15 +152,20 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, lo
         for chain in chains
     )
     still_there = _still_there(repository, chains, verified)
-    if verified and not still_there and looks > 1:
+    if verified and not still_there and tries > 1:
         # All of them were pruned meanwhile; nothing would have been verified.
-        return _verify(settings, name, places, wanted, looks=looks - 1)
+        return _verify(settings, name, places, wanted, tries=tries - 1)
     return VerifiedPlace(name, places, still_there)
 
 
 def _dates(chain: Chain, choices: Sequence[tuple[int, Choice]] | None) -> tuple[str, ...]:
     """The dates that were looked at; all of a chain that nothing could be said of."""
     return tuple(stamps_of(chain)) if choices is None else tuple(choice.timestamp for _, choice in choices)
+
+
+def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What is wrong with some dates, each finding once."""
+    return tuple(finding for finding in dict.fromkeys(findings) if not set(dates).isdisjoint(finding.dates))
 
 
 def _every_chain(repository: Repository, findings: dict[str, list[Finding]]) -> tuple[Chain, ...]:
@@ -202,8 +207,10 @@ def _choices(settings: Settings, repository: Repository, chain: Chain, wanted: W
 
     Where one date is wanted only those that are seen on the way: earlier ones whose blobs are a part of its.
     """
-    # One that is cut off at a date may have its blobs from a later one.
-    whole = next((each for each in chains_to_restore(repository) if each.timestamp == chain.timestamp), chain)
+    whole = chain
+    if not wanted.is_every:
+        # It is cut off at the date, and may have its blobs from a later one.
+        whole = next((each for each in chains_to_restore(repository) if each.timestamp == chain.timestamp), chain)
     found = []
     for number in range(len(chain.lines)):
         until = Chain(chain.timestamp, chain.lines[: number + 1])
@@ -230,7 +237,9 @@ def _verify_chain(
     damaged = tuple(found)
     if settings.backup_blobs:
         found += verify_manifests(repository, chain, quick=wanted.how == QUICK)
-        found += verify_other_states(repository, choices) if wanted.how != QUICK else []
+        told = {date for finding in found for date in finding.dates}
+        others = [choice for _, choice in choices if choice.timestamp not in told]
+        found += verify_other_states(repository, others, quick=wanted.how == QUICK)
     # Where no .dat holds the md5s, only the transactions can tell; where no record tells which manifest was written,
     # only the data.
     is_told = chain.dat_name in repository.names

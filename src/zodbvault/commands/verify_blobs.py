@@ -58,13 +58,18 @@ def blob_dates(repository: Repository, choice: Choice) -> list[BlobDate]:
     What another program made for the date is taken where it has all blobs, else a later state of ours: that has to be
     good then, and tells what the blobs of the other one have to be.
     """
-    first, ours = choice.blobs, known_later(choice)
+    first, ours = choice.blobs, _stand_in(choice)
     if first is None:
         return []
-    if first.is_exact or ours is None:
+    if ours is None:
         return [_blob_date(repository, choice, first)]
     theirs = replace(first, complete=ours.complete, deltas=ours.deltas)
     return [BlobDate(choice.timestamp, theirs, is_in_part=True), _blob_date(repository, choice, ours)]
+
+
+def _stand_in(choice: Choice) -> BlobChoice | None:
+    """The later state of ours that has to be good where a restore takes that of another program first."""
+    return None if choice.blobs is None or choice.blobs.is_exact else known_later(choice)
 
 
 def known_later(choice: Choice) -> BlobChoice | None:
@@ -284,20 +289,20 @@ def _is_complete(blobs: BlobRecord | None) -> bool:
     return blobs is not None and blobs.complete
 
 
-def verify_other_states(repository: Repository, choices: Sequence[tuple[int, Choice]]) -> list[Finding]:
+def verify_other_states(repository: Repository, choices: Sequence[Choice], *, quick: bool) -> list[Finding]:
     """Whether states that no record of their own date tells of are as they were written.
 
     Those that are later than the data, and directories and archives of ours whose manifest is gone.
     """
     found = []
-    for _, choice in choices:
-        blobs = choice.blobs
-        if blobs is None or not (blobs.is_later or blobs.complete is None):
-            continue
-        try:
-            require_as_written(repository, blobs)
-        except ZodbvaultError as error:
-            found.append(Finding((choice.timestamp,), str(error)))
+    for choice in choices:
+        for blobs in (choice.blobs, _stand_in(choice)):
+            if blobs is None or not (blobs.is_later or blobs.complete is None):
+                continue
+            try:
+                require_as_written(repository, blobs, quick=quick)
+            except ZodbvaultError as error:
+                found.append(Finding((choice.timestamp,), str(error)))
     return found
 
 
@@ -306,7 +311,7 @@ def are_states_recorded(repository: Repository, choices: Sequence[tuple[int, Cho
 
     Where it is not, only the data can tell whether a state has all that they refer to.
     """
-    newest = {part_of(choice.blobs): choice.blobs for _, choice in choices}
+    newest = {part_of(blobs): blobs for _, choice in choices for blobs in (choice.blobs, _stand_in(choice))}
     return all(blobs is None or not blobs.is_exact or is_recorded(repository, blobs) for blobs in newest.values())
 
 

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 
-def require_as_written(repository: Repository, choice: BlobChoice) -> bool:
+def require_as_written(repository: Repository, choice: BlobChoice, *, quick: bool = False) -> bool:
     """Whether the records tell of every manifest of a state, and each is what its record says.
 
-    False where a record is missing, so that nobody knows; also for a state without manifests of ours. Raises
-    DamagedManifest for a manifest that is another one than was written, and for one that is gone from beside a
-    directory or an archive that we wrote.
+    quick: look at their sizes only. False where a record is missing, so that nobody knows; also for a state without
+    manifests of ours. Raises DamagedManifest for a manifest that is another one than was written, and for one that is
+    gone from beside a directory or an archive that we wrote.
     """
     if choice.complete is None:
         _require_that_none_is_gone(repository, choice)
@@ -40,7 +40,7 @@ def require_as_written(repository: Repository, choice: BlobChoice) -> bool:
     is_proved = True
     for path in (choice.complete, *choice.deltas):
         blobs = _recorded(repository, path.name)
-        what = None if blobs is None else wrong_with_manifest(repository, blobs)
+        what = None if blobs is None else wrong_with_manifest(repository, blobs, quick=quick)
         if what is not None:
             raise DamagedManifest(what, path=path)
         is_proved = is_proved and blobs is not None

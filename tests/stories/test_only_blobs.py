@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.damage import packed_manifest, unpacked_manifest
 from tests.layouts import LAYOUTS
 from tests.site import BlobKey, Site, blob_files, tree
 from zodbvault.errors import ZodbvaultError
@@ -275,6 +276,46 @@ def test_a_state_that_is_damaged_is_not_replaced_by_an_older_one(site: Site) -> 
     assert site.command("restore", "--dry-run").returncode == 1
     assert site.restore(older).timestamp == older
     assert site.blobs == states[older]
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives", "incremental archives"], indirect=True)
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("damage", ["a bit", "lines"])
+def test_a_damaged_state_is_not_built_on(
+    site: Site, damage: str, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = states_of(site, 2)
+    stamp = list(states)[number]
+    (manifest,) = site.blob_location.glob(f"{stamp}*blobs.gz")
+    content = bytearray(manifest.read_bytes())
+    content[len(content) // 2] ^= 1
+    manifest.write_bytes(content if damage == "a bit" else packed_manifest(unpacked_manifest(manifest)[:2]))
+    site.commit_blobs(2)
+    report = site.backup()
+    assert report.timestamp is not None
+    blobs = site.blobs
+    assert site.verify(report.timestamp).good
+    assert site.backup().timestamp is None
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    site.restore(report.timestamp)
+    assert site.blobs == blobs
+    if number == 1:
+        assert "stands on none before it" in caplog.text
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
+def test_an_empty_blob_storage_is_no_state_after_a_damaged_one_either(site: Site) -> None:
+    (stamp,) = states_of(site, 1)
+    (manifest,) = site.blob_location.glob(f"{stamp}*blobs.gz")
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    site.close()
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    site.blob_storage.mkdir()
+    with pytest.raises(ZodbvaultError, match="is empty, but the newest backup has blobs"):
+        site.backup()
+    assert records(site) == [stamp]
 
 
 def test_a_clock_that_is_behind_what_another_program_left(site: Site) -> None:

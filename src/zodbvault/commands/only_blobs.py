@@ -6,7 +6,9 @@ No Data.fs tells which blobs belong to something, so every blob counts.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
 import logging
 import os
 from dataclasses import dataclass
@@ -267,6 +269,8 @@ class _Run:
         logger.info("Please wait while backing up blobs from %s to %s", self.source.folder, self.location)
         layout = self.settings.blob_layout
         is_due = complete_is_due(self._states, int(self.started), self.settings.keep_blob_days, layout)
+        if self._is_newest_damaged:
+            is_full = True  # what stands on a damaged state does not restore either
         is_complete = is_full or is_due
         with contextlib.ExitStack() as stack:
             if layout == POOL:
@@ -313,6 +317,7 @@ class _Run:
                 outcome = backup_only_blobs(
                     self.source, pool, part, previous, others, is_full, self._clock.now(), on_progress
                 )
+            self._refuse_if_empty(outcome.needed, had_blobs=outcome.removed > 0)
             if not is_full and not outcome.summary.blobs and not outcome.removed:
                 yield None
                 return
@@ -323,12 +328,7 @@ class _Run:
         """The state as a directory or an archive; None where nothing changed."""
         with contextlib.closing(self._newest_entries(self.location)) as previous:
             state = list_settled(self.source, self.location, previous, self._clock.now())
-        if state.removed and not state.number:
-            raise ZodbvaultError(
-                "the blob storage is empty, but the newest backup has blobs",
-                path=self.source.folder,
-                hint="Is the disk mounted, and is blob_storage right?",
-            )
+        self._refuse_if_empty(state.number, had_blobs=state.removed > 0)
         is_other_layout = not self._states or self._states[-1].layout != self.settings.blob_layout
         if not (is_asked_for or is_other_layout or state.changed or state.removed):
             state.close()
@@ -340,13 +340,46 @@ class _Run:
         with containers.new_state(stamp, self.repository, lambda _: state, (), since=since, series_stamp=None) as new:
             yield new
 
+    def _refuse_if_empty(self, found: int, *, had_blobs: bool) -> None:
+        """Raise ZodbvaultError where no blob was found, and the newest state has some: it would take its place.
+
+        Of a damaged one its record tells how many.
+        """
+        if self._is_newest_damaged:
+            record = self.repository.record(self._states[-1].timestamp)
+            had_blobs = record is not None and record.blobs is not None and record.blobs.total > 0
+        if had_blobs and not found:
+            raise ZodbvaultError(
+                "the blob storage is empty, but the newest backup has blobs",
+                path=self.source.folder,
+                hint="Is the disk mounted, and is blob_storage right?",
+            )
+
     def _newest_entries(self, scratch: Path) -> Generator[Entry, None, None]:
-        """The entries of our newest state, in whichever layout; none where its manifests are not all there."""
+        """The entries of our newest state, in whichever layout; none where it is damaged, or not all there."""
+        if self._newest is not None and not self._is_newest_damaged:
+            yield from entries_of(self._newest, scratch)
+
+    @functools.cached_property
+    def _newest(self) -> BlobChoice | None:
+        """Our newest state, in whichever layout; None where its manifests are not all there."""
         listing = BlobListing(self.location, self.repository.names, find_stored(self.location))
         choices = choose_states_alone(listing, [state.timestamp for state in self._states], None)
-        own = next((choice for choice in choices if choice.complete is not None), None)
-        if own is not None:
-            yield from entries_of(own, scratch)
+        return next((choice for choice in choices if choice.complete is not None), None)
+
+    @functools.cached_property
+    def _is_newest_damaged(self) -> bool:
+        """Whether the manifests of our newest state are not what was written; that is warned about."""
+        if self._newest is None:
+            return False
+        try:
+            if not require_as_written(self.repository, self._newest):
+                with contextlib.closing(entries_of(self._newest, self.location)) as entries:
+                    collections.deque(entries, maxlen=0)
+        except ZodbvaultError as error:
+            logger.warning("%s. The new state of blobs stands on none before it.", error)
+            return True
+        return False
 
 
 def _record(

@@ -276,12 +276,14 @@ def verify_manifests(repository: Repository, chain: Chain, *, quick: bool) -> li
     blobs = [None if (record := repository.record_of(line)) is None else record.blobs for line in chain.lines]
     for number, one in enumerate(blobs):
         what = None if one is None else wrong_with_manifest(repository, one, quick=quick)
-        if what is not None:
+        if one is not None and what is not None:
             # The states that stand on it: those up to the next complete one.
             following = next(
                 (later for later in range(number + 1, len(blobs)) if _is_complete(blobs[later])), len(blobs)
             )
-            found.append(Finding(tuple(line.timestamp for line in chain.lines[number:following]), what))
+            found.append(
+                Finding(tuple(line.timestamp for line in chain.lines[number:following]), f"{one.manifest} {what}")
+            )
     return found
 
 

@@ -6,6 +6,7 @@ record alone. Reads only.
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.repository.records import BlobRecord
@@ -64,7 +66,7 @@ def _require_that_none_is_gone(repository: Repository, choice: BlobChoice) -> No
 
 
 def believable(repository: Repository, names: Iterable[str]) -> frozenset[str]:
-    """Those of some manifests that no record says to be others than were written; each other one is warned about."""
+    """Those of some manifests that no record says to be others than were written; the others are warned about, once."""
     found = set()
     for name in names:
         blobs = _recorded(repository, name)
@@ -72,8 +74,14 @@ def believable(repository: Repository, names: Iterable[str]) -> frozenset[str]:
         if what is None:
             found.add(name)
         else:
-            logger.warning("%s: %s. What it says of blobs is not used.", repository.path(name), what)
+            _warn_of(repository.path(name), what)
     return frozenset(found)
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_of(path: Path, what: str) -> None:
+    """Once in a run, which looks at a manifest more than once (that is what the cache is for)."""
+    logger.warning("%s: %s. What it says of blobs is not used.", path, what)
 
 
 def _recorded(repository: Repository, name: str) -> BlobRecord | None:
@@ -91,17 +99,20 @@ def is_recorded(repository: Repository, choice: BlobChoice) -> bool:
 
 
 def wrong_with_manifest(repository: Repository, blobs: BlobRecord, *, quick: bool = False) -> str | None:
-    """Why the manifest of a record is not the one that was written; None when it is. quick: look at its size only."""
+    """Why the manifest of a record is not the one that was written, to be read behind its name; None when it is.
+
+    quick: look at its size only.
+    """
     path = repository.path(blobs.manifest)
     size = size_of(path)
     if size is None:
-        return f"{blobs.manifest} is missing"
+        return "is missing"
     if size != blobs.stored_size:
-        return f"{blobs.manifest} has {size} bytes, written were {blobs.stored_size}"
+        return f"has {size} bytes, written were {blobs.stored_size}"
     if quick:
         return None
     try:
         sha256 = sha256_of(path)[1]
     except ZodbvaultError as error:
-        return str(error)
-    return None if sha256 == blobs.sha256 else f"{blobs.manifest} is not what was written"
+        return error.what
+    return None if sha256 == blobs.sha256 else "is not what was written"

@@ -182,7 +182,8 @@ class BlobRestore:
             errors.append(error)
             self._first_error = errors[0]
             if number + 1 < len(self._choices):
-                logger.warning("%s. Another state is taken: %s.", error, self._choices[number + 1].place)
+                following = self._choices[number + 1]
+                logger.warning("%s. Another state is taken: %s, from %s.", error, following.timestamp, following.place)
         raise errors[0]
 
     def _take_one_that_has(self, referenced: Iterable[bytes]) -> int:
@@ -296,7 +297,9 @@ class BlobRestore:
                 continue
             assert self._plan is not None
             if self._plan.count_missing(referenced, self._lost()) == 0:
-                logger.warning("%s. The blobs are taken from another state: %s.", why, choice.place)
+                logger.warning(
+                    "%s. The blobs are taken from another state: %s, from %s.", why, choice.timestamp, choice.place
+                )
                 return True
         return False
 

@@ -283,6 +283,8 @@ class BlobRestore:
                 with step("blobs", self._plan.bytes) as on_progress:
                     self._added = add_blobs(self._plan, self._container, self._target, on_progress)
             except DamagedBlob as error:
+                # What was added before counts as there from now on, so its names have to be on the disk too.
+                self._target.finish()
                 if not self._go_on_to_next(referenced, error):
                     raise
             else:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.choosing import (
     Choice,
+    blobs_of_each,
     chains_known_by_listing,
     chains_to_restore,
     choose,
-    choose_blobs,
     measured_chain,
 )
 from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
@@ -211,11 +211,14 @@ def _choices(settings: Settings, repository: Repository, chain: Chain, wanted: W
     if not wanted.is_every:
         # It is cut off at the date, and may have its blobs from a later one.
         whole = next((each for each in chains_to_restore(repository) if each.timestamp == chain.timestamp), chain)
-    found = []
-    for number in range(len(chain.lines)):
-        until = Chain(chain.timestamp, chain.lines[: number + 1])
-        blobs = choose_blobs(repository, whole, until) if settings.backup_blobs else ()
-        found.append((number, Choice(until, blobs)))
+    found: list[tuple[int, Choice]] = []
+    lengths = range(1, len(chain.lines) + 1)
+    states = blobs_of_each(repository, whole, lengths) if settings.backup_blobs else (iter(()) for _ in lengths)
+    for number, each in enumerate(states):
+        first = next(each, None)
+        # Beside one that is known to be the state no other one counts; thousands of dates have long lists of them.
+        blobs = () if first is None else (first,) if first.is_exact else (first, *each)
+        found.append((number, Choice(Chain(chain.timestamp, chain.lines[: number + 1]), blobs)))
     newest = found[-1][1].blobs
     return [each for each in found if wanted.is_every or part_of(each[1].blobs) == part_of(newest)]
 

@@ -11,11 +11,16 @@ import pytest
 from tests.faults.damage import packed_manifest, unpacked_manifest
 from tests.layouts import LAYOUTS
 from tests.site import BlobKey, Site, blob_files, tree
+from zodbvault.commands.prune import prune
+from zodbvault.commands.verify_blobs import StateVerifier
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from zodbvault.commands.verify_blobs import BlobDate
+    from zodbvault.commands.verify_result import Finding
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -316,6 +321,31 @@ def test_an_empty_blob_storage_is_no_state_after_a_damaged_one_either(site: Site
     with pytest.raises(ZodbvaultError, match="is empty, but the newest backup has blobs"):
         site.backup()
     assert records(site) == [stamp]
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
+def test_what_is_pruned_while_it_is_verified_is_not_called_damaged(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = site.backup().timestamp
+    site.tick(5 * 86400)
+    site.commit_blobs(1)
+    newest = site.backup(full=True).timestamp
+    assert older is not None
+    assert newest is not None
+    site.options["keep_blob_days"] = "4"
+    look = StateVerifier.look
+
+    def pruned_behind_the_first(verifier: StateVerifier, dates: Sequence[BlobDate]) -> list[Finding]:
+        found = look(verifier, dates)
+        prune(site.settings, which="backups", dry_run=False, clock=site.clock)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StateVerifier, "look", pruned_behind_the_first)
+        report = site.verify()
+    assert f"{older}.json" not in site.names(site.blob_location)
+    assert report.good
+    assert [chain.timestamp for chain in report.found[0].chains] == [newest]
+    assert f"{older}.checks.json" not in site.names(site.blob_location)
 
 
 def test_a_clock_that_is_behind_what_another_program_left(site: Site) -> None:

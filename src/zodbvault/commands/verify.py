@@ -40,6 +40,7 @@ from zodbvault.commands.verify_result import Finding, VerifiedChain, VerifiedPla
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.checks import DEEP, QUICK
+from zodbvault.repository.names import RECORD_SUFFIX
 from zodbvault.repository.records import NewerFormat
 from zodbvault.repository.store import MOST_LOOKS, list_files, read_repository, size_of, was_pruned
 from zodbvault.repository.timestamps import parse_when
@@ -331,7 +332,11 @@ def _verify_blobs_alone(settings: Settings, name: str, places: Places, wanted: W
                 findings += verifier.look([BlobDate(timestamp, choice)])
             stamps = (timestamp,)
             found.append(VerifiedChain(timestamp, stamps, stamps, tuple(findings), blobs=verifier.blobs.get(timestamp)))
-    return VerifiedPlace(name, places, tuple(reversed(found)))
+    names = list_files(places.location) if any(state.findings for state in found) else repository.names
+    gone = {state.timestamp for state in found if state.timestamp + RECORD_SUFFIX not in names}
+    for timestamp in sorted(gone):
+        logger.info("The state of %s was pruned meanwhile.", timestamp)
+    return VerifiedPlace(name, places, tuple(state for state in reversed(found) if state.timestamp not in gone))
 
 
 def _still_there(

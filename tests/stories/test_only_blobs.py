@@ -285,7 +285,7 @@ def test_a_state_that_is_damaged_is_not_replaced_by_an_older_one(site: Site) -> 
 
 @pytest.mark.parametrize("site", ["pool", "directories", "archives", "incremental archives"], indirect=True)
 @pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("damage", ["a bit", "lines"])
+@pytest.mark.parametrize("damage", ["a bit", "lines", "gone"])
 def test_a_damaged_state_is_not_built_on(
     site: Site, damage: str, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -294,7 +294,11 @@ def test_a_damaged_state_is_not_built_on(
     (manifest,) = site.blob_location.glob(f"{stamp}*blobs.gz")
     content = bytearray(manifest.read_bytes())
     content[len(content) // 2] ^= 1
-    manifest.write_bytes(content if damage == "a bit" else packed_manifest(unpacked_manifest(manifest)[:2]))
+    lines = unpacked_manifest(manifest)
+    if damage == "gone":
+        manifest.unlink()
+    else:
+        manifest.write_bytes(content if damage == "a bit" else packed_manifest(lines[:2]))
     site.commit_blobs(2)
     report = site.backup()
     assert report.timestamp is not None
@@ -307,6 +311,18 @@ def test_a_damaged_state_is_not_built_on(
     assert site.blobs == blobs
     if number == 1:
         assert "stands on none before it" in caplog.text
+
+
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+def test_what_stands_on_a_manifest_that_is_gone_is_not_restored_without_it(site: Site) -> None:
+    states = states_of(site, 3)
+    first, second, third = states
+    (site.blob_location / f"{second}.deltablobs.gz").unlink()
+    verdicts = {date: good for chain in site.verify().found[0].chains for date, good in chain.verdicts.items()}
+    assert verdicts == {first: True, second: False, third: False}
+    for when in (second, third):
+        assert site.restore(when).timestamp == first
+        assert site.blobs == states[first]
 
 
 @pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)

@@ -1,4 +1,4 @@
-"""verify for one date, where the blobs of its chain are kept in several layouts."""
+"""verify: dates whose blobs are in several places."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.damage import packed_manifest, unpacked_manifest
+from tests.layouts import LAYOUTS
 from tests.site import Site, blob_files
 from zodbvault.errors import ZodbvaultError
 
@@ -65,3 +66,23 @@ def test_damage_that_the_date_does_not_need_is_not_told(tmp_path: Path) -> None:
     assert report.good
     assert report.lines == ("1 backup checked (names, sizes and checksums): 1 restore.",)
     assert "good" in report.table.rows[0]
+
+
+def test_a_blob_that_is_in_a_later_archive_only_is_missing_before(tmp_path: Path) -> None:
+    site = Site(tmp_path / "site", options={"only_blobs": "true", **LAYOUTS["incremental archives"]})
+    stamps = []
+    for _ in range(3):
+        site.commit_blobs(2)
+        stamps.append(site.backup().timestamp)
+    site.close()
+    one, other = (next(site.blob_location.glob(f"blobstorage.{stamp}.*tar")) for stamp in (stamps[0], stamps[2]))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    good = {date: each for chain in site.verify().found[0].chains for date, each in chain.verdicts.items()}
+    assert [good[stamp or ""] for stamp in stamps] == [False, False, True]
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    with pytest.raises(ZodbvaultError):
+        site.restore(stamps[1])
+    site.restore(stamps[2])

@@ -132,7 +132,8 @@ def _state_of(stamp: str, repository: Repository) -> State | None:
 
 def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:
     """The newest state at or before `when`, and what may replace it where it cannot be read. Raises NothingThere."""
-    stamps = [state.timestamp for state in recorded_states(repository)]
+    # Those whose manifest is gone too: what stands on it lacks it.
+    stamps = recorded_blob_states(repository.names)
     listing = BlobListing(repository.location, repository.names, find_stored(repository.location))
     choices = choose_states_alone(listing, stamps, when)
     if not choices:
@@ -346,7 +347,7 @@ class _Run:
         Of a damaged one its record tells how many.
         """
         if self._is_newest_damaged:
-            record = self.repository.record(self._states[-1].timestamp)
+            record = self.repository.record(recorded_blob_states(self.repository.names)[-1])
             had_blobs = record is not None and record.blobs is not None and record.blobs.total > 0
         if had_blobs and not found:
             raise ZodbvaultError(
@@ -362,22 +363,26 @@ class _Run:
 
     @functools.cached_property
     def _newest(self) -> BlobChoice | None:
-        """Our newest state, in whichever layout; None where its manifests are not all there."""
+        """Our newest state that is all there, in whichever layout."""
         listing = BlobListing(self.location, self.repository.names, find_stored(self.location))
-        choices = choose_states_alone(listing, [state.timestamp for state in self._states], None)
+        choices = choose_states_alone(listing, recorded_blob_states(self.repository.names), None)
         return next((choice for choice in choices if choice.complete is not None), None)
 
     @functools.cached_property
     def _is_newest_damaged(self) -> bool:
-        """Whether the manifests of our newest state are not what was written; that is warned about."""
-        if self._newest is None:
+        """Whether the newest state with a record is not all there, or not as it was written; that is warned about."""
+        recorded = recorded_blob_states(self.repository.names)
+        if not recorded:
             return False
+        if self._newest is None or self._newest.timestamp != recorded[-1]:
+            logger.warning("The state of %s is not all there. The new one stands on none before it.", recorded[-1])
+            return True
         try:
             if not require_as_written(self.repository, self._newest):
                 with contextlib.closing(entries_of(self._newest, self.location)) as entries:
                     collections.deque(entries, maxlen=0)
         except ZodbvaultError as error:
-            logger.warning("%s. The new state of blobs stands on none before it.", error)
+            logger.warning("%s. The new state stands on none before it.", error)
             return True
         return False
 
@@ -477,10 +482,7 @@ def states_to_verify(
 
     date: as `parse_when` gives it. Oldest first.
     """
-    if every:
-        stamps = [state.timestamp for state in recorded_states(repository)]
-    else:
-        stamps = [choose_states(repository, date)[0].timestamp]
+    stamps = recorded_blob_states(repository.names) if every else (choose_states(repository, date)[0].timestamp,)
     return tuple(_to_verify(repository, stamp) for stamp in stamps)
 
 
@@ -491,6 +493,6 @@ def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | No
     except ZodbvaultError as error:
         return stamp, None, str(error)
     if choice.timestamp != stamp or choice.complete is None:
-        what = f"its directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}"
+        what = f"its manifest, directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}"
         return stamp, None, what
     return stamp, choice, None

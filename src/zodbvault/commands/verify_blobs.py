@@ -211,11 +211,11 @@ class StateVerifier:
             if before is not None and is_same is not None:
                 others = stack.enter_context(contextlib.closing(self._entries(before.date)))
             other = next(others, None)
-            for entry in entries:
+            for entry, is_here in stack.enter_context(contextlib.closing(_with_presence(container, entries))):
                 number += 1
                 while other is not None and other.key < entry.key:
                     other = next(others, None)
-                if before is None or is_same is None or other != entry or not is_same(entry.key):
+                if before is None or is_same is None or other != entry or not (is_here and is_same(entry.key)):
                     yield entry
                     continue
                 what = before.wrong.get(before.container.path_of(entry.key))
@@ -249,6 +249,15 @@ class StateVerifier:
         except ZodbvaultError:
             return False
         return True
+
+
+def _with_presence(container: Container, entries: Iterator[Entry]) -> Generator[tuple[Entry, bool], None, None]:
+    """Each entry and whether the container has its blob; of others than archives that is seen when it is looked at."""
+    if not isinstance(container, ArchiveContainer):
+        yield from ((entry, True) for entry in entries)
+        return
+    with contextlib.closing(container.sizes(entries)) as held:
+        yield from ((entry, size is not None) for entry, size in held)
 
 
 def _those_in(container: Container, entries: Iterator[Entry]) -> Generator[Entry, None, None]:

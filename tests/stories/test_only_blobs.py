@@ -314,15 +314,19 @@ def test_a_damaged_state_is_not_built_on(
 
 
 @pytest.mark.parametrize("site", ["pool"], indirect=True)
-def test_what_stands_on_a_manifest_that_is_gone_is_not_restored_without_it(site: Site) -> None:
+def test_what_stands_on_a_manifest_that_is_gone_is_not_restored_without_it(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     states = states_of(site, 3)
     first, second, third = states
     (site.blob_location / f"{second}.deltablobs.gz").unlink()
     verdicts = {date: good for chain in site.verify().found[0].chains for date, good in chain.verdicts.items()}
     assert verdicts == {first: True, second: False, third: False}
     for when in (second, third):
+        caplog.clear()
         assert site.restore(when).timestamp == first
         assert site.blobs == states[first]
+        assert caplog.text.count(f"The state of {when} is not all there; the newest one before it") == 1
 
 
 @pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.commands.choosing import NothingThere, choose, timestamps_of
+from zodbvault.commands.choosing import NothingThere, choose, recorded_blob_states, timestamps_of
 from zodbvault.commands.copy_folder import BLOB_FOLDER, FILESTORAGE_FOLDER
 from zodbvault.commands.only_blobs import choose_states
 from zodbvault.commands.places import (
@@ -179,7 +179,12 @@ def choose_blobs_alone(places: Places, date: str | None) -> tuple[BlobChoice, ..
 
     All of one timestamp: an older one lacks blobs that a restore would remove, and no data tell which are needed.
     """
-    states = choose_states(read_repository(places.location, places.location), date)
+    repository = read_repository(places.location, places.location)
+    states = choose_states(repository, date)
+    newest = max((each for each in recorded_blob_states(repository.names) if date is None or each <= date), default="")
+    if newest > states[0].timestamp:
+        what = "The state of %s is not all there; the newest one before it is that of %s."
+        logger.warning(what, newest, states[0].timestamp)
     return tuple(state for state in states if state.timestamp == states[0].timestamp)
 
 

@@ -329,6 +329,36 @@ def test_what_stands_on_a_manifest_that_is_gone_is_not_restored_without_it(
         assert caplog.text.count(f"The state of {when} is not all there; the newest one before it") == 1
 
 
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("damage", ["gone", "garbled"])
+def test_what_stands_on_a_state_whose_record_is_gone_is_not_restored_without_it(
+    site: Site, damage: str, number: int
+) -> None:
+    states = states_of(site, 3)
+    record = site.blob_location / f"{list(states)[number]}.json"
+    record.unlink()
+    if damage == "garbled":
+        record.write_bytes(b"{")
+    good = {date: each for chain in site.verify().found[0].chains for date, each in chain.verdicts.items()}
+    for stamp, blobs in states.items():
+        live = site.blobs
+        try:
+            is_it = site.restore(stamp).timestamp == stamp
+        except ZodbvaultError:
+            is_it = False
+            assert site.blobs == live
+        assert site.blobs == blobs or not is_it
+        assert is_it or not good.get(stamp)
+    site.commit_blobs(2)
+    report = site.backup()
+    assert report.timestamp is not None
+    blobs = site.blobs
+    assert site.verify(report.timestamp).good
+    assert site.restore(report.timestamp).timestamp == report.timestamp
+    assert site.blobs == blobs
+
+
 @pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
 def test_an_empty_blob_storage_is_no_state_after_a_damaged_one_either(site: Site) -> None:
     (stamp,) = states_of(site, 1)

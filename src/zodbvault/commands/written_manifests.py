@@ -15,7 +15,7 @@ from zodbvault.blobs.stored import Form
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.names import split_name
-from zodbvault.repository.records import ARCHIVES, DIRECTORIES
+from zodbvault.repository.records import ARCHIVES, BLOBS, DIRECTORIES
 from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ def require_as_written(repository: Repository, choice: BlobChoice, *, quick: boo
     """Whether the records tell of every manifest of a state, and each is what its record says.
 
     quick: look at their sizes only. False where a record is missing, so that nobody knows; also for a state without
-    manifests of ours. Raises DamagedManifest for a manifest that is another one than was written, and for one that is
-    gone from beside a directory or an archive that we wrote.
+    manifests of ours. Raises DamagedManifest for a manifest that is another one than was written, for one that is gone
+    from beside a directory or an archive that we wrote, and where blobs alone are backed up for a state between that
+    nobody knows any more.
     """
     if choice.complete is None:
         _require_that_none_is_gone(repository, choice)
         return False
+    _require_that_none_is_between(repository, choice)
     is_proved = True
     for path in (choice.complete, *choice.deltas):
         blobs = _recorded(repository, path.name)
@@ -47,6 +49,17 @@ def require_as_written(repository: Repository, choice: BlobChoice, *, quick: boo
             raise DamagedManifest(what, path=path)
         is_proved = is_proved and blobs is not None
     return is_proved
+
+
+def _require_that_none_is_between(repository: Repository, choice: BlobChoice) -> None:
+    """Raise DamagedManifest where a state of blobs alone stands on more states than are there; no `.dat` names them."""
+    record = repository.record(choice.timestamp)
+    if record is None or record.kind != BLOBS or choice.stored or record.chain_backups == 1 + len(choice.deltas):
+        return
+    raise DamagedManifest(
+        f"stands on {record.chain_backups - 1} states before it, and there are {len(choice.deltas)}",
+        path=(choice.complete, *choice.deltas)[-1],
+    )
 
 
 def _require_that_none_is_gone(repository: Repository, choice: BlobChoice) -> None:

@@ -360,6 +360,21 @@ def test_what_stands_on_a_state_whose_record_is_gone_is_not_restored_without_it(
 
 
 @pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_left_of_a_state_without_a_manifest_goes_by_its_age_too(site: Site, number: int) -> None:
+    site.options["keep_blob_days"] = "4"
+    states = list(states_of(site, 2))
+    (manifest,) = site.blob_location.glob(f"{states[number]}*blobs.gz")
+    manifest.unlink()
+    assert not site.verify().good
+    site.tick(5 * 86400)
+    site.commit_blobs(1)
+    report = site.backup(full=True)
+    assert set(records(site)) == {report.timestamp}
+    assert site.verify().good
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
 def test_an_empty_blob_storage_is_no_state_after_a_damaged_one_either(site: Site) -> None:
     (stamp,) = states_of(site, 1)
     (manifest,) = site.blob_location.glob(f"{stamp}*blobs.gz")

@@ -110,14 +110,12 @@ def _begun(settings: Settings, places: Places, clock: Clock) -> Iterator[_Run]:
 
 
 def recorded_states(repository: Repository) -> tuple[State, ...]:
-    """The states that the location has, oldest first: those with a record and a manifest."""
-    return tuple(
-        state for stamp in recorded_blob_states(repository.names) if (state := _state_of(stamp, repository)) is not None
-    )
+    """The states that the location has, oldest first: those with a record, also where their manifest is gone."""
+    return tuple(_state_of(stamp, repository) for stamp in recorded_blob_states(repository.names))
 
 
-def _state_of(stamp: str, repository: Repository) -> State | None:
-    """The state with this timestamp; None where it has no manifest."""
+def _state_of(stamp: str, repository: Repository) -> State:
+    """The state with this timestamp."""
     if stamp + DELTA_MANIFEST_SUFFIX in repository.names:
         return State(stamp, is_complete=False)
     if stamp + COMPLETE_MANIFEST_SUFFIX in repository.names:
@@ -127,7 +125,10 @@ def _state_of(stamp: str, repository: Repository) -> State | None:
     if stamp + ARCHIVE_MANIFEST_SUFFIX in repository.names:
         is_delta = any(name.endswith((f".{stamp}.delta.tar", f".{stamp}.delta.tar.gz")) for name in repository.names)
         return State(stamp, is_complete=not is_delta, layout=ARCHIVES)
-    return None
+    record = repository.record(stamp)
+    if record is None or record.blobs is None:
+        return State(stamp, is_complete=False)
+    return State(stamp, is_complete=record.blobs.complete, layout=record.blobs.layout)
 
 
 def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:

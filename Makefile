@@ -60,8 +60,9 @@ format: $(MADE) ## format the code, and mend what ruff can mend
 	$(BIN)/ruff format .
 
 .PHONY: types
-types: $(MADE) ## check the types of src
+types: $(MADE) ## check the types of src and tools
 	$(BIN)/mypy
+	$(BIN)/mypy tools/*.py
 
 .PHONY: imports
 imports: $(MADE) ## check that imports go one way

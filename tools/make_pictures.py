@@ -36,6 +36,7 @@ from zodbvault.commands.backup import backup
 from zodbvault.commands.drill import drill
 from zodbvault.commands.verify import verify
 from zodbvault.io.clock import SystemClock
+from zodbvault.repository.checks import DEFAULT
 from zodbvault.site_file import read_site_file
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def live_through_two_weeks(folder: Path) -> None:
         with mock.patch("time.time", lambda ago=ago: real() - ago):
             backup(settings, full=number % 6 == 0, clock=SystemClock())
             if number == DAYS - 2:
-                verify(settings, when=None, deep=False, which="backups", clock=SystemClock())
+                verify(settings, when=None, how=DEFAULT, which="backups", clock=SystemClock())
                 drill(settings, when=None, which="backups", sample=None, tmp=None, clock=SystemClock())
 
 

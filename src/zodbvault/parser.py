@@ -9,6 +9,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from zodbvault.did_you_mean import nearest
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import NoReturn
@@ -69,11 +71,3 @@ class Parser(argparse.ArgumentParser):
                 return
             if word.startswith("-") and len(word) > 1 and option not in self._option_string_actions:
                 yield option
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that is most like a mistyped one; None where none is near."""
-    import difflib
-
-    close = difflib.get_close_matches(word, list(known), 1)
-    return close[0] if close else None

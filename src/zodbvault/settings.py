@@ -22,6 +22,7 @@ from zodbvault.blob_options import (
     rsync_options_without_effect,
     without_effect,
 )
+from zodbvault.did_you_mean import nearest
 from zodbvault.repository.records import POOL
 from zodbvault.site_settings import (
     ConfigurationError,
@@ -32,7 +33,7 @@ from zodbvault.site_settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 __all__ = [
     "OPTIONS",
@@ -46,7 +47,6 @@ __all__ = [
     "Status",
     "Surroundings",
     "expand_path",
-    "nearest",
     "nearest_option",
     "parse_settings",
     "plain_defaults",
@@ -553,14 +553,6 @@ def parse_settings(values: Mapping[str, object], around: Surroundings, *, strict
 def nearest_option(name: str) -> str | None:
     """The option that was probably meant by a name that is none."""
     return nearest(name, [known for known, option in OPTION_BY_NAME.items() if option.status is Status.OFFERED])
-
-
-def nearest(word: str, words: Sequence[str]) -> str | None:
-    """The one of some words, in lower case, that was probably meant by another one."""
-    import difflib
-
-    close = difflib.get_close_matches(word.lower(), words, 1)
-    return close[0] if close else None
 
 
 class _Reader:

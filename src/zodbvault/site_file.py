@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.did_you_mean import nearest
 from zodbvault.errors import reason_of
 from zodbvault.origins import ENVIRONMENT, OPTION, TOML, Origin, ReadSite
 from zodbvault.settings import (
@@ -24,7 +25,6 @@ from zodbvault.settings import (
     ConfigurationError,
     Kind,
     Surroundings,
-    nearest,
     nearest_option,
     parse_settings,
 )

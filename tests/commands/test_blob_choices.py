@@ -121,3 +121,14 @@ def test_what_our_manifest_tells_of_is_never_taken_without_it() -> None:
     ]
     alone = listing(f"{SECOND}.directoryblobs.gz", stored=(directory(SECOND),))
     assert [one.is_exact for one in choose_states_alone(alone, [SECOND], None)] == [True]
+
+
+def test_the_states_of_a_long_chain_share_what_they_name() -> None:
+    """verify holds the state of each date, and each names all manifests before its own."""
+    stamps = [f"2026-11-23-18-05-{number:02}" for number in range(60)]
+    names = [f"{stamps[0]}.blobs.gz", *(f"{stamp}.deltablobs.gz" for stamp in stamps[1:])]
+    found = listing(*names)
+    states = [next(choose_blob_states(found, stamps, length, stamps)) for length in range(1, 61)]
+    assert [len(state.deltas) for state in states] == list(range(60))
+    paths = {id(path) for state in states for path in (state.complete, *state.deltas)}
+    assert len(paths) == 60

@@ -43,7 +43,7 @@ def test_what_is_needed_and_what_is_free_is_said_and_too_little_is_an_error(
         require_space(tmp_path, 40960, "for Data.fs")
         require_space(tmp_path, 0, "for no blobs")
     (said,) = caplog.messages
-    assert said == f"Space for Data.fs: about 40,960 bytes are needed, 40,960 are free at {tmp_path}."
+    assert said == f"Space for Data.fs: about 41.0 kB needed, 41.0 kB free at {tmp_path}."
     with pytest.raises(NotEnoughSpace) as caught:
         require_space(tmp_path, 40961, "for Data.fs")
     assert str(tmp_path) in str(caught.value)

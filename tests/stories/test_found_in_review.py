@@ -530,3 +530,18 @@ def test_the_first_copy_of_all_blobs_is_refused_where_it_would_fill_the_disk(sit
     with pytest.raises(NotEnoughSpace, match="first copy of all blobs"):
         site.backup()
     assert not site.timestamps()
+
+
+@pytest.mark.parametrize("word", ["", "bus", "lawn"])
+def test_a_pool_with_a_damaged_marker_says_what_to_do(site: Site, word: str) -> None:
+    site.backup()
+    marker = site.blob_location / "blobs" / ".layout"
+    marker.write_text(word)
+    site.commit_blobs(1)
+    with pytest.raises(ZodbvaultError, match=r"If only its file \.layout is damaged, remove that"):
+        site.backup()
+    marker.unlink()
+    stamp, state = site.backed_up()
+    assert marker.read_text() == "bushy"
+    site.restore(stamp)
+    site.assert_is(state)

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.damage import packed_manifest, unpacked_manifest
 from tests.layouts import LAYOUTS
 from tests.site import BlobKey, Site, blob_files, tree
+from zodbvault.commands.prune import prune
+from zodbvault.commands.verify_blobs import StateVerifier
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from zodbvault.commands.verify_blobs import BlobDate
+    from zodbvault.commands.verify_result import Finding
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -255,6 +261,156 @@ def test_a_state_that_is_lost_is_said_and_an_older_one_of_ours_is_taken(site: Si
     assert "missing" in "\n".join(report.lines)
     assert site.restore().timestamp == older
     assert site.blobs == states[older]
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
+def test_a_state_that_is_damaged_is_not_replaced_by_an_older_one(site: Site) -> None:
+    """Blobs that the older one lacks would be removed from the site, whose records live elsewhere and need them."""
+    states = states_of(site, 2)
+    older, newest = states
+    (manifest,) = site.blob_location.glob(f"{newest}*blobs.gz")
+    content = bytearray(manifest.read_bytes())
+    content[len(content) // 2] ^= 1
+    manifest.write_bytes(content)
+    live = site.blobs
+    for when in (None, newest):
+        with pytest.raises(ZodbvaultError, match="Choose another date") as caught:
+            site.restore(when)
+        assert manifest.name in str(caught.value)
+        assert site.blobs == live
+    assert site.command("restore", "--dry-run").returncode == 1
+    assert site.restore(older).timestamp == older
+    assert site.blobs == states[older]
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives", "incremental archives"], indirect=True)
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("damage", ["a bit", "lines", "gone"])
+def test_a_damaged_state_is_not_built_on(
+    site: Site, damage: str, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = states_of(site, 2)
+    stamp = list(states)[number]
+    (manifest,) = site.blob_location.glob(f"{stamp}*blobs.gz")
+    content = bytearray(manifest.read_bytes())
+    content[len(content) // 2] ^= 1
+    lines = unpacked_manifest(manifest)
+    if damage == "gone":
+        manifest.unlink()
+    else:
+        manifest.write_bytes(content if damage == "a bit" else packed_manifest(lines[:2]))
+    site.commit_blobs(2)
+    report = site.backup()
+    assert report.timestamp is not None
+    blobs = site.blobs
+    assert site.verify(report.timestamp).good
+    assert site.backup().timestamp is None
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    site.restore(report.timestamp)
+    assert site.blobs == blobs
+    if number == 1:
+        assert "stands on none before it" in caplog.text
+
+
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+def test_what_stands_on_a_manifest_that_is_gone_is_not_restored_without_it(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = states_of(site, 3)
+    first, second, third = states
+    (site.blob_location / f"{second}.deltablobs.gz").unlink()
+    verdicts = {date: good for chain in site.verify().found[0].chains for date, good in chain.verdicts.items()}
+    assert verdicts == {first: True, second: False, third: False}
+    for when in (second, third):
+        caplog.clear()
+        assert site.restore(when).timestamp == first
+        assert site.blobs == states[first]
+        assert caplog.text.count(f"The state of {when} is not all there; the newest one before it") == 1
+
+
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("damage", ["gone", "garbled"])
+def test_what_stands_on_a_state_whose_record_is_gone_is_not_restored_without_it(
+    site: Site, damage: str, number: int
+) -> None:
+    states = states_of(site, 3)
+    record = site.blob_location / f"{list(states)[number]}.json"
+    record.unlink()
+    if damage == "garbled":
+        record.write_bytes(b"{")
+    good = {date: each for chain in site.verify().found[0].chains for date, each in chain.verdicts.items()}
+    for stamp, blobs in states.items():
+        live = site.blobs
+        try:
+            is_it = site.restore(stamp).timestamp == stamp
+        except ZodbvaultError:
+            is_it = False
+            assert site.blobs == live
+        assert site.blobs == blobs or not is_it
+        assert is_it or not good.get(stamp)
+    site.commit_blobs(2)
+    report = site.backup()
+    assert report.timestamp is not None
+    blobs = site.blobs
+    assert site.verify(report.timestamp).good
+    assert site.restore(report.timestamp).timestamp == report.timestamp
+    assert site.blobs == blobs
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_left_of_a_state_without_a_manifest_goes_by_its_age_too(site: Site, number: int) -> None:
+    site.options["keep_blob_days"] = "4"
+    states = list(states_of(site, 2))
+    (manifest,) = site.blob_location.glob(f"{states[number]}*blobs.gz")
+    manifest.unlink()
+    assert not site.verify().good
+    site.tick(5 * 86400)
+    site.commit_blobs(1)
+    report = site.backup(full=True)
+    assert set(records(site)) == {report.timestamp}
+    assert site.verify().good
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
+def test_an_empty_blob_storage_is_no_state_after_a_damaged_one_either(site: Site) -> None:
+    (stamp,) = states_of(site, 1)
+    (manifest,) = site.blob_location.glob(f"{stamp}*blobs.gz")
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    site.close()
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    site.blob_storage.mkdir()
+    with pytest.raises(ZodbvaultError, match="is empty, but the newest backup has blobs"):
+        site.backup()
+    assert records(site) == [stamp]
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
+def test_what_is_pruned_while_it_is_verified_is_not_called_damaged(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = site.backup().timestamp
+    site.tick(5 * 86400)
+    site.commit_blobs(1)
+    newest = site.backup(full=True).timestamp
+    assert older is not None
+    assert newest is not None
+    site.options["keep_blob_days"] = "4"
+    look = StateVerifier.look
+
+    def pruned_behind_the_first(verifier: StateVerifier, dates: Sequence[BlobDate]) -> list[Finding]:
+        found = look(verifier, dates)
+        prune(site.settings, which="backups", dry_run=False, clock=site.clock)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StateVerifier, "look", pruned_behind_the_first)
+        report = site.verify()
+    assert f"{older}.json" not in site.names(site.blob_location)
+    assert report.good
+    assert [chain.timestamp for chain in report.found[0].chains] == [newest]
+    assert f"{older}.checks.json" not in site.names(site.blob_location)
 
 
 def test_a_clock_that_is_behind_what_another_program_left(site: Site) -> None:

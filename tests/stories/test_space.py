@@ -14,6 +14,7 @@ from tests.layouts import LAYOUTS
 from tests.site import Site, tree
 from tests.tour import ALL_LAYOUTS, InProcess, good
 from zodbvault.io import space
+from zodbvault.io.sizes import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tests.tour import Ended, Runner
 
 LOCKS = (".zodbvault.lock", "Data.fs.lock")
-NEEDED = re.compile(r"Space for (.*): about ([\d,]+) bytes are needed, ([\d,]+) are free at (.*)\.$", re.MULTILINE)
+NEEDED = re.compile(r"Space for (.*): about (.*) needed, (.*) free at (.*)\.$", re.MULTILINE)
 
 
 @pytest.fixture
@@ -78,6 +79,12 @@ def refused(run_: Runner, site: Site, name: str, *arguments: str) -> Ended:
 # Said before
 
 
+def bytes_of(text: str) -> float:
+    """The bytes that a text for people stands for."""
+    number, unit = text.split()
+    return float(number) * {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
+
+
 @pytest.mark.parametrize("layout", ALL_LAYOUTS)
 def test_what_is_needed_and_what_is_free_is_said(tmp_path: Path, layout: str, run: Runner) -> None:
     site = site_with(tmp_path, layout)
@@ -91,9 +98,9 @@ def test_what_is_needed_and_what_is_free_is_said(tmp_path: Path, layout: str, ru
         assert said[0][0] == "the data of this backup"
         assert said[0][3] == str(getattr(site.settings, location))
         assert "blobs" in said[1][0]
-        assert int(said[1][1].replace(",", "")) >= sum(map(len, site.blobs.values()))
+        assert bytes_of(said[1][1]) >= sum(map(len, site.blobs.values()))
         free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
-        assert int(said[0][2].replace(",", "")) == pytest.approx(free, rel=0.2)
+        assert bytes_of(said[0][2]) == pytest.approx(free, rel=0.2)
     assert not NEEDED.search(good(run, site, "backup").err)
     site.commit_blobs(1, size=60_000)
     site.close()
@@ -106,10 +113,10 @@ def test_what_is_needed_and_what_is_free_is_said(tmp_path: Path, layout: str, ru
     shutil.rmtree(site.blob_storage)
     said = NEEDED.findall(good(run, site, "restore", "-n").err)
     assert [(what, needed) for what, needed, *_ in said] == [
-        ("a second Data.fs, Data.fs.restoring", f"{len(state.data):,}"),
+        ("a second Data.fs, Data.fs.restoring", size_text(len(state.data))),
         (
             f"{len(state.blobs)} blobs that the site lacks and the new Data.fs",
-            f"{len(state.data) + sum(map(len, state.blobs.values())):,}",
+            size_text(len(state.data) + sum(map(len, state.blobs.values()))),
         ),
     ]
     for name in ("backup", "snapshotbackup", "zipbackup", "restore"):

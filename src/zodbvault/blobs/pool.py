@@ -102,7 +102,11 @@ class Pool:
                     part.file.write(BUSHY.encode())
                     part.publish()
             elif word != BUSHY:
-                raise ZodbvaultError(f"is no pool of blobs: it has the layout {word!r}", path=self.folder)
+                raise ZodbvaultError(
+                    f"is no pool of blobs: it has the layout {word!r}",
+                    path=self.folder,
+                    hint=f"If only its file {LAYOUT_MARKER} is damaged, remove that: the next backup writes it anew.",
+                )
             self.finish()
         except OSError as error:
             raise ZodbvaultError(

@@ -5,6 +5,7 @@ Plain decisions: timestamps, names and listings in, choices out, the best one fi
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,42 +55,48 @@ class BlobListing:
 
 def choose_blob_states(
     listing: BlobListing, whole: Sequence[str], wanted: int, all_timestamps: Sequence[str]
-) -> tuple[BlobChoice, ...]:
-    """The blob states that may serve the `wanted`th backup of a chain, the best one first.
+) -> Iterator[BlobChoice]:
+    """The blob states that may serve the `wanted`th backup of a chain, the best one first, looked for one by one.
 
     whole: timestamps of the chain's backups, oldest first. all_timestamps: of all backups in the repository: what
     another program numbered belongs to the backup before it. First what we know to be the state of the data; then what
     another program made for them; then later states of the chain; then earlier ones; then what is numbered.
     """
     date = whole[wanted - 1]
+    tried = set()
+    for choice in _own(listing, whole[:wanted], is_exact=True):
+        tried.add(choice.stored)
+        yield choice
     foreign = _foreign(listing, all_timestamps)
-    choices: list[BlobChoice] = list(_own(listing, whole[:wanted], is_exact=True))
-    choices += (one for one in foreign if one.timestamp == date)
-    for length in range(wanted + 1, len(whole) + 1):
-        later = tuple(_own(listing, whole[:length], is_exact=True, is_of_date=False, is_later=True))
-        if later:
-            choices += later
-            # That one may be damaged; the newest is the one by which verify vouches for the whole chain.
-            if length < len(whole):
-                choices += _own(listing, whole, is_exact=True, is_of_date=False, is_later=True)
-            break
-    choices += [
+    others = [one for one in foreign if one.timestamp == date]
+    others += _later(listing, whole, wanted)
+    others += [
         _other_date(one, is_later=True) for one in reversed(foreign) if one.timestamp > date and one.timestamp in whole
     ]
     for length in range(wanted - 1, 0, -1):
         earlier = tuple(_own(listing, whole[:length], is_exact=False, is_of_date=False))
         if earlier:
-            choices += earlier
+            others += earlier
             break
-    choices += [_other_date(one, is_later=False) for one in foreign if one.timestamp < date][:1]
+    others += [_other_date(one, is_later=False) for one in foreign if one.timestamp < date][:1]
+    yield from others
     # Numbers whose times a copy has lost may belong to any date.
-    tried = {choice.stored for choice in choices}
-    choices += [
-        _other_date(one, is_later=False)
-        for one in foreign
-        if one.stored not in tried and one.stored[-1].number is not None
-    ]
-    return tuple(choices)
+    tried.update(choice.stored for choice in others)
+    for one in foreign:
+        if one.stored not in tried and one.stored[-1].number is not None:
+            yield _other_date(one, is_later=False)
+
+
+def _later(listing: BlobListing, whole: Sequence[str], wanted: int) -> tuple[BlobChoice, ...]:
+    """States of ours that are later than the `wanted`th backup of a chain: the next one, and the newest."""
+    for length in range(wanted + 1, len(whole) + 1):
+        later = tuple(_own(listing, whole[:length], is_exact=True, is_of_date=False, is_later=True))
+        if later and length < len(whole):
+            # That one may be damaged; the newest is the one by which verify vouches for the whole chain.
+            return (*later, *_own(listing, whole, is_exact=True, is_of_date=False, is_later=True))
+        if later:
+            return later
+    return ()
 
 
 def choose_states_alone(listing: BlobListing, own: Sequence[str], when: str | None) -> tuple[BlobChoice, ...]:
@@ -131,13 +138,19 @@ def _own(
     for complete, deltas, series in found:
         yield BlobChoice(
             date,
-            listing.folder / complete,
-            tuple(listing.folder / name for name in deltas),
+            _path(listing.folder, complete),
+            tuple(_path(listing.folder, name) for name in deltas),
             series,
             is_exact=is_exact,
             is_of_date=is_of_date,
             is_later=is_later,
         )
+
+
+@functools.lru_cache(maxsize=16_384)
+def _path(folder: Path, name: str) -> Path:
+    """A path that the states of a chain share: each names all manifests up to its own."""
+    return folder / name
 
 
 def _holding(stored: tuple[Stored, ...], date: str, forms: tuple[Form, ...]) -> Iterator[tuple[Stored, ...]]:

@@ -21,7 +21,7 @@ from zodbvault.repository.sweep import one_step_from_done, unnamed_files
 from zodbvault.repository.timestamps import meaning_of, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from zodbvault.repository.store import Repository
 
@@ -123,14 +123,19 @@ def choose(repository: Repository, when: str | None, *, with_blobs: bool) -> Cho
 
 def choose_blobs(repository: Repository, whole: Chain, chain: Chain) -> tuple[BlobChoice, ...]:
     """The blob states for the newest line of `chain`, which is `whole` cut off at a date, the best one first."""
+    return next(tuple(states) for states in blobs_of_each(repository, whole, (len(chain.lines),)))
+
+
+def blobs_of_each(repository: Repository, whole: Chain, lengths: Iterable[int]) -> Iterator[Iterator[BlobChoice]]:
+    """The blob states for the newest line of a chain that is cut off at each of these lengths, the best one first."""
     if repository.blob_location is None:
-        return ()
-    return choose_blob_states(
-        blob_listing(repository),
-        [line.timestamp for line in whole.lines],
-        len(chain.lines),
-        sorted({file.timestamp for file in data_files(repository.names)}),
-    )
+        yield from (iter(()) for _ in lengths)
+        return
+    listing = blob_listing(repository)
+    stamps = [line.timestamp for line in whole.lines]
+    all_timestamps = sorted({file.timestamp for file in data_files(repository.names)})
+    for length in lengths:
+        yield choose_blob_states(listing, stamps, length, all_timestamps)
 
 
 def blob_listing(repository: Repository) -> BlobListing:

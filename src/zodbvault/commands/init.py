@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.zope_conf import Storage, read_conf
-from zodbvault.errors import ZodbvaultError, explained
+from zodbvault.errors import ZodbvaultError, explained, one_line
 from zodbvault.settings import OPTION_BY_NAME, OPTIONS, Kind, default_folder_name
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def text_of(found: Found, folder: Path) -> str:
         "# Relative paths start from the folder of this file.",
     ]
     if found.remarks:
-        lines += ["#", "# Found too:", *(f"# - {_one_line(remark)}" for remark in found.remarks)]
+        lines += ["#", "# Found too:", *(f"# - {one_line(remark)}" for remark in found.remarks)]
     for site in found.sites:
         lines += ["", *_site_lines(site, folder)]
     lines += ["", *_suggestions(found.sites[0].name, first_only=len(found.sites) > 1)]
@@ -239,9 +239,9 @@ def _site_lines(site: Site, folder: Path) -> Iterator[str]:
     storage = site.storage
     yield f"[site.{_key(site.name)}]"
     for source in site.sources:
-        yield f"# From {_one_line(str(source))}" + (f", mounted at {_one_line(storage.mount)}" if storage.mount else "")
+        yield f"# From {one_line(str(source))}" + (f", mounted at {one_line(storage.mount)}" if storage.mount else "")
     for remark in site.remarks:
-        yield f"# {_one_line(remark)}."
+        yield f"# {one_line(remark)}."
     if not os.path.exists(storage.datafs):
         yield "# This file is not there yet."
     yield f"datafs = {_path(storage.datafs, folder)}"
@@ -282,12 +282,6 @@ def _wrapped(text: str) -> Iterable[str]:
 def _plain(text: str) -> str:
     """A help text without its markup."""
     return text.replace("``", "")
-
-
-def _one_line(text: str) -> str:
-    """A text as a comment can hold it."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _key(name: str) -> str:

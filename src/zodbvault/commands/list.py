@@ -14,9 +14,10 @@ from zodbvault.commands.choosing import choose
 from zodbvault.commands.only_blobs import choose_states
 from zodbvault.commands.places import ALL
 from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time, plural, size_text
+from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.survey import SeenBackup, Survey, survey_site
 from zodbvault.commands.tables import Column, Result, Table, duration_text, without
+from zodbvault.io.sizes import size_text
 from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL
 from zodbvault.repository.store import read_repository
 from zodbvault.repository.timestamps import parse_when, seconds_of

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.commands.chain_bytes import ChainBytes, every_chain, reaches
 from zodbvault.commands.places import BACKUPS, chosen_places
 from zodbvault.commands.point_in_time import parse_point
-from zodbvault.errors import ZodbvaultError
+from zodbvault.errors import ZodbvaultError, one_line
 from zodbvault.filestorage.details import details_of
 from zodbvault.filestorage.format import FIRST_TRANSACTION, LAST_TID, NO_TID, PACKED_STATUS
 from zodbvault.filestorage.tids import time_of_tid
@@ -202,5 +202,4 @@ def _aligned(cells: tuple[str, ...]) -> str:
 
 def _one_line(text: str) -> str:
     """A text of anybody's as one line of printable characters, of bounded length."""
-    line = " ".join(text.split())[:_MOST_TEXT]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+    return one_line(" ".join(text.split())[:_MOST_TEXT])

@@ -6,7 +6,9 @@ No Data.fs tells which blobs belong to something, so every blob counts.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
 import logging
 import os
 from dataclasses import dataclass
@@ -27,11 +29,12 @@ from zodbvault.commands.places import Places, locked, make_folders, repository_o
 from zodbvault.commands.pool_state import PoolBackup, believable_manifests
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
-from zodbvault.commands.summary import BackupReport, iso_time, plural, size_text
+from zodbvault.commands.summary import BackupReport, iso_time, plural
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.durable import PartFile, remove_durably, rename_durably, write_durably
 from zodbvault.io.progress import step
+from zodbvault.io.sizes import size_text
 from zodbvault.repository.identity import new_id, read_id
 from zodbvault.repository.names import (
     ARCHIVE_MANIFEST_SUFFIX,
@@ -107,14 +110,12 @@ def _begun(settings: Settings, places: Places, clock: Clock) -> Iterator[_Run]:
 
 
 def recorded_states(repository: Repository) -> tuple[State, ...]:
-    """The states that the location has, oldest first: those with a record and a manifest."""
-    return tuple(
-        state for stamp in recorded_blob_states(repository.names) if (state := _state_of(stamp, repository)) is not None
-    )
+    """The states that the location has, oldest first: those with a record, also where their manifest is gone."""
+    return tuple(_state_of(stamp, repository) for stamp in recorded_blob_states(repository.names))
 
 
-def _state_of(stamp: str, repository: Repository) -> State | None:
-    """The state with this timestamp; None where it has no manifest."""
+def _state_of(stamp: str, repository: Repository) -> State:
+    """The state with this timestamp."""
     if stamp + DELTA_MANIFEST_SUFFIX in repository.names:
         return State(stamp, is_complete=False)
     if stamp + COMPLETE_MANIFEST_SUFFIX in repository.names:
@@ -124,12 +125,16 @@ def _state_of(stamp: str, repository: Repository) -> State | None:
     if stamp + ARCHIVE_MANIFEST_SUFFIX in repository.names:
         is_delta = any(name.endswith((f".{stamp}.delta.tar", f".{stamp}.delta.tar.gz")) for name in repository.names)
         return State(stamp, is_complete=not is_delta, layout=ARCHIVES)
-    return None
+    record = repository.record(stamp)
+    if record is None or record.blobs is None:
+        return State(stamp, is_complete=False)
+    return State(stamp, is_complete=record.blobs.complete, layout=record.blobs.layout)
 
 
 def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:
     """The newest state at or before `when`, and what may replace it where it cannot be read. Raises NothingThere."""
-    stamps = [state.timestamp for state in recorded_states(repository)]
+    # Those whose manifest is gone too: what stands on it lacks it.
+    stamps = recorded_blob_states(repository.names)
     listing = BlobListing(repository.location, repository.names, find_stored(repository.location))
     choices = choose_states_alone(listing, stamps, when)
     if not choices:
@@ -266,6 +271,8 @@ class _Run:
         logger.info("Please wait while backing up blobs from %s to %s", self.source.folder, self.location)
         layout = self.settings.blob_layout
         is_due = complete_is_due(self._states, int(self.started), self.settings.keep_blob_days, layout)
+        if self._is_newest_damaged:
+            is_full = True  # what stands on a damaged state does not restore either
         is_complete = is_full or is_due
         with contextlib.ExitStack() as stack:
             if layout == POOL:
@@ -312,6 +319,7 @@ class _Run:
                 outcome = backup_only_blobs(
                     self.source, pool, part, previous, others, is_full, self._clock.now(), on_progress
                 )
+            self._refuse_if_empty(outcome.needed, had_blobs=outcome.removed > 0)
             if not is_full and not outcome.summary.blobs and not outcome.removed:
                 yield None
                 return
@@ -322,12 +330,7 @@ class _Run:
         """The state as a directory or an archive; None where nothing changed."""
         with contextlib.closing(self._newest_entries(self.location)) as previous:
             state = list_settled(self.source, self.location, previous, self._clock.now())
-        if state.removed and not state.number:
-            raise ZodbvaultError(
-                "the blob storage is empty, but the newest backup has blobs",
-                path=self.source.folder,
-                hint="Is the disk mounted, and is blob_storage right?",
-            )
+        self._refuse_if_empty(state.number, had_blobs=state.removed > 0)
         is_other_layout = not self._states or self._states[-1].layout != self.settings.blob_layout
         if not (is_asked_for or is_other_layout or state.changed or state.removed):
             state.close()
@@ -339,13 +342,51 @@ class _Run:
         with containers.new_state(stamp, self.repository, lambda _: state, (), since=since, series_stamp=None) as new:
             yield new
 
+    def _refuse_if_empty(self, found: int, *, had_blobs: bool) -> None:
+        """Raise ZodbvaultError where no blob was found, and the newest state has some: it would take its place.
+
+        Of a damaged one its record tells how many.
+        """
+        if self._is_newest_damaged:
+            record = self.repository.record(recorded_blob_states(self.repository.names)[-1])
+            had_blobs = record is not None and record.blobs is not None and record.blobs.total > 0
+        if had_blobs and not found:
+            raise ZodbvaultError(
+                "the blob storage is empty, but the newest backup has blobs",
+                path=self.source.folder,
+                hint="Is the disk mounted, and is blob_storage right?",
+            )
+
     def _newest_entries(self, scratch: Path) -> Generator[Entry, None, None]:
-        """The entries of our newest state, in whichever layout; none where its manifests are not all there."""
+        """The entries of our newest state, in whichever layout; none where it is damaged, or not all there."""
+        if self._newest is not None and not self._is_newest_damaged:
+            yield from entries_of(self._newest, scratch)
+
+    @functools.cached_property
+    def _newest(self) -> BlobChoice | None:
+        """Our newest state that is all there, in whichever layout."""
         listing = BlobListing(self.location, self.repository.names, find_stored(self.location))
-        choices = choose_states_alone(listing, [state.timestamp for state in self._states], None)
-        own = next((choice for choice in choices if choice.complete is not None), None)
-        if own is not None:
-            yield from entries_of(own, scratch)
+        choices = choose_states_alone(listing, recorded_blob_states(self.repository.names), None)
+        return next((choice for choice in choices if choice.complete is not None), None)
+
+    @functools.cached_property
+    def _is_newest_damaged(self) -> bool:
+        """Whether the newest state with a record is not all there, or not as it was written; that is warned about."""
+        recorded = recorded_blob_states(self.repository.names)
+        if not recorded:
+            return False
+        is_there = self._newest is not None and self._newest.timestamp == recorded[-1]
+        if self._newest is None or not is_there or self.repository.record(recorded[-1]) is None:
+            logger.warning("The state of %s is not all there. The new one stands on none before it.", recorded[-1])
+            return True
+        try:
+            if not require_as_written(self.repository, self._newest):
+                with contextlib.closing(entries_of(self._newest, self.location)) as entries:
+                    collections.deque(entries, maxlen=0)
+        except ZodbvaultError as error:
+            logger.warning("%s. The new state stands on none before it.", error)
+            return True
+        return False
 
 
 def _record(
@@ -443,10 +484,7 @@ def states_to_verify(
 
     date: as `parse_when` gives it. Oldest first.
     """
-    if every:
-        stamps = [state.timestamp for state in recorded_states(repository)]
-    else:
-        stamps = [choose_states(repository, date)[0].timestamp]
+    stamps = recorded_blob_states(repository.names) if every else (choose_states(repository, date)[0].timestamp,)
     return tuple(_to_verify(repository, stamp) for stamp in stamps)
 
 
@@ -457,6 +495,6 @@ def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | No
     except ZodbvaultError as error:
         return stamp, None, str(error)
     if choice.timestamp != stamp or choice.complete is None:
-        what = f"its directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}"
+        what = f"its manifest, directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}"
         return stamp, None, what
     return stamp, choice, None

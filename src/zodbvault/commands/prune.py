@@ -15,10 +15,11 @@ from zodbvault.commands.backup import retention_of, swept_repository
 from zodbvault.commands.only_blobs import GroupVerdict, judge_states, prune_states_alone, recorded_states
 from zodbvault.commands.places import ZIPS, chosen_places
 from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time, plural, size_text
+from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.tables import Column, Result, Table, without
 from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import explained
+from zodbvault.io.sizes import size_text
 from zodbvault.repository.prune import judge_chains
 from zodbvault.repository.store import list_files, read_repository, size_of
 

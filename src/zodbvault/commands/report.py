@@ -14,11 +14,12 @@ from zodbvault.commands.drawing import Series, bars, calendar, lines
 from zodbvault.commands.facts import Checked, look
 from zodbvault.commands.report_style import STYLE
 from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time, plural, size_text
+from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.tables import duration_text
 from zodbvault.commands.watching import State, Thresholds, worst
 from zodbvault.errors import explained
 from zodbvault.io.durable import write_where_told
+from zodbvault.io.sizes import size_text
 from zodbvault.repository.records import BLOBS, FULL
 from zodbvault.repository.timestamps import seconds_of
 

@@ -36,13 +36,14 @@ from zodbvault.commands.restore_data import (
     target_of,
     write_data,
 )
-from zodbvault.commands.summary import RestoreReport, size_text
+from zodbvault.commands.summary import RestoreReport
 from zodbvault.commands.users_command import run_users_command
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained, reason_of
 from zodbvault.filestorage.format import LAST_TID
 from zodbvault.io.durable import PartFile, make_folder, remove_durably
 from zodbvault.io.locks import Locked, LockFile
+from zodbvault.io.sizes import size_text
 from zodbvault.io.space import require_space, share_space
 from zodbvault.repository.chains import newest_timestamp
 from zodbvault.repository.names import INDEX_SUFFIX
@@ -226,7 +227,6 @@ def _zope_kept_out(lock: Path) -> Iterator[None]:
 def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request: Request) -> RestoreReport:
     """Restore the blobs of a site whose records live elsewhere."""
     states = choose_blobs_that_were_said(places, said)
-    state = states[0]
     assert settings.blob_storage is not None
     repository = read_repository(places.location, places.location)
     scratch = settings.blob_storage.resolve().parent
@@ -240,10 +240,11 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request
         checksum=request.checksum,
         is_shared=settings.shared_blob_storage,
     ) as blobs:
-        blobs.check_before_writing(None, is_known=True)
+        with explained("not restored", hint="Nothing was changed. Choose another date."):
+            blobs.check_before_writing(None, is_known=True)
         blobs.add()
         blobs.remove(())
-    return RestoreReport(f"Restored the blobs of {state.timestamp}{blobs.summary()}.", state.timestamp)
+    return RestoreReport(f"Restored the blobs of {said.timestamp}{blobs.summary()}.", said.timestamp)
 
 
 def _restore_blobs_beside_data(

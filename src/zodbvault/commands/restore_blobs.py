@@ -25,10 +25,11 @@ from zodbvault.blobs.target import (
     plan_restore,
     remove_blobs,
 )
-from zodbvault.commands.summary import plural, size_text
+from zodbvault.commands.summary import plural
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.progress import step
+from zodbvault.io.sizes import size_text
 from zodbvault.io.space import require_space
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ class BlobRestore:
             errors.append(error)
             self._first_error = errors[0]
             if number + 1 < len(self._choices):
-                logger.warning("%s. Another state is taken: %s.", error, self._choices[number + 1].place)
+                following = self._choices[number + 1]
+                logger.warning("%s. Another state is taken: %s, from %s.", error, following.timestamp, following.place)
         raise errors[0]
 
     def _take_one_that_has(self, referenced: Iterable[bytes]) -> int:
@@ -281,6 +283,8 @@ class BlobRestore:
                 with step("blobs", self._plan.bytes) as on_progress:
                     self._added = add_blobs(self._plan, self._container, self._target, on_progress)
             except DamagedBlob as error:
+                # What was added before counts as there from now on, so its names have to be on the disk too.
+                self._target.finish()
                 if not self._go_on_to_next(referenced, error):
                     raise
             else:
@@ -295,7 +299,9 @@ class BlobRestore:
                 continue
             assert self._plan is not None
             if self._plan.count_missing(referenced, self._lost()) == 0:
-                logger.warning("%s. The blobs are taken from another state: %s.", why, choice.place)
+                logger.warning(
+                    "%s. The blobs are taken from another state: %s, from %s.", why, choice.timestamp, choice.place
+                )
                 return True
         return False
 

@@ -11,7 +11,7 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.another_database import other_database
-from zodbvault.commands.choosing import NothingThere, choose, timestamps_of
+from zodbvault.commands.choosing import NothingThere, choose, recorded_blob_states, timestamps_of
 from zodbvault.commands.copy_folder import BLOB_FOLDER, FILESTORAGE_FOLDER
 from zodbvault.commands.only_blobs import choose_states
 from zodbvault.commands.places import (
@@ -25,9 +25,10 @@ from zodbvault.commands.places import (
     zip_places,
 )
 from zodbvault.commands.point_in_time import choose_at, parse_point
-from zodbvault.commands.summary import plural, size_text
+from zodbvault.commands.summary import plural
 from zodbvault.commands.what_is_lost import Loss, last_tid_of, newest_saved_tid, what_is_lost
 from zodbvault.filestorage.tids import time_of_tid
+from zodbvault.io.sizes import size_text
 from zodbvault.repository.chains import newest_within
 from zodbvault.repository.store import read_repository
 from zodbvault.repository.timestamps import meaning_of, parse_when
@@ -175,8 +176,17 @@ def last_tid_known(repository: Repository, choice: Choice) -> tuple[bytes | None
 
 
 def choose_blobs_alone(places: Places, date: str | None) -> tuple[BlobChoice, ...]:
-    """The states of blobs for a date, the best one first, of a site whose records live elsewhere."""
-    return choose_states(read_repository(places.location, places.location), date)
+    """The states of blobs for a date, the best one first, of a site whose records live elsewhere.
+
+    All of one timestamp: an older one lacks blobs that a restore would remove, and no data tell which are needed.
+    """
+    repository = read_repository(places.location, places.location)
+    states = choose_states(repository, date)
+    newest = max((each for each in recorded_blob_states(repository.names) if date is None or each <= date), default="")
+    if newest > states[0].timestamp:
+        what = "The state of %s is not all there; the newest one before it is that of %s."
+        logger.warning(what, newest, states[0].timestamp)
+    return tuple(state for state in states if state.timestamp == states[0].timestamp)
 
 
 def choose_blobs_that_were_said(places: Places, said: Said) -> tuple[BlobChoice, ...]:

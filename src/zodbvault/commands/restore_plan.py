@@ -22,11 +22,12 @@ from zodbvault.commands.restore_choice import (
     request_of,
 )
 from zodbvault.commands.restore_data import check_files, target_of
-from zodbvault.commands.summary import plural, size_text
+from zodbvault.commands.summary import plural
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.locks import LockFile
+from zodbvault.io.sizes import size_text
 from zodbvault.io.space import free_bytes, nearest, share_space
 from zodbvault.repository.store import read_repository, size_of
 

@@ -106,6 +106,6 @@ def hex_of(tid: bytes | None) -> str | None:
     return None if tid is None else tid.hex()
 
 
-def printable(path: Path) -> str:
+def printable(path: str | Path) -> str:
     """A path as JSON can hold it: bytes that are not UTF-8 are written out."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

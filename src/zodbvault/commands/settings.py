@@ -5,7 +5,6 @@ Shows what the faces have read; knows neither toml nor environment.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,8 +15,6 @@ from zodbvault.origins import DEFAULT, Origin
 from zodbvault.settings import OPTIONS, Option, Settings, Status
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from zodbvault.io.clock import Clock
     from zodbvault.origins import ReadSite
 
@@ -54,18 +51,13 @@ def _shown(option: Option, site: ReadSite) -> Shown:
     else:
         value = site.written.get(option.name) or option.default
     if value is not None and not isinstance(value, int):
-        value = _in_json(value)
+        value = printable(value)
     is_hidden = option.name in SECRETS and bool(value)
     if is_hidden:
         value = _without_key(str(value))
     origin = site.origins.get(option.name, _BY_DEFAULT)
-    origin = origin._replace(where=_in_json(origin.where))
+    origin = origin._replace(where=printable(origin.where))
     return Shown(option.name, None if value == "" else value, origin, is_hidden)
-
-
-def _in_json(text: str | Path) -> str:
-    """A text as JSON can hold it: bytes that are not UTF-8 are written out."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _without_key(url: str) -> str:

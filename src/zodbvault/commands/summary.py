@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from zodbvault.io.sizes import size_text
+
 
 class BackupReport(NamedTuple):
     """What a backup did. summary: one line. timestamp: of the backup that was made or completed; None for nothing."""
@@ -23,17 +25,6 @@ class RestoreReport(NamedTuple):
 def iso_time(seconds: float) -> str:
     """A moment in seconds since 1970 as ISO 8601, UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def size_text(size: float) -> str:
-    """A number of bytes for people: `734 bytes`, `1.2 MB` (decimal units)."""
-    if size < 1000:
-        return f"{int(size)} bytes"
-    for unit in ("kB", "MB", "GB"):
-        size /= 1000
-        if size < 1000:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1000:.1f} TB"
 
 
 def speed_text(size: int, seconds: float) -> str:

@@ -12,7 +12,7 @@ logger = logging.getLogger("zodbvault")
 def run_users_command(
     option: str, text: str, environment: dict[str, str], *, outcome: str = "Nothing was done."
 ) -> None:
-    """Run the text of the option called `option` in a shell; its output goes where ours goes.
+    """Run the text of the option called `option` in a shell; each line of its output is logged.
 
     environment: variables that tell it what is going on. outcome: what an error says that was done before. Nothing
     happens for an empty text. Raises ZodbvaultError when it fails or cannot be started.
@@ -37,8 +37,9 @@ def run_users_command(
         raise ZodbvaultError(f"{option} cannot be started: {error}", hint=outcome) from error
     output = finished.stdout.decode("utf-8", "backslashreplace").rstrip()
     failed = finished.returncode != 0
-    if output:
-        logger.log(logging.WARNING if failed else logging.INFO, "Output of %s:\n%s", option, output)
+    for line in output.splitlines():
+        if line.strip():
+            logger.log(logging.WARNING if failed else logging.INFO, "%s: %s", option, line.expandtabs())
     if failed:
         code = finished.returncode
         how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"

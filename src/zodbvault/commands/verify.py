@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.choosing import (
     Choice,
+    blobs_of_each,
     chains_known_by_listing,
     chains_to_restore,
     choose,
-    choose_blobs,
     measured_chain,
 )
 from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
@@ -40,6 +40,7 @@ from zodbvault.commands.verify_result import Finding, VerifiedChain, VerifiedPla
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.checks import DEEP, QUICK
+from zodbvault.repository.names import RECORD_SUFFIX
 from zodbvault.repository.records import NewerFormat
 from zodbvault.repository.store import MOST_LOOKS, list_files, read_repository, size_of, was_pruned
 from zodbvault.repository.timestamps import parse_when
@@ -106,10 +107,10 @@ def verify(
     return VerifyReport(settings.part, iso_time(clock.now()), how, opens, tuple(found))
 
 
-def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, looks: int = MOST_LOOKS) -> VerifiedPlace:
+def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tries: int = MOST_LOOKS) -> VerifiedPlace:
     """The same for one repository.
 
-    looks: how often it may be looked at, where all that was seen is pruned before it is verified.
+    tries: how often it may be looked at, where all that was seen is pruned before it is verified.
     """
     repository = read_repository(places.location, places.blobs)
     findings: dict[str, list[Finding]] = {}
@@ -142,9 +143,9 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, lo
     verified = tuple(
         VerifiedChain(
             chain.timestamp,
-            _dates(chain, choices.get(chain.timestamp)),
+            (dates := _dates(chain, choices.get(chain.timestamp))),
             tuple(stamps_of(chain)) if wanted.is_every else (chain.newest.timestamp,),
-            tuple(findings[chain.timestamp]),
+            _about(dates, findings[chain.timestamp]),
             unknown.get(chain.timestamp, frozenset()),
             sum(size_of(repository.location / line.file.name) or 0 for line in chain.lines),
             blobs.get(chain.newest.timestamp) if chain.lines else None,
@@ -152,15 +153,20 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, lo
         for chain in chains
     )
     still_there = _still_there(repository, chains, verified)
-    if verified and not still_there and looks > 1:
+    if verified and not still_there and tries > 1:
         # All of them were pruned meanwhile; nothing would have been verified.
-        return _verify(settings, name, places, wanted, looks=looks - 1)
+        return _verify(settings, name, places, wanted, tries=tries - 1)
     return VerifiedPlace(name, places, still_there)
 
 
 def _dates(chain: Chain, choices: Sequence[tuple[int, Choice]] | None) -> tuple[str, ...]:
     """The dates that were looked at; all of a chain that nothing could be said of."""
     return tuple(stamps_of(chain)) if choices is None else tuple(choice.timestamp for _, choice in choices)
+
+
+def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What is wrong with some dates, each finding once."""
+    return tuple(finding for finding in dict.fromkeys(findings) if not set(dates).isdisjoint(finding.dates))
 
 
 def _every_chain(repository: Repository, findings: dict[str, list[Finding]]) -> tuple[Chain, ...]:
@@ -202,13 +208,18 @@ def _choices(settings: Settings, repository: Repository, chain: Chain, wanted: W
 
     Where one date is wanted only those that are seen on the way: earlier ones whose blobs are a part of its.
     """
-    # One that is cut off at a date may have its blobs from a later one.
-    whole = next((each for each in chains_to_restore(repository) if each.timestamp == chain.timestamp), chain)
-    found = []
-    for number in range(len(chain.lines)):
-        until = Chain(chain.timestamp, chain.lines[: number + 1])
-        blobs = choose_blobs(repository, whole, until) if settings.backup_blobs else ()
-        found.append((number, Choice(until, blobs)))
+    whole = chain
+    if not wanted.is_every:
+        # It is cut off at the date, and may have its blobs from a later one.
+        whole = next((each for each in chains_to_restore(repository) if each.timestamp == chain.timestamp), chain)
+    found: list[tuple[int, Choice]] = []
+    lengths = range(1, len(chain.lines) + 1)
+    states = blobs_of_each(repository, whole, lengths) if settings.backup_blobs else (iter(()) for _ in lengths)
+    for number, each in enumerate(states):
+        first = next(each, None)
+        # Beside one that is known to be the state no other one counts; thousands of dates have long lists of them.
+        blobs = () if first is None else (first,) if first.is_exact else (first, *each)
+        found.append((number, Choice(Chain(chain.timestamp, chain.lines[: number + 1]), blobs)))
     newest = found[-1][1].blobs
     return [each for each in found if wanted.is_every or part_of(each[1].blobs) == part_of(newest)]
 
@@ -230,7 +241,9 @@ def _verify_chain(
     damaged = tuple(found)
     if settings.backup_blobs:
         found += verify_manifests(repository, chain, quick=wanted.how == QUICK)
-        found += verify_other_states(repository, choices) if wanted.how != QUICK else []
+        told = {date for finding in found for date in finding.dates}
+        others = [choice for _, choice in choices if choice.timestamp not in told]
+        found += verify_other_states(repository, others, quick=wanted.how == QUICK)
     # Where no .dat holds the md5s, only the transactions can tell; where no record tells which manifest was written,
     # only the data.
     is_told = chain.dat_name in repository.names
@@ -319,7 +332,11 @@ def _verify_blobs_alone(settings: Settings, name: str, places: Places, wanted: W
                 findings += verifier.look([BlobDate(timestamp, choice)])
             stamps = (timestamp,)
             found.append(VerifiedChain(timestamp, stamps, stamps, tuple(findings), blobs=verifier.blobs.get(timestamp)))
-    return VerifiedPlace(name, places, tuple(reversed(found)))
+    names = list_files(places.location) if any(state.findings for state in found) else repository.names
+    gone = {state.timestamp for state in found if state.timestamp + RECORD_SUFFIX not in names}
+    for timestamp in sorted(gone):
+        logger.info("The state of %s was pruned meanwhile.", timestamp)
+    return VerifiedPlace(name, places, tuple(state for state in reversed(found) if state.timestamp not in gone))
 
 
 def _still_there(

@@ -58,13 +58,18 @@ def blob_dates(repository: Repository, choice: Choice) -> list[BlobDate]:
     What another program made for the date is taken where it has all blobs, else a later state of ours: that has to be
     good then, and tells what the blobs of the other one have to be.
     """
-    first, ours = choice.blobs, known_later(choice)
+    first, ours = choice.blobs, _stand_in(choice)
     if first is None:
         return []
-    if first.is_exact or ours is None:
+    if ours is None:
         return [_blob_date(repository, choice, first)]
     theirs = replace(first, complete=ours.complete, deltas=ours.deltas)
     return [BlobDate(choice.timestamp, theirs, is_in_part=True), _blob_date(repository, choice, ours)]
+
+
+def _stand_in(choice: Choice) -> BlobChoice | None:
+    """The later state of ours that has to be good where a restore takes that of another program first."""
+    return None if choice.blobs is None or choice.blobs.is_exact else known_later(choice)
 
 
 def known_later(choice: Choice) -> BlobChoice | None:
@@ -206,11 +211,11 @@ class StateVerifier:
             if before is not None and is_same is not None:
                 others = stack.enter_context(contextlib.closing(self._entries(before.date)))
             other = next(others, None)
-            for entry in entries:
+            for entry, is_here in stack.enter_context(contextlib.closing(_with_presence(container, entries))):
                 number += 1
                 while other is not None and other.key < entry.key:
                     other = next(others, None)
-                if before is None or is_same is None or other != entry or not is_same(entry.key):
+                if before is None or is_same is None or other != entry or not (is_here and is_same(entry.key)):
                     yield entry
                     continue
                 what = before.wrong.get(before.container.path_of(entry.key))
@@ -246,6 +251,15 @@ class StateVerifier:
         return True
 
 
+def _with_presence(container: Container, entries: Iterator[Entry]) -> Generator[tuple[Entry, bool], None, None]:
+    """Each entry and whether the container has its blob; of others than archives that is seen when it is looked at."""
+    if not isinstance(container, ArchiveContainer):
+        yield from ((entry, True) for entry in entries)
+        return
+    with contextlib.closing(container.sizes(entries)) as held:
+        yield from ((entry, size is not None) for entry, size in held)
+
+
 def _those_in(container: Container, entries: Iterator[Entry]) -> Generator[Entry, None, None]:
     """The entries of the blobs that a container has, in whichever size."""
     with contextlib.closing(container.sizes(entries)) as held:
@@ -271,12 +285,14 @@ def verify_manifests(repository: Repository, chain: Chain, *, quick: bool) -> li
     blobs = [None if (record := repository.record_of(line)) is None else record.blobs for line in chain.lines]
     for number, one in enumerate(blobs):
         what = None if one is None else wrong_with_manifest(repository, one, quick=quick)
-        if what is not None:
+        if one is not None and what is not None:
             # The states that stand on it: those up to the next complete one.
             following = next(
                 (later for later in range(number + 1, len(blobs)) if _is_complete(blobs[later])), len(blobs)
             )
-            found.append(Finding(tuple(line.timestamp for line in chain.lines[number:following]), what))
+            found.append(
+                Finding(tuple(line.timestamp for line in chain.lines[number:following]), f"{one.manifest} {what}")
+            )
     return found
 
 
@@ -284,20 +300,20 @@ def _is_complete(blobs: BlobRecord | None) -> bool:
     return blobs is not None and blobs.complete
 
 
-def verify_other_states(repository: Repository, choices: Sequence[tuple[int, Choice]]) -> list[Finding]:
+def verify_other_states(repository: Repository, choices: Sequence[Choice], *, quick: bool) -> list[Finding]:
     """Whether states that no record of their own date tells of are as they were written.
 
     Those that are later than the data, and directories and archives of ours whose manifest is gone.
     """
     found = []
-    for _, choice in choices:
-        blobs = choice.blobs
-        if blobs is None or not (blobs.is_later or blobs.complete is None):
-            continue
-        try:
-            require_as_written(repository, blobs)
-        except ZodbvaultError as error:
-            found.append(Finding((choice.timestamp,), str(error)))
+    for choice in choices:
+        for blobs in (choice.blobs, _stand_in(choice)):
+            if blobs is None or not (blobs.is_later or blobs.complete is None):
+                continue
+            try:
+                require_as_written(repository, blobs, quick=quick)
+            except ZodbvaultError as error:
+                found.append(Finding((choice.timestamp,), str(error)))
     return found
 
 
@@ -306,7 +322,7 @@ def are_states_recorded(repository: Repository, choices: Sequence[tuple[int, Cho
 
     Where it is not, only the data can tell whether a state has all that they refer to.
     """
-    newest = {part_of(choice.blobs): choice.blobs for _, choice in choices}
+    newest = {part_of(blobs): blobs for _, choice in choices for blobs in (choice.blobs, _stand_in(choice))}
     return all(blobs is None or not blobs.is_exact or is_recorded(repository, blobs) for blobs in newest.values())
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.run import printable
-from zodbvault.commands.summary import plural, size_text
+from zodbvault.commands.summary import plural
 from zodbvault.commands.tables import Column, Table, without
+from zodbvault.io.sizes import size_text
 from zodbvault.repository.checks import DEEP, DEFAULT, QUICK
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import re
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from zodbvault.commands.summary import size_text
 from zodbvault.commands.tables import duration_text
 from zodbvault.errors import ZodbvaultError
+from zodbvault.io.sizes import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

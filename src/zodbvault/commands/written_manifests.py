@@ -6,6 +6,7 @@ record alone. Reads only.
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,12 @@ from zodbvault.blobs.stored import Form
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.names import split_name
-from zodbvault.repository.records import ARCHIVES, DIRECTORIES
+from zodbvault.repository.records import ARCHIVES, BLOBS, DIRECTORIES
 from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.repository.records import BlobRecord
@@ -27,24 +29,37 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 
-def require_as_written(repository: Repository, choice: BlobChoice) -> bool:
+def require_as_written(repository: Repository, choice: BlobChoice, *, quick: bool = False) -> bool:
     """Whether the records tell of every manifest of a state, and each is what its record says.
 
-    False where a record is missing, so that nobody knows; also for a state without manifests of ours. Raises
-    DamagedManifest for a manifest that is another one than was written, and for one that is gone from beside a
-    directory or an archive that we wrote.
+    quick: look at their sizes only. False where a record is missing, so that nobody knows; also for a state without
+    manifests of ours. Raises DamagedManifest for a manifest that is another one than was written, for one that is gone
+    from beside a directory or an archive that we wrote, and where blobs alone are backed up for a state between that
+    nobody knows any more.
     """
     if choice.complete is None:
         _require_that_none_is_gone(repository, choice)
         return False
+    _require_that_none_is_between(repository, choice)
     is_proved = True
     for path in (choice.complete, *choice.deltas):
         blobs = _recorded(repository, path.name)
-        what = None if blobs is None else wrong_with_manifest(repository, blobs)
+        what = None if blobs is None else wrong_with_manifest(repository, blobs, quick=quick)
         if what is not None:
             raise DamagedManifest(what, path=path)
         is_proved = is_proved and blobs is not None
     return is_proved
+
+
+def _require_that_none_is_between(repository: Repository, choice: BlobChoice) -> None:
+    """Raise DamagedManifest where a state of blobs alone stands on more states than are there; no `.dat` names them."""
+    record = repository.record(choice.timestamp)
+    if record is None or record.kind != BLOBS or choice.stored or record.chain_backups == 1 + len(choice.deltas):
+        return
+    raise DamagedManifest(
+        f"stands on {record.chain_backups - 1} states before it, and there are {len(choice.deltas)}",
+        path=(choice.complete, *choice.deltas)[-1],
+    )
 
 
 def _require_that_none_is_gone(repository: Repository, choice: BlobChoice) -> None:
@@ -64,7 +79,7 @@ def _require_that_none_is_gone(repository: Repository, choice: BlobChoice) -> No
 
 
 def believable(repository: Repository, names: Iterable[str]) -> frozenset[str]:
-    """Those of some manifests that no record says to be others than were written; each other one is warned about."""
+    """Those of some manifests that no record says to be others than were written; the others are warned about, once."""
     found = set()
     for name in names:
         blobs = _recorded(repository, name)
@@ -72,8 +87,14 @@ def believable(repository: Repository, names: Iterable[str]) -> frozenset[str]:
         if what is None:
             found.add(name)
         else:
-            logger.warning("%s: %s. What it says of blobs is not used.", repository.path(name), what)
+            _warn_of(repository.path(name), what)
     return frozenset(found)
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_of(path: Path, what: str) -> None:
+    """Once in a run, which looks at a manifest more than once (that is what the cache is for)."""
+    logger.warning("%s: %s. What it says of blobs is not used.", path, what)
 
 
 def _recorded(repository: Repository, name: str) -> BlobRecord | None:
@@ -91,17 +112,20 @@ def is_recorded(repository: Repository, choice: BlobChoice) -> bool:
 
 
 def wrong_with_manifest(repository: Repository, blobs: BlobRecord, *, quick: bool = False) -> str | None:
-    """Why the manifest of a record is not the one that was written; None when it is. quick: look at its size only."""
+    """Why the manifest of a record is not the one that was written, to be read behind its name; None when it is.
+
+    quick: look at its size only.
+    """
     path = repository.path(blobs.manifest)
     size = size_of(path)
     if size is None:
-        return f"{blobs.manifest} is missing"
+        return "is missing"
     if size != blobs.stored_size:
-        return f"{blobs.manifest} has {size} bytes, written were {blobs.stored_size}"
+        return f"has {size} bytes, written were {blobs.stored_size}"
     if quick:
         return None
     try:
         sha256 = sha256_of(path)[1]
     except ZodbvaultError as error:
-        return str(error)
-    return None if sha256 == blobs.sha256 else f"{blobs.manifest} is not what was written"
+        return error.what
+    return None if sha256 == blobs.sha256 else "is not what was written"

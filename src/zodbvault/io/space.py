@@ -6,6 +6,7 @@ import logging
 import os
 
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.sizes import size_text
 
 logger = logging.getLogger(__name__)
 
@@ -67,5 +68,5 @@ def require_space(path: str | os.PathLike[str], needed: int, what_for: str) -> N
             hint=f"Nothing was changed. Make room for {needed - free:,} bytes more, then run the same command again.",
         )
     if needed:
-        there = "nobody knows what is" if free == UNKNOWN else f"{free:,} are"
-        logger.info("Space %s: about %s bytes are needed, %s free at %s.", what_for, f"{needed:,}", there, path)
+        there = "nobody knows what is" if free == UNKNOWN else size_text(free)
+        logger.info("Space %s: about %s needed, %s free at %s.", what_for, size_text(needed), there, path)

@@ -95,6 +95,14 @@ def test_an_error_of_an_open_file_names_the_file(disturber: Disturber, name: str
     assert "Input/output error" in line
 
 
+@of("first full")
+def test_an_error_of_reading_a_blob_names_the_site_s_own_file(disturber: Disturber) -> None:
+    outcome = disturber.at(READ, "pread", ".blob", FAIL, "EIO")
+    assert outcome.exit_code == 1
+    assert "/var/blobstorage/" in outcome.hit.path  # type: ignore[union-attr]
+    assert outcome.hit.path in outcome.stderr  # type: ignore[union-attr]
+
+
 @of("incremental")
 def test_an_error_of_a_folder_names_the_folder(disturber: Disturber) -> None:
     outcome = disturber.at(CHANGE, "fsync", "backups", FAIL, "EIO")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from contextlib import suppress
 from itertools import zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -221,10 +222,23 @@ def give_second_name(path: str, temporary: str, expected: os.stat_result) -> boo
 
 
 def blocks_of(fd: int) -> Iterator[bytes]:
-    """The content from the file's beginning, wherever its position is. What is appended meanwhile may be left out."""
+    """The content from the file's beginning, wherever its position is. What is appended meanwhile may be left out.
+
+    Raises OSError, which names the file where the system knows its path.
+    """
     size = os.fstat(fd).st_size
     offset = 0
     # No more is asked for than is there: memory for a whole block costs more than to read a small blob.
-    while offset < size and (block := os.pread(fd, min(BLOCK_SIZE, size - offset), offset)):
+    while offset < size and (block := _read(fd, min(BLOCK_SIZE, size - offset), offset)):
         yield block
         offset += len(block)
+
+
+def _read(fd: int, size: int, offset: int) -> bytes:
+    try:
+        return os.pread(fd, size, offset)
+    except OSError as error:
+        # Else whoever writes meanwhile would take it for an error of the copy.
+        with suppress(OSError):
+            error.filename = os.readlink(f"/proc/self/fd/{fd}")
+        raise

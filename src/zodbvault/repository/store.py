@@ -42,7 +42,7 @@ class Repository(NamedTuple):
     """What stood in a repository when it was looked at.
 
     blob_location: where the manifests of the blob states are; None for a site without blobs. names, blob_names: the
-    files in the two folders (none where the folder does not exist).
+    files in the two folders (none where the folder does not exist). told: the records that were warned about already.
     """
 
     location: Path
@@ -51,6 +51,7 @@ class Repository(NamedTuple):
     blob_names: frozenset[str]
     chains: tuple[Chain, ...]
     listed: tuple[ListedChain, ...]
+    told: set[str]
 
     def path(self, name: str) -> Path:
         """Where the file called `name` is: manifests in the blob location, everything else in the location."""
@@ -76,7 +77,10 @@ class Repository(NamedTuple):
         except FileNotFoundError:
             return None
         except (DamagedRecord, UnreadableFile) as error:
-            logger.warning("%s. The backup is treated as one without a record.", error)
+            if name not in self.told:
+                self.told.add(name)
+                # As text: the error has all that was read in its tail, and a handler may keep what it is given.
+                logger.warning("%s. The backup is treated as one without a record.", str(error))
             return None
         return record if record.timestamp == timestamp else None
 
@@ -122,7 +126,7 @@ def _look(location: Path, blob_location: Path | None) -> tuple[Repository, bool]
             else:
                 has_all = has_all and all(line.file.name in names for line in lines)
     chains, listed = chains_with_dat(dats), chains_without_dat(names)
-    return Repository(location, blob_location, names, blob_names, chains, listed), has_all
+    return Repository(location, blob_location, names, blob_names, chains, listed, set()), has_all
 
 
 def was_pruned(timestamp: str, before: frozenset[str], now: frozenset[str]) -> bool:

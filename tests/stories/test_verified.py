@@ -154,7 +154,11 @@ def test_a_quick_look_does_not_clear_what_reading_has_found(site: Site) -> None:
     path.write_bytes(content[:-9] + b"123456789")
     assert not site.verify().good
     found = read_checks(site.location, stamps[1])
-    assert site.verify(quick=True).good
+    quick = site.verify(quick=True)
+    assert not quick.good
+    (finding,) = quick.found[0].chains[0].findings
+    assert finding == (tuple(stamps[1:]), "was found to be damaged by a more thorough verification (default)")
+    assert site.verify(stamps[0], quick=True).good
     assert read_checks(site.location, stamps[1]) == found
     checks = read_checks(site.location, stamps[0])
     assert checks is not None

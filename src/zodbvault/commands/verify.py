@@ -21,7 +21,7 @@ from zodbvault.commands.choosing import (
     measured_chain,
 )
 from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
-from zodbvault.commands.recording import Verification, keep_verdicts
+from zodbvault.commands.recording import Verification, keep_verdicts, standing_damage
 from zodbvault.commands.summary import iso_time
 from zodbvault.commands.verify_blobs import (
     BlobDate,
@@ -99,8 +99,9 @@ def verify(
     for name, places in chosen:
         look = _verify_blobs_alone if settings.only_blobs else _verify
         place = look(settings, name, places, wanted)
+        standing = _with_standing_damage(place, wanted.how)
         _keep(settings, place, wanted, clock)
-        found.append(_opened(settings, place, wanted, clock) if opens else place)
+        found.append(_opened(settings, place, wanted, clock) if opens else standing)
     if which == ALL:
         # Files are there, but the first backup may be just on its way.
         found = [place for place in found if place.chains or place.problems] or found
@@ -350,6 +351,20 @@ def _still_there(
     for timestamp in sorted(gone):
         logger.info("The chain of %s was pruned meanwhile.", timestamp)
     return tuple(chain for chain in verified if chain.timestamp not in gone)
+
+
+def _with_standing_damage(place: VerifiedPlace, how: str) -> VerifiedPlace:
+    """With what an earlier verification found, where this one did not look deep enough to say that it is mended."""
+    verdicts = {date: verdict for chain in place.chains for date, verdict in chain.verdicts.items()}
+    standing = standing_damage(place.places.location, verdicts, how)
+    chains = []
+    for chain in place.chains:
+        findings = list(chain.findings)
+        for depth in dict.fromkeys(standing[date] for date in chain.dates if date in standing):
+            dates = tuple(date for date in chain.dates if standing.get(date) == depth)
+            findings.append(Finding(dates, f"was found to be damaged by a more thorough verification ({depth})"))
+        chains.append(replace(chain, findings=tuple(findings)))
+    return replace(place, chains=tuple(chains))
 
 
 def _keep(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> None:

@@ -485,7 +485,7 @@ def test_the_script_its_json_and_a_terminal(site: Site) -> None:
     assert site.command("backup-verify", "--open").returncode == 2
     flip(site.location / f"{stamps[1]}.deltafsz")
     environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
-    drawn = shown_on_a_terminal([str(site.folder / "bin" / "backup-verify")], environment)
+    drawn = shown_on_a_terminal([str(site.folder / "bin" / "backup-verify"), "--deep"], environment)
     assert "─" in drawn
     assert "good" in drawn
 

@@ -17,16 +17,16 @@ class Difference(NamedTuple):
     why: str
 
 
-MORE_SCRIPTS = ("list", "verify", "log", "drill", "check", "report", "prune")
-"""What ours look at backups with; the part's name stands before."""
+MORE_SCRIPTS = ("list", "verify", "log", "drill", "check", "report", "prune", "schedule")
+"""What ours look at backups with, and let them run by themselves; the part's name stands before."""
 
 DIFFERENCES: dict[str, Difference] = {
     # What is there.
     "more scripts": Difference(
         "The scripts of a part",
         "Those that the options ask for.",
-        "The same, and ``backup-list``, ``-verify``, ``-log``, ``-drill``, ``-check``, ``-report`` and ``-prune``"
-        " (``P-list`` and so on).",
+        "The same, and ``backup-list``, ``-verify``, ``-log``, ``-drill``, ``-check``, ``-report``, ``-prune`` and"
+        " ``-schedule`` (``P-list`` and so on).",
         "Which dates can be restored, and whether they really can, is asked before the day on which it matters.",
     ),
     "pool": Difference(

@@ -313,6 +313,8 @@ def test_numbered_date(sides: Callable[..., Sides]) -> None:
     assert found == [([0, 1], [False, False]), ([0, 0], [True, True])]
 
 
+# What upstream gets wrong there depends on chance, so that a usual run would fail now and then.
+@pytest.mark.interop_full
 @difference("series after a restore")
 def test_series_after_a_restore(sides: Callable[..., Sides]) -> None:
     both = sides(**SERIES)

@@ -349,7 +349,7 @@ class Opening:
 
 def is_good(report: VerifyReport) -> bool:
     """Whether something was verified, and found good."""
-    return report.good and any(line.endswith("good") for line in report.lines)
+    return report.good and any(chain.dates for place in report.found for chain in place.chains)
 
 
 def is_alarmed(site: Site) -> bool:

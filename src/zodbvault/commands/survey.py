@@ -107,7 +107,8 @@ def survey_site(settings: Settings, which: str) -> tuple[Survey, ...]:
 def survey(settings: Settings, name: str, places: Places) -> Survey:
     """Look at one repository; once more where a backup seems to have pruned it meanwhile."""
     seen = _look(settings, name, places)
-    return _look(settings, name, places) if any(backup.is_missing for backup in seen.backups) else seen
+    is_strange = any(backup.is_missing for backup in seen.backups) or any(chain.problem for chain in seen.chains)
+    return _look(settings, name, places) if is_strange else seen
 
 
 def _look(settings: Settings, name: str, places: Places) -> Survey:

@@ -46,7 +46,7 @@ KINDS: dict[str, Callable[[tuple[Call, ...]], list[Point]]] = {
 # Reads are many, and change nothing. Steps that no number of errors at one call divides, so that each gets its turn.
 OF_THE_POOL = {"kill": 1, "error": 1, "read": 3, "close": 1}
 OF_OTHER_LAYOUTS = {"kill": 5, "error": 17, "read": 23, "close": 5}
-SAMPLED = {"kill": 20, "error": 40, "read": 30, "close": 60}
+SAMPLED = {"kill": 20, "error": 80, "read": 90, "close": 120}
 """One point in so many; SAMPLED: of those that `make faults` tries."""
 
 CASES = [pytest.param(*case, id=", ".join(reversed(case))) for case in every_case()]

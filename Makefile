@@ -24,7 +24,11 @@ demo: packages-of-demo $(MADE) ## back up a real site, destroy it, restore it, c
 	@$(BIN)/python tools/demo.py $(if $(DEMO_DIR),--folder "$(DEMO_DIR)")
 
 .PHONY: test
-test: packages-of-test $(MADE) ## run all tests but those of faults and interop, with coverage
+test: packages-of-test $(MADE) ## run all tests but the long ones, which faults, interop and integration run
+	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full and not integration"
+
+.PHONY: coverage
+coverage: packages-of-test $(MADE) ## run the same tests, and say which lines and branches of src none of them reaches
 	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full and not integration" --cov --cov-report=term
 
 # Goes on where the last run stopped. FAULTS_AGAIN=1 begins anew, FAULTS_SHARD=2/5 does one of five parts.

@@ -110,6 +110,9 @@ def _names_of(path: str, start: Start) -> list[str]:
         path.removesuffix(".part"),
         path.removesuffix(".part").removesuffix(".pruned"),
     ]
+    if ".pruned.part" in path:
+        # A directory that goes is told by the name that it had.
+        names.append(path.partition(".pruned.part")[0])
     copy = re.search(r"/zodbvault-[0-9a-f]{16}([0-9a-f]{16})\.part$", path)
     if copy is not None:
         names.append(f"0x{copy[1]}.blob")

@@ -37,26 +37,22 @@ def replaces(good: bool | None, how: str, before: Checks) -> bool:
     return good is False or before.verified_good is not False or not is_less
 
 
-def standing_damage(location: Path, verdicts: Mapping[str, bool | None], how: str) -> dict[str, str]:
-    """By timestamp how thorough the verification was that found damage which one of depth `how` cannot clear."""
-    names = list_files(location)
-    found = {}
-    for stamp, good in verdicts.items():
-        before = read_checks(location, stamp) if good is not False and stamp + CHECKS_SUFFIX in names else None
-        if before is not None and not replaces(good, how, before):
-            found[stamp] = str(before.verified_how)
-    return found
+def keep_verdicts(location: Path, verdicts: Mapping[str, bool | None], verification: Verification) -> dict[str, str]:
+    """Write the verdicts beside the backups, each with what was known of its last rehearsal.
 
-
-def keep_verdicts(location: Path, verdicts: Mapping[str, bool | None], verification: Verification) -> None:
-    """Write the verdicts beside the backups, each with what was known of its last rehearsal."""
+    Gives by timestamp how thorough the verification was that found damage which this one cannot clear: that stands.
+    """
     names = list_files(location)
     kept = []
+    standing = {}
     for stamp, good in verdicts.items():
         before = (read_checks(location, stamp) if stamp + CHECKS_SUFFIX in names else None) or Checks(stamp)
         if replaces(good, verification.how, before):
             kept.append(
                 before._replace(verified=verification.moment, verified_good=good, verified_how=verification.how)
             )
+        else:
+            standing[stamp] = str(before.verified_how)
     if kept and not write_all_checks(location, kept, verification.ownership):
         logger.debug("%s cannot be written, so the result of this verification is not kept.", location)
+    return standing

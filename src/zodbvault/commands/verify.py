@@ -21,7 +21,7 @@ from zodbvault.commands.choosing import (
     measured_chain,
 )
 from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
-from zodbvault.commands.recording import Verification, keep_verdicts, standing_damage
+from zodbvault.commands.recording import Verification, keep_verdicts
 from zodbvault.commands.summary import iso_time
 from zodbvault.commands.verify_blobs import (
     BlobDate,
@@ -47,7 +47,7 @@ from zodbvault.repository.timestamps import parse_when
 from zodbvault.site_settings import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from zodbvault.commands.places import Places
     from zodbvault.io.clock import Clock
@@ -99,9 +99,8 @@ def verify(
     for name, places in chosen:
         look = _verify_blobs_alone if settings.only_blobs else _verify
         place = look(settings, name, places, wanted)
-        standing = _with_standing_damage(place, wanted.how)
-        _keep(settings, place, wanted, clock)
-        found.append(_opened(settings, place, wanted, clock) if opens else standing)
+        standing = _keep(settings, place, wanted, clock)
+        found.append(_opened(settings, place, wanted, clock) if opens else _with_standing_damage(place, standing))
     if which == ALL:
         # Files are there, but the first backup may be just on its way.
         found = [place for place in found if place.chains or place.problems] or found
@@ -353,10 +352,11 @@ def _still_there(
     return tuple(chain for chain in verified if chain.timestamp not in gone)
 
 
-def _with_standing_damage(place: VerifiedPlace, how: str) -> VerifiedPlace:
-    """With what an earlier verification found, where this one did not look deep enough to say that it is mended."""
-    verdicts = {date: verdict for chain in place.chains for date, verdict in chain.verdicts.items()}
-    standing = standing_damage(place.places.location, verdicts, how)
+def _with_standing_damage(place: VerifiedPlace, standing: Mapping[str, str]) -> VerifiedPlace:
+    """With what an earlier verification found, where this one did not look deep enough to say that it is mended.
+
+    standing: as keep_verdicts gives it.
+    """
     chains = []
     for chain in place.chains:
         findings = list(chain.findings)
@@ -367,13 +367,14 @@ def _with_standing_damage(place: VerifiedPlace, how: str) -> VerifiedPlace:
     return replace(place, chains=tuple(chains))
 
 
-def _keep(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> None:
-    """Keep what was found beside the backups."""
+def _keep(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> dict[str, str]:
+    """Keep what was found beside the backups; what stands of earlier findings, as keep_verdicts gives it."""
     source = settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
     verdicts = {date: verdict for chain in place.chains for date, verdict in chain.verdicts.items()}
     ownership = repository_ownership(source_ownership(source), place.places.location) if verdicts else None
-    if ownership is not None:
-        keep_verdicts(place.places.location, verdicts, Verification(iso_time(clock.now()), wanted.how, ownership))
+    if ownership is None:
+        return {}
+    return keep_verdicts(place.places.location, verdicts, Verification(iso_time(clock.now()), wanted.how, ownership))
 
 
 def _opened(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> VerifiedPlace:

@@ -230,16 +230,13 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
 def record_problem(repository: Repository, line: Line) -> str | None:
     """Why the record of a backup that may be built on is not to be believed; None for a sound one, and for none.
 
-    A backup that repozo made has none. Raises NewerFormat.
+    A backup that repozo made has none; one that cannot be read chain_problem has told of. Raises NewerFormat.
     """
-    name = line.timestamp + RECORD_SUFFIX
-    if name not in repository.names:
-        return None
-    record = repository.record(line.timestamp)
+    record = repository.record_of(line)
     if record is None:
-        return f"{name} cannot be read"
+        return None
     if not tells_of(record, line):
-        return f"{name} and its line in the .dat file do not agree"
+        return f"{line.timestamp}{RECORD_SUFFIX} and its line in the .dat file do not agree"
     size = size_of(repository.location / line.file.name)
     if size != record.stored_size:
         return f"{line.file.name} has {size} bytes, written were {record.stored_size}"

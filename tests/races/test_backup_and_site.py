@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -165,4 +166,6 @@ def test_each_event_at_each_step(
     cells = [cell for cell in CELLS if (cell.layout, cell.event) == (layout, event)]
     for number, cell in enumerate(cells):
         print(cell)
-        run(cell, tmp_path / str(number), monkeypatch)
+        folder = tmp_path / str(number)
+        run(cell, folder, monkeypatch)
+        shutil.rmtree(folder)

@@ -157,6 +157,12 @@ def require_turned_away(results: list[tuple[int, str]]) -> None:
             assert "another run holds the lock" in lines[0]
 
 
+def warnings_in(text: str) -> list[str]:
+    """What readers warn of; that a chain is being removed at this moment is true beside a backup that prunes."""
+    lines = [line for line in text.splitlines() if "WARNING" in line]
+    return [line for line in lines if not line.endswith("a backup is at it, or the next finishes it.")]
+
+
 def require_all_states(site: Site, history: History, *, source: str = "location", location: Path | None = None) -> int:
     """Each backup restores to a state that was; how many there are."""
     stamps = site.timestamps(location)
@@ -185,7 +191,7 @@ def let_them_run(site: Site, seconds: float) -> Runs:
     # Zope runs: nothing is restored under it, whoever holds which lock.
     assert {code for code, _ in runs.of(over)} == {1}
     assert all("in use" in text for _, text in runs.of(over))
-    assert [result for result in runs.of(*READERS) if result[0] != 0 or "WARNING" in result[1]] == []
+    assert [result for result in runs.of(*READERS) if result[0] != 0 or warnings_in(result[1])] == []
     # A backup may prune what is being copied; that is said, and nothing is left of it.
     for code, text in runs.of(to):
         assert code == 0 or (code == 1 and "was pruned meanwhile" in text), text

@@ -275,4 +275,4 @@ def _warnings_of_names(repository: Repository) -> Iterator[str]:
     for name in sorted(repository.names):
         parts = split_name(name)
         if parts is not None and parts[1] == PRUNED_SUFFIX:
-            yield f"The removal of the chain of {parts[0]} is not finished; the next backup finishes it."
+            yield f"The removal of the chain of {parts[0]} is not finished; a backup is at it, or the next finishes it."

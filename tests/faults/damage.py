@@ -389,6 +389,9 @@ def truncated_member(files: Files) -> str | None:
         return None
     path, data = found
     starts = [match.start() for match in re.finditer(rb"\x1f\x8b\x08", data)]
+    if not starts:
+        # Damaged before.
+        return None
     at = files.random.choice(starts)
     how = files.random.randrange(5)
     if how == 0:

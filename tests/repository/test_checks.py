@@ -94,6 +94,13 @@ def test_a_value_of_another_type_is_as_good_as_none(values: dict[str, object]) -
     assert type(checks.drill_seconds) in (type(None), int, float)
 
 
+def test_a_text_that_cannot_be_shown_is_as_good_as_none() -> None:
+    content = json.dumps({"format": 1, "timestamp": stamp(0), "verified": "\ud800", "verified_how": "deep"}).encode()
+    checks = parse_checks(content, stamp(0))
+    assert checks is not None
+    assert (checks.verified, checks.verified_how) == (None, "deep")
+
+
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert not write_checks(tmp_path / "missing", CHECKS, OWNERSHIP)
     # Where the name is taken by a folder, nothing half done stays either.

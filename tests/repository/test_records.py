@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ NAME = "2026-11-23-18-05-00.json"
 COMPLETE = RECORD._replace(blobs=BLOBS._replace(missing=("0x00/0x01.blob", "0x00/0x02.blob")))
 
 counts = st.integers(0, 2**63)
-names = st.text(max_size=20)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 
 
 def digits(count: int) -> st.SearchStrategy[str]:
@@ -156,7 +157,24 @@ def test_a_value_of_another_type_is_damage(key: str, value: Any) -> None:
         parse_record(json.dumps({**values_of(COMPLETE), key: value}).encode(), NAME)
 
 
-@pytest.mark.parametrize("missing", ["0x00", [1], [None], None, {}])
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\0", "a\0b"])
+def test_a_text_that_no_file_can_be_called_is_damage(text: str) -> None:
+    values = values_of(COMPLETE)
+    for holder, key in ((values, "data_name"), (values, "source_path"), (values["blobs"], "manifest")):
+        kept = holder[key]
+        holder[key] = text
+        with pytest.raises(DamagedRecord, match=key):
+            parse_record(json.dumps(values).encode(), NAME)
+        holder[key] = kept
+    assert parse_record(json.dumps(values).encode(), NAME) == COMPLETE
+
+
+def test_a_path_whose_bytes_are_not_utf_8_is_kept() -> None:
+    values = {**values_of(COMPLETE), "source_path": os.fsdecode(b"/var/\xfc\xff/Data.fs")}
+    assert os.fsencode(parse_record(json.dumps(values).encode(), NAME).source_path) == b"/var/\xfc\xff/Data.fs"
+
+
+@pytest.mark.parametrize("missing", ["0x00", [1], [None], None, {}, ["\ud800"]])
 def test_missing_blobs_are_a_list_of_names(missing: Any) -> None:
     values = values_of(COMPLETE)
     values["blobs"]["missing"] = missing

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zodbvault.errors import reason_of
 from zodbvault.io.durable import PART_SUFFIX, Ownership, PartFile, SyncBatch, named, sync_folder
 from zodbvault.repository.names import CHECKS_SUFFIX
+from zodbvault.repository.records import is_text
 from zodbvault.repository.store import UnreadableFile, read_small
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ def parse_checks(content: bytes, timestamp: str) -> Checks | None:
 
 def _fits(name: str, value: object) -> bool:
     wanted = _TYPES[name]
+    if isinstance(value, str) and not is_text(value):
+        return False
     # To Python, JSON's true and false are numbers too.
     return isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
 

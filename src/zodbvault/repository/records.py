@@ -156,7 +156,7 @@ def _checked(cls: type[Record] | type[BlobRecord], values: dict[str, Any], name:
         if field not in values:
             raise DamagedRecord(f"is not a record: it has no {field!r}", path=name)
         value = values[field]
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if isinstance(value, list) and all(isinstance(item, str) and is_text(item) for item in value):
             value = tuple(value)
         # What a NamedTuple keeps of an annotation that was not evaluated.
         wanted: str = annotation.__forward_arg__
@@ -167,7 +167,7 @@ def _checked(cls: type[Record] | type[BlobRecord], values: dict[str, Any], name:
 
 
 def _can_be(field: str, value: object, annotation: str) -> bool:
-    """Whether a number can be a size or an offset, and a text the digits that it should be.
+    """Whether a number can be a size or an offset, and a text a name, or the digits that it should be.
 
     To Python, JSON's true and false are numbers too.
     """
@@ -177,4 +177,16 @@ def _can_be(field: str, value: object, annotation: str) -> bool:
         return 0 <= value < 1 << 64
     if isinstance(value, str) and field in _DIGITS:
         return len(value) == _DIGITS[field] and _HEX_DIGITS.issuperset(value)
-    return True
+    return not isinstance(value, str) or is_text(value)
+
+
+def is_text(value: str) -> bool:
+    """Whether a text from JSON can be the name of a file, and be shown: JSON has halves of characters too.
+
+    Those by which Python stands for the bytes of names that are not UTF-8 are none of these (PEP 383).
+    """
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value

@@ -136,11 +136,14 @@ def test_a_damaged_id_counts_as_a_missing_one(tmp_path: Path, content: bytes, wh
 
 
 @pytest.mark.parametrize("layout", MANIFESTS)
+@pytest.mark.parametrize("with_record", [True, False])
 def test_a_manifest_with_another_checksum_that_closes_well_does_not_stop_the_next_full(
-    tmp_path: Path, layout: str
+    tmp_path: Path, layout: str, with_record: bool
 ) -> None:
     site, states = made(tmp_path, layout)
     for stamp in states:
+        if not with_record:
+            (site.location / f"{stamp}.json").unlink()
         manifest = manifest_of(site, stamp)
         lines = unpacked_manifest(manifest)
         wrong = hashlib.sha256(b"another content").hexdigest().encode() + b"\n"
@@ -153,6 +156,26 @@ def test_a_manifest_with_another_checksum_that_closes_well_does_not_stop_the_nex
     state = site.state()
     assert f"{stamp}.fsz" in site.names()
     assert site.verify(stamp).good
+    lose_blobs(site)
+    site.restore(stamp)
+    site.assert_is(state)
+
+
+@pytest.mark.parametrize("layout", ["pool", "numbered directories", "archives"])
+def test_nothing_is_built_on_a_backup_whose_manifest_has_another_size_than_was_written(
+    tmp_path: Path, layout: str
+) -> None:
+    """The sizes of all manifests of the chain add up all the same."""
+    site, states = made(tmp_path, layout)
+    site.commit_blobs(9)
+    newest = manifest_of(site, site.backed_up()[0])
+    other = manifest_of(site, max(states))
+    contents = newest.read_bytes(), other.read_bytes()
+    newest.write_bytes(contents[1])
+    other.write_bytes(contents[0])
+    site.commit_blobs(2)
+    stamp, state = site.backed_up()
+    assert f"{stamp}.fsz" in site.names()
     lose_blobs(site)
     site.restore(stamp)
     site.assert_is(state)
@@ -206,6 +229,20 @@ def test_a_newer_record_that_this_version_does_not_know_stops_no_restore_of_an_o
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
     site.restore(min(states))
     site.assert_is(states[min(states)])
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b"])
+def test_a_manifest_whose_name_in_the_record_no_file_can_have(tmp_path: Path, name: str) -> None:
+    site, states = made(tmp_path, "numbered compressed archives")
+    path = site.location / f"{max(states)}.json"
+    values = json.loads(path.read_text())
+    values["blobs"]["manifest"] = name
+    path.write_text(json.dumps(values))
+    (site.location / ".zodbvault.id").write_bytes(b"")
+    site.list()
+    site.verify()
+    site.restore(max(states))
+    site.assert_is(states[max(states)])
 
 
 @pytest.mark.parametrize("field", ["last_tid", "tail_tid", "first_tid", "md5", "sha256"])

@@ -12,7 +12,7 @@ from zodbvault.blobs.known import readable
 from zodbvault.blobs.layouts import key_of_bushy
 from zodbvault.blobs.manifest import merge_state, read_manifest
 from zodbvault.blobs.state import blob_state, newest_state
-from zodbvault.commands.written_manifests import believable
+from zodbvault.commands.written_manifests import believable, vouched_for
 from zodbvault.repository.records import POOL
 
 if TYPE_CHECKING:
@@ -25,17 +25,15 @@ if TYPE_CHECKING:
 
 
 def newest_pool_state(repository: Repository) -> tuple[str, tuple[str, ...]] | None:
-    """The manifests of the newest state that the repository has in the pool, as blob_state() gives them."""
+    """The manifests of the newest state that the repository has in the pool, as blob_state() gives them.
+
+    Their checksums are taken over, so each is what its record says.
+    """
     for chain in reversed(repository.chains):
         state = newest_state([line.timestamp for line in chain.lines], repository.blob_names)
-        if state is not None and _is_believable(repository, state):
+        if state is not None and vouched_for(repository, names := (state[0], *state[1])) >= set(names):
             return state
     return None
-
-
-def _is_believable(repository: Repository, state: tuple[str, tuple[str, ...]]) -> bool:
-    names = (state[0], *state[1])
-    return len(believable(repository, names)) == len(names)
 
 
 def merged_state(
@@ -77,4 +75,6 @@ def _entries_at(
         is_there = repository.has(manifest) and bool(believable(repository, (manifest,)))
         return read_manifest(repository.path(manifest)) if is_there else None
     state = blob_state([line.timestamp for line in chain.lines[:length]], repository.blob_names)
-    return None if state is None or not _is_believable(repository, state) else merged_state(repository, state, scratch)
+    if state is None or not believable(repository, names := (state[0], *state[1])) >= set(names):
+        return None
+    return merged_state(repository, state, scratch)

@@ -26,7 +26,7 @@ from zodbvault.commands.container_state import ContainerBackup, settle_latest
 from zodbvault.commands.container_sweep import remove_made_with
 from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
-from zodbvault.commands.pool_state import PoolBackup, believable_manifests
+from zodbvault.commands.pool_state import PoolBackup, manifests_vouched_for
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural
@@ -314,7 +314,7 @@ class _Run:
             contextlib.closing(self._newest_entries(pool.scratch)) as previous,
             PartFile(self.location / (stamp + suffix), self.ownership) as part,
         ):
-            others = believable_manifests(self.location, self.repository)
+            others = manifests_vouched_for(self.location, self.repository)
             with step("blobs", None) as on_progress:
                 outcome = backup_only_blobs(
                     self.source, pool, part, previous, others, is_full, self._clock.now(), on_progress

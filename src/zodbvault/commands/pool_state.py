@@ -78,7 +78,7 @@ class PoolBackup:
                     self.pool,
                     part,
                     met,
-                    lambda: believable_manifests(self._location, repository),
+                    lambda: manifests_vouched_for(self._location, repository),
                     on_progress,
                     previous_total=0 if before is None else before.total,
                 )
@@ -125,7 +125,7 @@ class PoolBackup:
                     self.pool,
                     part,
                     previous,
-                    believable_manifests(self._location, repository),
+                    manifests_vouched_for(self._location, repository),
                     met,
                     last_tid,
                     on_progress,
@@ -141,8 +141,10 @@ class PoolBackup:
         """
         if not (self._location / POOL_FOLDER).is_dir():
             return
+        from zodbvault.commands.written_manifests import believable
+
         manifests = manifests_in(self._location)
-        if len(believable_manifests(self._location, repository)) < len(manifests):
+        if len(believable(repository, [path.name for path in manifests])) < len(manifests):
             logger.warning("No blob is removed from %s, since that manifest may need it.", self._location / POOL_FOLDER)
             return
         removed = prune_pool(manifests, self.pool)
@@ -209,10 +211,10 @@ def manifests_in(location: Path) -> tuple[Path, ...]:
     return tuple(location / name for name in names if name.removesuffix(ORPHAN_SUFFIX).endswith(POOL_MANIFEST_SUFFIXES))
 
 
-def believable_manifests(location: Path, repository: Repository) -> tuple[Path, ...]:
-    """Those of manifests_in() that no record of the repository says to be others than were written."""
-    from zodbvault.commands.written_manifests import believable
+def manifests_vouched_for(location: Path, repository: Repository) -> tuple[Path, ...]:
+    """Those of manifests_in() that are what their records say: what they tell of blobs is taken over."""
+    from zodbvault.commands.written_manifests import vouched_for
 
     manifests = manifests_in(location)
-    good = believable(repository, [path.name for path in manifests])
+    good = vouched_for(repository, [path.name for path in manifests])
     return tuple(path for path in manifests if path.name in good)

@@ -14,7 +14,7 @@ from zodbvault.blobs.manifest import DamagedManifest
 from zodbvault.blobs.stored import Form
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
-from zodbvault.repository.names import split_name
+from zodbvault.repository.names import ORPHAN_SUFFIX, split_name
 from zodbvault.repository.records import ARCHIVES, BLOBS, DIRECTORIES
 from zodbvault.repository.store import size_of
 
@@ -89,6 +89,21 @@ def believable(repository: Repository, names: Iterable[str]) -> frozenset[str]:
         else:
             _warn_of(repository.path(name), what)
     return frozenset(found)
+
+
+def vouched_for(repository: Repository, names: Iterable[str]) -> frozenset[str]:
+    """Those of some manifests that are what their records say, byte for byte.
+
+    Only of these a checksum may be taken over for a blob that is not read again: one whose record is gone may say
+    anything, and still close well.
+    """
+    recorded = []
+    for name in names:
+        if _recorded(repository, name) is not None:
+            recorded.append(name)
+        elif not name.endswith(ORPHAN_SUFFIX):
+            _warn_of(repository.path(name), "no record tells of it")
+    return believable(repository, recorded)
 
 
 @functools.lru_cache(maxsize=64)

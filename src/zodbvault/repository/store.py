@@ -219,6 +219,10 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
             f"{record.chain_backups} files were written"
         )
     if with_blobs and record.blobs is not None:
+        name, written = record.blobs.manifest, record.blobs.stored_size
+        size = size_of(repository.path(name)) if name in repository.blob_names else None
+        if size is not None and size != written:
+            return f"{name} has {size} bytes, {written} were written"
         manifests = sum(manifest_sizes(repository, [line.timestamp for line in chain.lines[:number]]))
         if not manifests and record.chain_manifest_size:
             return "its blob manifests are missing"

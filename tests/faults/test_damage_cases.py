@@ -215,6 +215,20 @@ def test_blobs_whose_checksums_are_gone_are_not_taken_as_they_are(
     site.assert_is(states[newest])
 
 
+@pytest.mark.parametrize("layout", MANIFESTS)
+def test_a_refusal_because_of_missing_blobs_names_the_manifest_that_cannot_be_read(tmp_path: Path, layout: str) -> None:
+    """Another state of the chain is tried, and has too few blobs; that is not what somebody can mend."""
+    site, states = made(tmp_path, layout)
+    newest = max(states)
+    manifest = manifest_of(site, newest)
+    manifest.write_bytes(b"")
+    lose_blobs(site)
+    with pytest.raises(ZodbvaultError) as error:
+        site.restore(newest)
+    assert str(error.value).startswith(str(manifest)), error.value
+    assert "Nothing was changed" in str(error.value)
+
+
 def test_a_copy_of_a_full_under_the_timestamp_of_another_backup_is_not_taken_for_it(tmp_path: Path) -> None:
     site, states = made(tmp_path)
     first, second, _ = sorted(states)

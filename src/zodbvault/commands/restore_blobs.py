@@ -166,11 +166,18 @@ class BlobRestore:
         elif accept_missing:
             logger.warning("%s: neither in the backup nor in %s; restored without.", what, self._target.folder)
         else:
-            raise ZodbvaultError(
-                f"{what}: neither in the backup nor in the blob storage",
-                path=self._target.folder,
-                hint="Nothing was changed. Choose another date, or go on with --accept-missing-blobs.",
-            )
+            raise self._refusal(what, self._target.folder)
+
+    def _refusal(self, what: str, folder: Path) -> ZodbvaultError:
+        """Why nothing is restored where blobs are missing: the state that may have them could not be read, or has not.
+
+        what: the blobs. folder: the blob storage.
+        """
+        hint = "Nothing was changed. Choose another date, or go on with --accept-missing-blobs."
+        why = self._first_error
+        if why is None:
+            return ZodbvaultError(f"{what}: neither in the backup nor in the blob storage", path=folder, hint=hint)
+        return ZodbvaultError(f"{why.what}; neither another state nor {folder} has {what}", path=why.path, hint=hint)
 
     def _take_first_that_can_be_read(self) -> None:
         """Compare the site with the state in use, or with the next that can be read. Raises the first one's error."""

@@ -155,7 +155,7 @@ def _foreign_basis(
 ) -> Basis:
     """What another program's backup has of the site, byte for byte. Raises ZodbvaultError where it cannot be read."""
     container = stack.enter_context(opened_state(stored, scratch))
-    logger.info("%s was made by another program: it is compared with the site, once.", container.folder)
+    logger.info("%s: no record tells what is in it; it is compared with the site, once.", container.folder)
     equal = stack.enter_context(equal_blobs(container, state, source, scratch))
 
     def known() -> Generator[Entry, None, None]:

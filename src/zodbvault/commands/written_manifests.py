@@ -14,7 +14,7 @@ from zodbvault.blobs.manifest import DamagedManifest
 from zodbvault.blobs.stored import Form
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
-from zodbvault.repository.names import ORPHAN_SUFFIX, split_name
+from zodbvault.repository.names import split_name
 from zodbvault.repository.records import ARCHIVES, BLOBS, DIRECTORIES
 from zodbvault.repository.store import size_of
 
@@ -97,13 +97,7 @@ def vouched_for(repository: Repository, names: Iterable[str]) -> frozenset[str]:
     Only of these a checksum may be taken over for a blob that is not read again: one whose record is gone may say
     anything, and still close well.
     """
-    recorded = []
-    for name in names:
-        if _recorded(repository, name) is not None:
-            recorded.append(name)
-        elif not name.endswith(ORPHAN_SUFFIX):
-            _warn_of(repository.path(name), "no record tells of it")
-    return believable(repository, recorded)
+    return believable(repository, [name for name in names if _recorded(repository, name) is not None])
 
 
 @functools.lru_cache(maxsize=64)

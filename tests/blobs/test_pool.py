@@ -700,7 +700,6 @@ def test_prune_without_a_pool_does_nothing(tmp_path: Path) -> None:
 
 # -- any order of events ----------------------------------------------------------------------------------------------
 
-SMALL = st.dictionaries(st.integers(0, 6).map(key), st.sampled_from([b"", b"a", b"bb"]))
 CONTENT = {key(number): b"content of %d" % number * number for number in range(7)}
 KEYS = st.frozensets(st.sampled_from(sorted(CONTENT)))
 
@@ -709,7 +708,6 @@ KEYS = st.frozensets(st.sampled_from(sorted(CONTENT)))
     site=KEYS,
     old=KEYS,
     pool_good=KEYS,
-    pool_named=KEYS,
     previous=KEYS,
     others=KEYS,
     met=KEYS,
@@ -721,7 +719,6 @@ def test_a_full_makes_the_best_of_any_situation(
     site: frozenset[bytes],
     old: frozenset[bytes],
     pool_good: frozenset[bytes],
-    pool_named: frozenset[bytes],
     previous: frozenset[bytes],
     others: frozenset[bytes],
     met: frozenset[bytes],

@@ -15,6 +15,7 @@ from zodbvault.filestorage.backward import transactions_backward
 from zodbvault.filestorage.format import NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.filestorage.tids import nearest_tid_at
+from zodbvault.io.clock import DAY
 from zodbvault.io.stored_bytes import StoredBytes
 from zodbvault.repository.timestamps import seconds_of
 
@@ -32,8 +33,6 @@ logger = logging.getLogger("zodbvault")
 
 FILES_OPEN = 4
 """Of one chain, at a time."""
-
-DAY = 86400
 
 
 class ChainBytes:

@@ -12,7 +12,7 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zodbvault.commands.copy_folder import require_place_for_copy
-from zodbvault.commands.restore_blobs import BlobRestore, blob_restore
+from zodbvault.commands.restore_blobs import blob_restore, restore_of_blobs_alone
 from zodbvault.commands.restore_choice import (
     Request,
     choose_blobs_alone,
@@ -23,13 +23,12 @@ from zodbvault.commands.restore_choice import (
 )
 from zodbvault.commands.restore_data import check_files, target_of
 from zodbvault.commands.summary import plural
-from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.locks import LockFile
 from zodbvault.io.sizes import size_text
 from zodbvault.io.space import free_bytes, nearest, share_space
-from zodbvault.repository.store import read_repository, size_of
+from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -141,18 +140,8 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     states = choose_blobs_alone(places, request.date)
     assert target.blob_storage is not None
     problems: list[str] = []
-    repository = read_repository(places.location, places.location)
     scratch = Path(gettempdir())
-    with BlobRestore(
-        target.blob_storage,
-        places.location,
-        states,
-        (),
-        scratch,
-        is_proved=lambda state: require_as_written(repository, state),
-        checksum=request.checksum,
-        is_shared=settings.shared_blob_storage,
-    ) as blobs:
+    with restore_of_blobs_alone(target, places.location, states, scratch, checksum=request.checksum) as blobs:
         _noting(problems, lambda: blobs.compare(None, is_known=True))
         expected = blobs.expected()
     problems += _unwritable((target.blob_storage,))

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from zodbvault.commands.tables import duration_text
 from zodbvault.errors import ZodbvaultError
+from zodbvault.io.clock import DAY
 from zodbvault.io.sizes import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-DAY = 86400
 TOLERATED_CLOCK_SKEW = 300
 """Seconds that the newest backup may be later than now: the clocks of two machines."""
 GROWTH_WINDOW = 90 * DAY

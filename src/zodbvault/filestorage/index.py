@@ -235,7 +235,7 @@ def _offsets_of(oids: Iterable[bytes], pickles: Iterator[object]) -> dict[bytes,
 
 
 def _bucket(pair: object) -> tuple[bytes, bytes]:
-    """An oid prefix and its bucket; raises _NotAnIndex for anything else."""
+    """An oid prefix and its bucket; raises _NotAnIndexError for anything else."""
     match pair:
         case (bytes() as prefix, bytes() as bucket):
             if len(prefix) == _PREFIX_LENGTH and bucket and len(bucket) % (_SUFFIX_LENGTH + _OFFSET_LENGTH) == 0:

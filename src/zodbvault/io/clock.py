@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import time
 
+DAY = 86400
+"""Seconds."""
+
 VARIABLE = "ZODBVAULT_TEST_NOW"
 """Set by tests only: the time at which a child process believes to start, as `YYYY-MM-DD-HH-MM-SS`, UTC."""
 

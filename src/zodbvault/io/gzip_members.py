@@ -38,12 +38,11 @@ if TYPE_CHECKING:
     from zodbvault.io.workers import Job, Workers
 
     class Writable(Protocol):
-        """What a MemberWriter writes to: write() takes all or raises."""
+        """What a MemberWriter writes to."""
 
-        def write(self, data: bytes, /) -> int | None: ...
+        def write(self, data: bytes, /) -> int | None:
+            """Take all of `data` or raise."""
 
-
-__all__ = ["BLOCK_SIZE", "DamagedFile", "MemberTable", "MemberWriter", "Stored", "open_stored", "read_blocks"]
 
 BLOCK_SIZE = 1 << 20
 """Bytes of uncompressed data in a member, at most."""

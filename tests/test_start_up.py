@@ -20,7 +20,7 @@ from zodbvault.settings import Surroundings, parse_settings, settings_to_plain
 FOREIGN = frozenset(
     {
         "BTrees", "ZConfig", "ZODB", "asyncio", "multiprocessing", "persistent", "pkg_resources", "rich", "setuptools",
-        "tomli", "tomllib", "transaction", "zc", "zodbpickle", "zodbvault.cli", "zodbvault.recipe",
+        "tomli", "tomllib", "transaction", "zc", "zodbpickle", "zodbvault.cli", "zodbvault.options", "zodbvault.recipe",
         "zodbvault.settings", "zodbvault.site_file", "zope",
     }
 )  # fmt: skip

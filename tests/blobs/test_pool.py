@@ -22,17 +22,10 @@ from tests.blobs.sites import (
     write_manifest,
 )
 from zodbvault.blobs.containers import has_all
+from zodbvault.blobs.intake import backup_change, backup_complete, backup_only_blobs
 from zodbvault.blobs.layouts import bushy_path, path_for
 from zodbvault.blobs.manifest import Entry, merge_state, read_manifest
-from zodbvault.blobs.pool import (
-    BlobConflict,
-    BlobOutcome,
-    Pool,
-    backup_change,
-    backup_complete,
-    backup_only_blobs,
-    prune_pool,
-)
+from zodbvault.blobs.pool import BlobConflict, Pool, prune_pool
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.spill import SortedKeys
 from zodbvault.errors import ZodbvaultError
@@ -42,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zodbvault.blobs.layouts import Layout
+    from zodbvault.blobs.outcome import BlobOutcome
 
 NOW = 2_000_000_000.0
 

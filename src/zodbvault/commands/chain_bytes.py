@@ -16,13 +16,13 @@ from zodbvault.filestorage.format import NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.filestorage.tids import nearest_tid_at
 from zodbvault.io.clock import DAY
+from zodbvault.io.closing import Closing
 from zodbvault.io.stored_bytes import StoredBytes
 from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from zodbvault.filestorage.backward import Transaction
     from zodbvault.repository.chains import Chain
@@ -35,7 +35,7 @@ FILES_OPEN = 4
 """Of one chain, at a time."""
 
 
-class ChainBytes:
+class ChainBytes(Closing):
     """The bytes that the lines of a chain hold together, by their offset in Data.fs. A context manager.
 
     scratch: a folder for temporary files. read() raises DamagedFile.
@@ -83,14 +83,6 @@ class ChainBytes:
         """Close the files."""
         while self._open:
             self._open.popitem()[1].close()
-
-    def __enter__(self) -> ChainBytes:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Reach(NamedTuple):

@@ -13,8 +13,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.intake import backup_only_blobs
 from zodbvault.blobs.letting_go import remove_leftovers, remove_older
-from zodbvault.blobs.pool import backup_only_blobs
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.stored import find_stored, timestamp_at
 from zodbvault.blobs.wanted import list_settled
@@ -25,7 +25,7 @@ from zodbvault.commands.choosing import recorded_blob_states
 from zodbvault.commands.container_state import ContainerBackup, settle_latest
 from zodbvault.commands.container_sweep import remove_made_with
 from zodbvault.commands.new_state import NewState, nothing_to_settle
-from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
+from zodbvault.commands.places import Places, locked, make_folders, ownership_beside
 from zodbvault.commands.pool_state import PoolBackup, believable_manifests
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
@@ -87,7 +87,7 @@ def _begun(settings: Settings, places: Places, clock: Clock) -> Iterator[_Run]:
     """A run that holds the lock, and has removed what a killed one left. Raises AlreadyRunning."""
     assert settings.blob_storage is not None
     started = clock.now()
-    ownership = repository_ownership(source_ownership(settings.blob_storage), places.location)
+    ownership = ownership_beside(settings, places.location)
     with locked((places,), started):
         source = SourceBlobs(settings.blob_storage)
         repository = _swept(places, source.folder.name, _records_elsewhere(settings, places))

@@ -140,6 +140,16 @@ def source_ownership(path: Path) -> Ownership:
         return Ownership(0o600, None, None)
 
 
+def live_place(settings: Settings) -> Path:
+    """What is backed up: Data.fs, or the blob storage of a site whose blobs alone are."""
+    return settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
+
+
+def ownership_beside(settings: Settings, location: Path) -> Ownership:
+    """Who may read what is written beside the backups in `location`, as repository_ownership() says."""
+    return repository_ownership(source_ownership(live_place(settings)), location)
+
+
 @contextlib.contextmanager
 def locked(places: tuple[Places, ...], now: float, *, writable_only: bool = False) -> Iterator[None]:
     """Hold the locks of repositories, so that no other run writes there. Raises AlreadyRunning at once.

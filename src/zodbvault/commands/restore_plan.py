@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from zodbvault.commands.choosing import Choice
     from zodbvault.commands.restore_blobs import Expected
     from zodbvault.commands.what_is_lost import Loss
+    from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
 
 PLAN_FORMAT = 1
@@ -101,12 +102,7 @@ def plan_restore(
     has_data = request.has_data(settings)
     if has_data:
         _noting(problems, lambda: check_files(repository, choice.chain.lines))
-    with blob_restore(target_settings, repository, choice, Path(gettempdir()), checksum=checksum) as blobs:
-        last_tid, is_known = last_tid_known(repository, choice)
-        _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
-        expected, doubt = blobs.expected(), blobs.doubt()
-    if doubt is not None:
-        problems.append(f"{doubt}. An earlier state is taken, and only if it has every blob that the data refer to")
+    expected = _expected(target_settings, repository, choice, problems, checksum=checksum)
     if not has_data:
         expected = None if expected is None else expected._replace(remove=0, is_certain=True)
         if choice.blobs is None:
@@ -132,6 +128,19 @@ def plan_restore(
         loss=loss_of(settings, repository, choice) if request.to is None and has_data else None,
         problems=tuple(problems),
     )
+
+
+def _expected(
+    settings: Settings, repository: Repository, choice: Choice, problems: list[str], *, checksum: bool
+) -> Expected | None:
+    """What is to be done with the blobs of a chosen state; adds to `problems`. settings: those of the target."""
+    with blob_restore(settings, repository, choice, Path(gettempdir()), checksum=checksum) as blobs:
+        last_tid, is_known = last_tid_known(repository, choice)
+        _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
+        expected, doubt = blobs.expected(), blobs.doubt()
+    if doubt is not None:
+        problems.append(f"{doubt}. An earlier state is taken, and only if it has every blob that the data refer to")
+    return expected
 
 
 def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zodbvault.commands.choosing import Choice, choose
-from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
+from zodbvault.commands.places import ALL, chosen_places, ownership_beside
 from zodbvault.commands.recording import Verification, keep_verdicts
 from zodbvault.commands.summary import iso_time
 from zodbvault.commands.verify_blobs import BlobDate, StateVerifier
@@ -195,11 +195,10 @@ def _with_standing_damage(place: VerifiedPlace, standing: Mapping[str, str]) -> 
 
 def _keep(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> dict[str, str]:
     """Keep what was found beside the backups; what stands of earlier findings, as keep_verdicts gives it."""
-    source = settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
     verdicts = {date: verdict for chain in place.chains for date, verdict in chain.verdicts.items()}
-    ownership = repository_ownership(source_ownership(source), place.places.location) if verdicts else None
-    if ownership is None:
+    if not verdicts:
         return {}
+    ownership = ownership_beside(settings, place.places.location)
     return keep_verdicts(place.places.location, verdicts, Verification(iso_time(clock.now()), wanted.how, ownership))
 
 

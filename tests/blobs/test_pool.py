@@ -18,6 +18,7 @@ from tests.blobs.sites import (
     key,
     no_descriptor_left,
     put,
+    refuse_to_look_at,
     tid,
     write_manifest,
 )
@@ -685,6 +686,18 @@ def test_a_removed_line_keeps_no_blob_and_a_deltas_line_does(place: Location) ->
     write_manifest(place.folder / "1.deltablobs.gz", [gone(key(1)), *entries(B)])
     assert prune_pool(place.manifests(), place.pool) == 1
     assert place.pooled() == B
+
+
+def test_a_blob_of_the_pool_that_the_disk_cannot_look_at_is_an_error_not_a_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing one would be copied anew, or let another state be taken."""
+    put(tmp_path / "blobs", "bushy", {key(1): b"one"})
+    with Pool(tmp_path) as pool:
+        assert pool.size_of(key(1)) == 3
+        refuse_to_look_at(pool.path_of(key(1)), monkeypatch)
+        with pytest.raises(ZodbvaultError, match="the pool's blob cannot be read: Input/output error"):
+            pool.size_of(key(1))
 
 
 def test_prune_without_a_pool_does_nothing(tmp_path: Path) -> None:

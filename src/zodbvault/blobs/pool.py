@@ -120,15 +120,11 @@ class Pool(Closing):
     def size_of(self, key: bytes) -> int | None:
         """The size in bytes of the blob `key`; None when the pool has no regular file of that name."""
         path = self.path_of(key)
-        if not self._way.lead_to(path):
-            return None
         try:
-            status = os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            status = self._way.status_of_file(path)
         except OSError as error:
             raise ZodbvaultError(f"the pool's blob cannot be read: {reason_of(error)}", path=path) from error
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return None if status is None else status.st_size
 
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`, or None when the pool lacks it. Raises ZodbvaultError."""

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.blobs.layouts import OID_SIZE
+from zodbvault.blobs.layouts import BUSHY, OID_SIZE
 from zodbvault.blobs.target import open_target
 from zodbvault.commands.choosing import NothingThere
 from zodbvault.commands.copy_folder import require_apart
@@ -193,7 +193,7 @@ def _wrong_sizes(settings: Settings, request: Request) -> tuple[str, ...]:
     found: list[str] = []
     scratch = target.blob_storage.parent
     with (
-        open_target(target.blob_storage, "bushy") as restored,
+        open_target(target.blob_storage, BUSHY) as restored,
         contextlib.closing(entries_of(blobs, scratch)) as entries,
     ):
         for entry in entries:

@@ -72,6 +72,15 @@ types: $(MADE) ## check the types of src and tools
 imports: $(MADE) ## check that imports go one way
 	$(BIN)/lint-imports --no-cache --no-logo
 
+.PHONY: dead-code
+dead-code: $(MADE) ## look for code that nobody uses, and for code of src that only tests use
+	$(BIN)/vulture
+	$(BIN)/vulture src tools
+
+.PHONY: spelling
+spelling: packages-of-test $(MADE) ## check the spelling of all pages; what is right all the same stands in tools/spelling/words.txt
+	$(BIN)/python -m sphinx -b spelling --fail-on-warning --keep-going --fresh-env --quiet -c tools/spelling . build/spelling
+
 .PHONY: docs
 docs: generated-docs ## write the generated pages anew, and make docs/_build/html of all pages; warnings are errors
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -j auto docs docs/_build/html

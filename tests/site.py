@@ -482,9 +482,12 @@ class Site:
         """Run a real script (`backup`, `restore`, ... as buildout names them) at this site's time."""
         self.tick()
         script = generate_script(self, name)
-        environment = {**os.environ, "ZODBVAULT_TEST_NOW": timestamp(self.clock.now()), **keywords.pop("env", {})}
+        prefix = keywords.pop("prefix", ())
+        # What a coverage run does in a process is not to be counted as that process' own work.
+        inherited = without_coverage() if prefix else os.environ
+        environment = {**inherited, "ZODBVAULT_TEST_NOW": timestamp(self.clock.now()), **keywords.pop("env", {})}
         finished = subprocess.run(
-            [*keywords.pop("prefix", ()), str(script), *arguments],
+            [*prefix, str(script), *arguments],
             env=environment,
             cwd=keywords.pop("cwd", "/"),
             stdin=keywords.pop("stdin", subprocess.DEVNULL),
@@ -539,6 +542,11 @@ class Site:
                 shutil.copytree(here[option], there[option], symlinks=True, copy_function=copy_without_times)
         other.clock = PretendClock(self.clock.now())
         return other
+
+
+def without_coverage() -> dict[str, str]:
+    """The environment for a process that is looked at closely: a coverage run does not reach into it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COV")}
 
 
 class _Refused(Exception):

@@ -15,12 +15,13 @@ import pytest
 from tests.site import Site, tree
 from tests.test_bad_input import refused, unprivileged
 from tests.tour import InProcess
-from zodbvault.settings import OPTIONS, ConfigurationError, Kind, Status, Surroundings, parse_settings
+from zodbvault.options import OPTIONS, Kind, Status
+from zodbvault.settings import ConfigurationError, Surroundings, parse_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zodbvault.settings import Option
+    from zodbvault.options import Option
 
 BASE = Path("/srv/site")
 GOOD = {"datafs": "Data.fs", "blob_storage": "blobs"}

@@ -14,7 +14,8 @@ import pytest
 from tests.schemas import validate
 from tests.site import SOURCE, Site, generate_program
 from tests.terminal import shown_on_a_terminal
-from zodbvault.settings import OPTIONS, ConfigurationError, Kind, Option, Status
+from zodbvault.options import OPTIONS, Kind, Option, Status
+from zodbvault.settings import ConfigurationError
 from zodbvault.site_file import read_site, variable_of
 
 if TYPE_CHECKING:

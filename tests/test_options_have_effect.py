@@ -12,7 +12,8 @@ import pytest
 
 from tests.services import listening
 from tests.site import Site, blob_files
-from zodbvault.settings import OPTIONS, ConfigurationError, Status, Surroundings, parse_settings
+from zodbvault.options import OPTIONS, Status
+from zodbvault.settings import ConfigurationError, Surroundings, parse_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,19 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from zodbvault.options import OPTION_BY_NAME, OPTIONS, Kind, Status, nearest_option, plain_defaults
 from zodbvault.reference import options_reference
 from zodbvault.settings import (
-    OPTION_BY_NAME,
-    OPTIONS,
     ConfigurationError,
-    Kind,
     Parsed,
     Settings,
-    Status,
     Surroundings,
-    nearest_option,
     parse_settings,
-    plain_defaults,
     settings_from_plain,
     settings_to_plain,
 )

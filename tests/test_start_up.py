@@ -14,13 +14,14 @@ from ZODB.blob import Blob
 from ZODB.FileStorage import FileStorage
 
 import zodbvault
+from tests.site import without_coverage
 from zodbvault.settings import Surroundings, parse_settings, settings_to_plain
 
 # What no script of a site has any business with, whatever it does.
 FOREIGN = frozenset(
     {
         "BTrees", "ZConfig", "ZODB", "asyncio", "multiprocessing", "persistent", "pkg_resources", "rich", "setuptools",
-        "tomli", "tomllib", "transaction", "zc", "zodbpickle", "zodbvault.cli", "zodbvault.recipe",
+        "tomli", "tomllib", "transaction", "zc", "zodbpickle", "zodbvault.cli", "zodbvault.options", "zodbvault.recipe",
         "zodbvault.settings", "zodbvault.site_file", "zope",
     }
 )  # fmt: skip
@@ -71,7 +72,11 @@ class Site:
         source = str(Path(zodbvault.__file__).parent.parent)
         script.write_text(SCRIPT.format(source=source, plain=self.plain, command=command))
         finished = subprocess.run(
-            [sys.executable, str(script), "-q", *arguments], capture_output=True, text=True, timeout=60
+            [sys.executable, str(script), "-q", *arguments],
+            env=without_coverage(),
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert finished.returncode == 0, finished.stderr
         return set(json.loads(finished.stdout.splitlines()[-1]))
@@ -91,7 +96,9 @@ def found(forbidden: frozenset[str], modules: set[str]) -> set[str]:
 
 def test_the_start_alone_imports_little() -> None:
     code = "import sys; before = set(sys.modules); import zodbvault.scripts; print(*(set(sys.modules) - before))"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", code], env=without_coverage(), capture_output=True, text=True, timeout=60, check=True
+    )
     ours = {module for module in finished.stdout.split() if module.startswith("zodbvault.")}
     assert ours == {
         "zodbvault.arguments",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zodbvault.settings import OPTIONS, TRUE_WORDS, Kind, Option, Status
+from zodbvault.options import OPTIONS, Kind, Option, Status
+from zodbvault.settings import TRUE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,7 +14,7 @@ _INTRODUCTION = """\
 Options
 =======
 
-.. Made from the table in src/zodbvault/settings.py by ``python tools/write_options.py``; edit the table.
+.. Made from the table in src/zodbvault/options.py by ``python tools/write_options.py``; edit the table.
 
 The same options stand in a buildout part and in a table ``[site.NAME]`` of a toml file. The program ``zodbvault`` takes
 them from the environment (``ZODBVAULT_KEEP`` for ``keep``) and from its command line (``--option keep=3``) too: see

@@ -61,7 +61,7 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
 
 
 def _defaults(plain: Mapping[str, PlainValue]) -> Mapping[str, PlainValue]:
-    from zodbvault.settings import plain_defaults
+    from zodbvault.options import plain_defaults
 
     return plain_defaults(plain)
 

@@ -1,6 +1,6 @@
 """The configuration of sites without buildout: a toml file, the environment, and the command line.
 
-The toml file has tables `[site.NAME]` with the options of the table in settings.py. `ZODBVAULT_KEEP` in the environment
+The toml file has tables `[site.NAME]` with the options of the table in options.py. `ZODBVAULT_KEEP` in the environment
 is the option `keep`, and wins over the file; `--option keep=3` wins over both. A site may be made of these alone.
 
 Relative paths start from the folder of the file, without one from the current folder. A site's default locations stand
@@ -18,16 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.did_you_mean import nearest
 from zodbvault.errors import reason_of
+from zodbvault.options import OPTION_BY_NAME, OPTIONS, Kind, nearest_option
 from zodbvault.origins import ENVIRONMENT, OPTION, TOML, Origin, ReadSite
-from zodbvault.settings import (
-    OPTION_BY_NAME,
-    OPTIONS,
-    ConfigurationError,
-    Kind,
-    Surroundings,
-    nearest_option,
-    parse_settings,
-)
+from zodbvault.settings import ConfigurationError, Surroundings, parse_settings
 from zodbvault.several_sites import conflict_of
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from zodbvault.io.durable import PartFile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    import pytest
 
     from zodbvault.blobs.layouts import Layout
 
@@ -71,6 +74,18 @@ def write_manifest(path: Path, found: Iterable[Entry], layout: Layout = "bushy")
             summary = writer.finish()
         part.publish()
     return summary
+
+
+def refuse_to_look_at(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has an error where it keeps the inode of this file."""
+    original = os.lstat
+
+    def lstat(path: str | Path) -> os.stat_result:
+        if os.fspath(path) == refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), refused)
+        return original(path)
+
+    monkeypatch.setattr(os, "lstat", lstat)
 
 
 def files_below(folder: Path) -> set[str]:

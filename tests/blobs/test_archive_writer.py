@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
+import tarfile
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.blobs.sites import blobs_in, entries, entry, key, no_descriptor_left, put
-from zodbvault.blobs.archive_writer import ArchiveWriter
+from zodbvault.blobs import archive_writer
+from zodbvault.blobs.archive_writer import ArchiveWriter, header_of
 from zodbvault.blobs.archives import ArchiveContainer
 from zodbvault.blobs.snapshot_file import SnapshotFileWriter
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.wanted import StateList
-from zodbvault.io.durable import PartFile
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.durable import PartFile, WholeFile
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from zodbvault.blobs.manifest import Entry
@@ -75,10 +79,10 @@ def tar(*arguments: str) -> str:
     return finished.stdout
 
 
-def extracted(folder: Path, *archives: Path, incremental: bool = False) -> Path:
+def extracted(folder: Path, *archives: Path, incremental: bool = False, more: tuple[str, ...] = ()) -> Path:
     folder.mkdir(exist_ok=True)
     for archive in archives:
-        tar("-x", *(["--incremental"] if incremental else []), "-f", str(archive), "-C", str(folder))
+        tar("-x", *(["--incremental"] if incremental else []), "-f", str(archive), "-C", str(folder), *more)
     return folder
 
 
@@ -181,3 +185,76 @@ def test_a_known_blob_of_another_size_is_written(tmp_path: Path, source: SourceB
     found, writer = write(tmp_path / "a.tar", source, BLOBS, sorted(known))
     assert found == {each.key: each for each in entries(BLOBS)}
     assert writer.copied == 1
+
+
+@pytest.mark.parametrize("is_series", [False, True])
+def test_times_that_no_octal_digits_hold_come_back_from_tar(
+    tmp_path: Path, source: SourceBlobs, is_series: bool
+) -> None:
+    """A clock that was set back to before 1970, and one that stood far ahead."""
+    moments = dict(zip(sorted(BLOBS), (-86_400, 8**11 + 5, 0, 1), strict=True))
+    for blob, moment in moments.items():
+        os.utime(source.path_of(blob), (moment, moment))
+    path, series = tmp_path / "a.tar", tmp_path / "a.snar" if is_series else None
+    found, _ = write(path, source, BLOBS, series=series)
+    assert found == {each.key: each for each in entries(BLOBS)}
+    folder = extracted(tmp_path / "out", path, incremental=is_series, more=("--warning=no-timestamp",))
+    assert blobs_in(folder, source.layout) == BLOBS
+    copies = {blob: str(folder) + source.path_of(blob)[len(str(source.root)) :] for blob in BLOBS}
+    assert {blob: int(os.stat(copy).st_mtime) for blob, copy in copies.items()} == moments
+    with ArchiveContainer([path], tmp_path) as container:
+        assert [one._replace(sha256="") for one in entries(BLOBS)] == list(container.blobs())
+
+
+@pytest.mark.parametrize("in_series", [False, True])
+@pytest.mark.parametrize(("uid", "gid"), [(3_000_000, 100), (1000, 4_000_000_000)])
+def test_users_of_a_directory_service_have_large_numbers(tmp_path: Path, uid: int, gid: int, in_series: bool) -> None:
+    path = tmp_path / "a.tar"
+    status, usual = (
+        os.stat_result((0o100444, 1, 1, 1, *owner, 3, MOMENT, MOMENT, MOMENT)) for owner in ((uid, gid), (1000, 1000))
+    )
+    name = "./0x00/0x03e8000000000001.blob"
+    header = header_of(name, status, tarfile.REGTYPE, 3, in_series=in_series)
+    # The times of access and of change, which GNU tar looks for in a series.
+    assert header[345:369] == header_of(name, usual, tarfile.REGTYPE, 3, in_series=in_series)[345:369]
+    path.write_bytes(header + b"abc".ljust(512, b"\0") + bytes(1024))
+    listed = tar("--numeric-owner", "-tvf", str(path)).split()
+    assert listed[0] == "-r--r--r--"
+    assert listed[1:3] == [f"{uid}/{gid}", "3"]
+    assert listed[-1] == name
+
+
+def test_a_blob_that_becomes_shorter_while_it_is_archived_is_not_taken(
+    tmp_path: Path, source: SourceBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header has told its size; what follows it has to stand where tar looks for it all the same."""
+    large = key(2**40 + 5)
+    original = archive_writer.blocks_of
+
+    def cut_before_reading(fd: int) -> Iterator[bytes]:
+        if os.fstat(fd).st_size == len(BLOBS[large]):
+            os.truncate(source.path_of(large), 1_200_000)
+        return original(fd)
+
+    monkeypatch.setattr(archive_writer, "blocks_of", cut_before_reading)
+    path = tmp_path / "a.tar"
+    found, writer = write(path, source, BLOBS)
+    assert found == {each.key: None if each.key == large else each for each in entries(BLOBS)}
+    assert writer.copied == len(BLOBS) - 1
+    folder = extracted(tmp_path / "out", path)
+    assert blobs_in(folder, source.layout).keys() == BLOBS.keys()
+
+
+def test_a_disk_that_is_full_is_told_with_the_name_of_the_archive(
+    tmp_path: Path, source: SourceBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: WholeFile, data: bytes, /) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.name))
+
+    # The manifest is written to the same disk, and is not what is looked at here.
+    monkeypatch.setattr(WholeFile, "write", refuse)
+    with pytest.raises(ZodbvaultError, match="the archive of blobs cannot be written: No space left") as caught:
+        write(tmp_path / "a.tar", source, BLOBS)
+    assert caught.value.path is not None
+    assert not (tmp_path / "a.tar").exists()
+    assert not (tmp_path / "a.tar.part").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.blobs.sites import key
+from tests.blobs.sites import key, refuse_to_look_at
 from zodbvault.blobs.containers import DamagedBlob
 from zodbvault.blobs.directories import DirectoryContainer
 from zodbvault.blobs.layouts import BUSHY, LAWN, path_for
@@ -69,3 +69,22 @@ def test_the_only_folder_is_taken_whatever_its_name(folder: Path, tmp_path: Path
     (folder / "second").mkdir()
     with pytest.raises(ZodbvaultError, match="holds no copy"):
         DirectoryContainer(folder, tmp_path)
+
+
+def test_hard_links_have_one_identity_and_what_is_not_there_has_none(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "blobstorage.2026-11-23-19-05-00"
+    shutil.copytree(folder, other, copy_function=os.link)
+    one, two = DirectoryContainer(folder, tmp_path), DirectoryContainer(other, tmp_path)
+    assert one.identity_of(key(1)) == two.identity_of(key(1)) is not None
+    assert one.identity_of(key(1)) != one.identity_of(key(2))
+    assert one.identity_of(key(77)) is None
+
+
+def test_a_blob_that_the_disk_cannot_look_at_is_an_error_and_the_same_as_no_other(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = DirectoryContainer(folder, tmp_path)
+    refuse_to_look_at(container.path_of(key(1)), monkeypatch)
+    with pytest.raises(ZodbvaultError, match="the blob cannot be read: Input/output error"):
+        list(container.sizes(entries()))
+    assert container.identity_of(key(1)) is None

@@ -18,21 +18,15 @@ from tests.blobs.sites import (
     key,
     no_descriptor_left,
     put,
+    refuse_to_look_at,
     tid,
     write_manifest,
 )
 from zodbvault.blobs.containers import has_all
+from zodbvault.blobs.intake import backup_change, backup_complete, backup_only_blobs
 from zodbvault.blobs.layouts import bushy_path, path_for
 from zodbvault.blobs.manifest import Entry, merge_state, read_manifest
-from zodbvault.blobs.pool import (
-    BlobConflict,
-    BlobOutcome,
-    Pool,
-    backup_change,
-    backup_complete,
-    backup_only_blobs,
-    prune_pool,
-)
+from zodbvault.blobs.pool import BlobConflict, Pool, prune_pool
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.spill import SortedKeys
 from zodbvault.errors import ZodbvaultError
@@ -42,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zodbvault.blobs.layouts import Layout
+    from zodbvault.blobs.outcome import BlobOutcome
 
 NOW = 2_000_000_000.0
 
@@ -693,6 +688,18 @@ def test_a_removed_line_keeps_no_blob_and_a_deltas_line_does(place: Location) ->
     assert place.pooled() == B
 
 
+def test_a_blob_of_the_pool_that_the_disk_cannot_look_at_is_an_error_not_a_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing one would be copied anew, or let another state be taken."""
+    put(tmp_path / "blobs", "bushy", {key(1): b"one"})
+    with Pool(tmp_path) as pool:
+        assert pool.size_of(key(1)) == 3
+        refuse_to_look_at(pool.path_of(key(1)), monkeypatch)
+        with pytest.raises(ZodbvaultError, match="the pool's blob cannot be read: Input/output error"):
+            pool.size_of(key(1))
+
+
 def test_prune_without_a_pool_does_nothing(tmp_path: Path) -> None:
     assert prune_pool([], Pool(tmp_path)) == 0
     assert list(tmp_path.iterdir()) == []
@@ -700,7 +707,6 @@ def test_prune_without_a_pool_does_nothing(tmp_path: Path) -> None:
 
 # -- any order of events ----------------------------------------------------------------------------------------------
 
-SMALL = st.dictionaries(st.integers(0, 6).map(key), st.sampled_from([b"", b"a", b"bb"]))
 CONTENT = {key(number): b"content of %d" % number * number for number in range(7)}
 KEYS = st.frozensets(st.sampled_from(sorted(CONTENT)))
 
@@ -709,7 +715,6 @@ KEYS = st.frozensets(st.sampled_from(sorted(CONTENT)))
     site=KEYS,
     old=KEYS,
     pool_good=KEYS,
-    pool_named=KEYS,
     previous=KEYS,
     others=KEYS,
     met=KEYS,
@@ -721,7 +726,6 @@ def test_a_full_makes_the_best_of_any_situation(
     site: frozenset[bytes],
     old: frozenset[bytes],
     pool_good: frozenset[bytes],
-    pool_named: frozenset[bytes],
     previous: frozenset[bytes],
     others: frozenset[bytes],
     met: frozenset[bytes],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,15 +198,33 @@ def test_empty_is_what_has_no_blob(tmp_path: Path, layout: str) -> None:
     assert not SourceBlobs(folder).is_empty()
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
-def test_an_unreadable_folder_is_an_error_not_an_empty_one(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_an_error_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = storage(tmp_path / "blobs", "bushy", [key(1)])
-    (folder / "0x00").chmod(0)
-    try:
-        with pytest.raises(ZodbvaultError, match="0x00"):
-            list(SourceBlobs(folder).walk(tmp_path))
-    finally:
-        (folder / "0x00").chmod(0o700)
+    refuse_to_list(folder / "0x00", monkeypatch)
+    with pytest.raises(ZodbvaultError, match=r"0x00: blobs cannot be listed: Input/output error"):
+        list(SourceBlobs(folder).walk(tmp_path))
+
+
+def test_an_unreadable_folder_does_not_make_a_blobstorage_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty one is refused as not mounted, with another hint."""
+    folder = storage(tmp_path / "blobs", "bushy", [key(1)])
+    refuse_to_list(folder / "0x00", monkeypatch)
+    with pytest.raises(ZodbvaultError, match=r"the blob storage cannot be read: Input/output error"):
+        SourceBlobs(folder).is_empty()
+
+
+def refuse_to_list(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk cannot read this folder; root would be allowed to read any other one."""
+    original = os.scandir
+
+    def scandir(path: str) -> object:
+        if os.fspath(path) == str(folder):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
 
 
 @pytest.mark.parametrize("make", ["nothing", "file"])

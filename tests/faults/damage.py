@@ -209,17 +209,19 @@ class Files:
         self.changed.append(path)
 
 
-def _content(files: Files, *suffixes: str) -> tuple[Path, bytes] | None:
+def _content(files: Files, *suffixes: str, at_least: int = 0) -> tuple[Path, bytes] | None:
+    """One file by chance and what it holds; None where that is less than so many bytes."""
     path = files.draw(*suffixes)
     if path is None or path.is_symlink() or not path.is_file():
         return None
-    return path, path.read_bytes()
+    data = path.read_bytes()
+    return (path, data) if len(data) >= at_least else None
 
 
 def flip(files: Files) -> str | None:
     """A bit, or some bytes, have another value."""
-    found = _content(files)
-    if found is None or not found[1]:
+    found = _content(files, at_least=1)
+    if found is None:
         return None
     path, data = found[0], bytearray(found[1])
     at = files.random.randrange(len(data))
@@ -231,8 +233,8 @@ def flip(files: Files) -> str | None:
 
 def cut(files: Files) -> str | None:
     """The end of a file is gone."""
-    found = _content(files)
-    if found is None or not found[1]:
+    found = _content(files, at_least=1)
+    if found is None:
         return None
     path, data = found
     length = files.random.choice((0, len(data) - 1, files.random.randrange(len(data))))
@@ -262,8 +264,8 @@ def empty(files: Files) -> str | None:
 
 def zero_out(files: Files) -> str | None:
     """A block, or all, has become zeros, as after a crash of the machine."""
-    found = _content(files)
-    if found is None or not found[1]:
+    found = _content(files, at_least=1)
+    if found is None:
         return None
     path, data = found
     start = files.random.choice((0, files.random.randrange(len(data))))
@@ -384,8 +386,8 @@ def other_thing(files: Files) -> str | None:
 
 def truncated_member(files: Files) -> str | None:
     """A gzip file ends within a member, or at the end of one, or its own length of a member is another one."""
-    found = _content(files, ".fsz", ".deltafsz", "blobs.gz", ".tar.gz")
-    if found is None or len(found[1]) < 40:
+    found = _content(files, ".fsz", ".deltafsz", "blobs.gz", ".tar.gz", at_least=40)
+    if found is None:
         return None
     path, data = found
     starts = [match.start() for match in re.finditer(rb"\x1f\x8b\x08", data)]

@@ -17,7 +17,7 @@ from tests import test_recipe
 from tests.interop.differences import rst_table
 from tests.site import PretendClock, Site, State
 from tests.test_docs import PROJECT, blocks
-from zodbvault.settings import OPTION_BY_NAME, UPSTREAM
+from zodbvault.options import OPTION_BY_NAME, UPSTREAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

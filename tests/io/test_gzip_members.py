@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zodbvault.io import gzip_members
-from zodbvault.io.gzip_members import BLOCK_SIZE, DamagedFile, MemberWriter, Stored, open_stored, read_blocks
+from zodbvault.io.gzip_members import BLOCK_SIZE, MemberWriter, Stored, read_blocks
+from zodbvault.io.stored import DamagedFile, open_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -450,7 +451,8 @@ class TestReading:
         (tmp_path / "theirs").write_bytes(b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + body + bytes(8))
         script = (
             "import resource, sys\n"
-            "from zodbvault.io.gzip_members import DamagedFile, read_blocks\n"
+            "from zodbvault.io.gzip_members import read_blocks\n"
+            "from zodbvault.io.stored import DamagedFile\n"
             "resource.setrlimit(resource.RLIMIT_DATA, (100 << 20, 100 << 20))\n"
             "for path in sys.argv[1:]:\n"
             "    try:\n"

@@ -98,21 +98,22 @@ BACKUP_STEPS: tuple[Step, ...] = (
 )
 
 _RESTORE = "zodbvault.commands.restore"
+_RESTORE_BLOBS = "zodbvault.commands.restore_blobs"
 
 RESTORE_STEPS: tuple[Step, ...] = (
     Step("3 all locked", _RESTORE, "_restore"),
     Step("4 before the check of files", _RESTORE, "check_files"),
-    Step("4 before the blobs are compared", _RESTORE, "BlobRestore.check_before_writing"),
+    Step("4 before the blobs are compared", _RESTORE_BLOBS, "BlobRestore.check_before_writing"),
     Step("5 before the bytes", _RESTORE, "write_data"),
     Step("5 bytes written", _RESTORE, "write_data", is_before=False),
-    Step("6 judged", _RESTORE, "BlobRestore.judge", is_before=False),
-    Step("6 before blobs are added", _RESTORE, "BlobRestore.add"),
-    Step("6 blobs added", _RESTORE, "BlobRestore.add", is_before=False),
+    Step("6 judged", _RESTORE_BLOBS, "BlobRestore.judge", is_before=False),
+    Step("6 before blobs are added", _RESTORE_BLOBS, "BlobRestore.add"),
+    Step("6 blobs added", _RESTORE_BLOBS, "BlobRestore.add", is_before=False),
     Step("7 before the swap", _RESTORE, "swap"),
     Step("7 index gone", _DURABLE, "PartFile.publish"),
     Step("7 swapped", _RESTORE, "swap", is_before=False),
-    Step("8 before blobs are removed", _RESTORE, "BlobRestore.remove"),
-    Step("8 blobs removed", _RESTORE, "BlobRestore.remove", is_before=False),
+    Step("8 before blobs are removed", _RESTORE_BLOBS, "BlobRestore.remove"),
+    Step("8 blobs removed", _RESTORE_BLOBS, "BlobRestore.remove", is_before=False),
 )
 
 

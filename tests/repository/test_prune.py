@@ -30,10 +30,8 @@ judged = st.lists(st.none() | st.just("it is damaged"), max_size=10).map(
 )
 
 
-@given(judged, st.integers(0, 5), st.randoms())
-def test_the_newest_whole_chains_stay_and_all_that_is_younger(
-    chains: list[tuple[str, str | None]], keep: int, shuffled: object
-) -> None:
+@given(judged, st.integers(0, 5))
+def test_the_newest_whole_chains_stay_and_all_that_is_younger(chains: list[tuple[str, str | None]], keep: int) -> None:
     verdicts = plan_prune(chains, Retention(keep))
     assert [verdict.timestamp for verdict in verdicts] == [timestamp for timestamp, _ in chains]
     whole = [timestamp for timestamp, problem in chains if problem is None]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.repository.conftest import Disk
     from zodbvault.repository.store import Repository
 
-A, B, C, D, E = (f"2026-11-01-18-0{minute}-00" for minute in range(5))
+A, B, C, D = (f"2026-11-01-18-0{minute}-00" for minute in range(4))
 
 
 @pytest.fixture

@@ -237,6 +237,7 @@ def test_a_restore_that_was_killed_at_any_step_is_finished_by_the_next(
     backed_up: Site, step: str, with_database: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from zodbvault.commands import restore as module
+    from zodbvault.commands.restore_blobs import BlobRestore
 
     stamp, state = backed_up.backed_up()
     backed_up.pack()
@@ -258,11 +259,11 @@ def test_a_restore_that_was_killed_at_any_step_is_finished_by_the_next(
 
     with monkeypatch.context() as patch:
         if step == "adding blobs":
-            patch.setattr(module.BlobRestore, "add", kill)
+            patch.setattr(BlobRestore, "add", kill)
         elif step == "swapping":
             patch.setattr(module, "swap", kill)
         else:
-            patch.setattr(module.BlobRestore, "remove", kill)
+            patch.setattr(BlobRestore, "remove", kill)
         with pytest.raises(Killed):
             backed_up.restore(stamp)
     if with_database:
@@ -278,18 +279,18 @@ def test_a_restore_without_a_database_swaps_before_it_adds_blobs(
     backed_up: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Zope that is started after a kill would make an empty database and wipe the blob folder."""
-    from zodbvault.commands import restore as module
+    from zodbvault.commands.restore_blobs import BlobRestore
 
     backed_up.backup()
     backed_up.close()
     backed_up.datafs.unlink()
     seen = []
-    original = module.BlobRestore.add
+    original = BlobRestore.add
 
     def add(self: object, *arguments: object) -> object:
         seen.append(backed_up.datafs.exists())
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module.BlobRestore, "add", add)
+    monkeypatch.setattr(BlobRestore, "add", add)
     backed_up.restore()
     assert seen == [True]

@@ -22,12 +22,11 @@ from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, LAYOUT_MARKER, key_of
 from zodbvault.blobs.manifest import PACKED_SIZE, Entry, pack_entry, unpack_entry
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.errors import reason_of
-from zodbvault.io.closing import QuietFile
+from zodbvault.io.closing import Closing, QuietFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -65,7 +64,7 @@ class DamagedArchive(DamagedBlob):
     """An archive that cannot be read to its end."""
 
 
-class ArchiveContainer:
+class ArchiveContainer(Closing):
     """The blobs in a full archive and the ones that were made on it, oldest first.
 
     scratch: a folder for temporary files: the index is built by one pass over the archives when it is first needed. A
@@ -138,14 +137,6 @@ class ArchiveContainer:
         """Forget the index."""
         self._members.close()
         self._listed.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _read_in_order(
         self, wanted: Iterator[bytes], take: Callable[[Entry, Blocks], Result]

@@ -6,7 +6,6 @@ Reads only, below real folders and nothing else: the directory may stand where o
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -60,26 +59,19 @@ class DirectoryContainer:
     def size_of(self, key: bytes) -> int | None:
         """The size in bytes of the blob `key`; None when no regular file in real folders stands there."""
         path = self.path_of(key)
-        if not self._folders.lead_to(path):
-            return None
         try:
-            status = os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            status = self._folders.status_of_file(path)
         except OSError as error:
             raise ZodbvaultError(f"the blob cannot be read: {reason_of(error)}", path=path) from error
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return None if status is None else status.st_size
 
     def identity_of(self, key: bytes) -> tuple[int, int] | None:
         """Device and inode of the blob `key`, the same for hard links of it; None when it is not here."""
-        path = self.path_of(key)
-        if not self._folders.lead_to(path):
-            return None
         try:
-            status = os.lstat(path)
+            status = self._folders.status_of_file(self.path_of(key))
         except OSError:
             return None
-        return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+        return None if status is None else (status.st_dev, status.st_ino)
 
     def open(self, key: bytes) -> int | None:
         """A file descriptor for reading the blob `key`; None when it is not here. Raises ZodbvaultError."""

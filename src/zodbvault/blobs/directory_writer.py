@@ -20,7 +20,7 @@ from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.stored import PART_SUFFIX, REPLACED_SUFFIX
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.closing import QuietFile, close_fd
+from zodbvault.io.closing import Closing, QuietFile, close_fd
 from zodbvault.io.durable import (
     FolderSyncs,
     Ownership,
@@ -36,9 +36,6 @@ from zodbvault.io.durable import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from zodbvault.blobs.source import SourceBlobs
 
@@ -57,7 +54,7 @@ class Linkable(Protocol):
         ...
 
 
-class DirectoryWriter:
+class DirectoryWriter(Closing):
     """One new directory in a location.
 
     Filled by write(), made durable by finish(), named by publish(). A context manager: what was not published by the
@@ -150,14 +147,6 @@ class DirectoryWriter:
         self._batch.__exit__(None, None, None)
         if not self._is_published:
             shutil.rmtree(self.part, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _written(self, key: bytes, known: Entry | None, held: Linkable | None, *, link_live: bool) -> Entry | None:
         """One blob: its entry, None when it has gone."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.layouts import LAYOUT_MARKER, OID_SIZE, path_for
 from zodbvault.blobs.spill import SortedRecords
+from zodbvault.io.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -39,7 +40,7 @@ class Folder(NamedTuple):
     size: int
 
 
-class FolderList:
+class FolderList(Closing):
     """Takes the blobs of a state one by one and gives their folders. A context manager: close() forgets them."""
 
     def __init__(self, layout: Layout, scratch: Path) -> None:
@@ -83,12 +84,6 @@ class FolderList:
     def close(self) -> None:
         """Forget the folders."""
         self._records.close()
-
-    def __enter__(self) -> FolderList:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _folder(self, folder: bytes, first: bytes, records: Iterator[bytes]) -> Generator[Folder, None, None]:
         oid, depth = folder[:OID_SIZE], folder[_DEPTH]

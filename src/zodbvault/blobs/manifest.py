@@ -26,15 +26,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.blobs.layouts import BUSHY, KEY_SIZE, LAWN, OID_SIZE, bushy_path, key_of_bushy, tid_of_file
 from zodbvault.blobs.spill import SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.closing import close_fd
+from zodbvault.io.closing import Closing, close_fd
 from zodbvault.io.gzip_members import MemberWriter
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from zodbvault.blobs.layouts import Layout
     from zodbvault.io.durable import PartFile
@@ -87,7 +84,7 @@ class ManifestSummary(NamedTuple):
     total_blobs: int | None
 
 
-class ManifestWriter:
+class ManifestWriter(Closing):
     """Fills a part file with a manifest, line by line. A context manager; without finish() there is no closing line.
 
     The part file stays the caller's: to publish, or to discard.
@@ -149,14 +146,6 @@ class ManifestWriter:
     def close(self) -> None:
         """End the compressing threads, if there are any."""
         self._members.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _put(self, line: bytes) -> None:
         self._pending += line

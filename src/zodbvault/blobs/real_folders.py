@@ -24,6 +24,16 @@ class RealFolders:
         """Whether the root and all folders on the way from it to the file at `path` are there, and real ones."""
         return self._first_strange(path, missing_is_strange=True) is None
 
+    def status_of_file(self, path: str) -> os.stat_result | None:
+        """The status of the regular file at `path`; None where none is, or not in real folders. Raises OSError."""
+        if not self.lead_to(path):
+            return None
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status if stat.S_ISREG(status.st_mode) else None
+
     def strange_on_the_way_to(self, path: str) -> str | None:
         """What stands where a folder on the way to `path` should be, and is none; those not there yet are good."""
         return self._first_strange(path, missing_is_strange=False)

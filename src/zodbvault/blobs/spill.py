@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.layouts import KEY_SIZE
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-    from types import TracebackType
     from typing import IO
 
-    from typing_extensions import Self
 
 # Records in memory before a run is written: a few megabytes, as each costs some 100 bytes.
 IN_MEMORY = 32_768
@@ -31,7 +30,7 @@ _READ_SIZE = 32_768
 _WRITE_SIZE = 262_144
 
 
-class SortedRecords:
+class SortedRecords(Closing):
     """Byte strings of one length, unique and in ascending order, in bounded memory.
 
     Records may be added at any time; an iteration sees those that were there when it began. Any number of iterations
@@ -85,14 +84,6 @@ class SortedRecords:
             with suppress(OSError):
                 self._file.close()
             self._file = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _spill(self) -> None:
         """Write what is in memory as a run; merge runs where a level is full."""

@@ -41,15 +41,12 @@ from zodbvault.blobs.pool import remove_empty_folders, without
 from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.closing import close_fd
+from zodbvault.io.closing import Closing, close_fd
 from zodbvault.io.durable import PART_SUFFIX, FolderSyncs, Ownership, SyncBatch, ownership_of, write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from zodbvault.blobs.containers import Blocks, Container
     from zodbvault.blobs.layouts import Layout
@@ -70,7 +67,7 @@ _LOOKED_AT_ONCE = 64
 _PLACED_AT_ONCE = 512
 
 
-class RestorePlan:
+class RestorePlan(Closing):
     """What a restore will have to do at a target, made by plan_restore(). A context manager: close() forgets it.
 
     to_add: the entries whose blobs the target lacks or has damaged, packed. blobs, bytes: their number and size. there:
@@ -103,14 +100,6 @@ class RestorePlan:
         for records in (self.to_add, self.there, self.not_in_state, self.left_over):
             records.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 @dataclass(frozen=True)
 class AddOutcome:
@@ -121,7 +110,7 @@ class AddOutcome:
     bytes: int
 
 
-class Target:
+class Target(Closing):
     """The blobstorage at the configured `folder`: opened by open_target(), written by the functions below.
 
     layout: where its blobs stand. is_filled: it has blobs, so that its layout is as it is. set_aside: keys of damaged
@@ -277,14 +266,6 @@ class Target:
         """Let go of what was not finished."""
         self._batch.__exit__(None, None, None)
         self.set_aside.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 _IN_THE_WAY = "A restore writes only real files in real folders below the blob storage: move it away"

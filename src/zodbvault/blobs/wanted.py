@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.layouts import KEY_SIZE, OID_SIZE
 from zodbvault.blobs.spill import SortedRecords
-from zodbvault.io.closing import close_fd
+from zodbvault.io.closing import Closing, close_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from zodbvault.blobs.manifest import Entry
     from zodbvault.blobs.source import SourceBlobs
@@ -51,7 +48,7 @@ def wanted_blobs(
         yield from _joined(settled, iter(met))
 
 
-class StateList:
+class StateList(Closing):
     """The blobs of a state, with their sizes. A context manager: close() forgets them.
 
     number, bytes: of these blobs. needed: how many the data refer to. missing: keys of those among them that nobody
@@ -79,14 +76,6 @@ class StateList:
     def close(self) -> None:
         """Forget the blobs."""
         self._blobs.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def list_state(

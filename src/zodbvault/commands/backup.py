@@ -18,8 +18,7 @@ from zodbvault.commands.places import (
     Places,
     locked,
     make_folders,
-    repository_ownership,
-    source_ownership,
+    ownership_beside,
     usual_places,
 )
 from zodbvault.commands.run import BackupRun, warn_of_state
@@ -100,7 +99,7 @@ def swept_repository(settings: Settings, places: Places, clock: Clock) -> Iterat
     Raises AlreadyRunning when another run holds the lock.
     """
     started = clock.now()
-    ownership = repository_ownership(source_ownership(settings.datafs), places.location)
+    ownership = ownership_beside(settings, places.location)
     with locked((places,), started), BlobBackup.opened(settings, places, ownership) as blobs:
         repository = read_repository(places.location, places.blobs)
         ensure_identity(repository, ownership)

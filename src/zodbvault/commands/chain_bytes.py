@@ -15,13 +15,14 @@ from zodbvault.filestorage.backward import transactions_backward
 from zodbvault.filestorage.format import NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.filestorage.tids import nearest_tid_at
+from zodbvault.io.clock import DAY
+from zodbvault.io.closing import Closing
 from zodbvault.io.stored_bytes import StoredBytes
 from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from zodbvault.filestorage.backward import Transaction
     from zodbvault.repository.chains import Chain
@@ -33,10 +34,8 @@ logger = logging.getLogger("zodbvault")
 FILES_OPEN = 4
 """Of one chain, at a time."""
 
-DAY = 86400
 
-
-class ChainBytes:
+class ChainBytes(Closing):
     """The bytes that the lines of a chain hold together, by their offset in Data.fs. A context manager.
 
     scratch: a folder for temporary files. read() raises DamagedFile.
@@ -84,14 +83,6 @@ class ChainBytes:
         """Close the files."""
         while self._open:
             self._open.popitem()[1].close()
-
-    def __enter__(self) -> ChainBytes:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Reach(NamedTuple):

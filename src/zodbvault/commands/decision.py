@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.io.clock import DAY
+
 if TYPE_CHECKING:
     from zodbvault.filestorage.tail import Tail
     from zodbvault.repository.dat import Line
@@ -119,6 +121,6 @@ def _why_full_is_due(newest: Newest, policy: FullPolicy) -> str | None:
     """Why the chain is not to be made longer, or None."""
     if policy.after_incrementals and newest.backups - 1 >= policy.after_incrementals:
         return f"the chain has {newest.backups - 1} incrementals"
-    if policy.after_days and newest.age_of_chain >= policy.after_days * 86400:
-        return f"the chain is {newest.age_of_chain // 86400} days old"
+    if policy.after_days and newest.age_of_chain >= policy.after_days * DAY:
+        return f"the chain is {newest.age_of_chain // DAY} days old"
     return None

@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.blobs.layouts import OID_SIZE
+from zodbvault.blobs.layouts import BUSHY, OID_SIZE
 from zodbvault.blobs.target import open_target
 from zodbvault.commands.choosing import NothingThere
 from zodbvault.commands.copy_folder import require_apart
-from zodbvault.commands.places import BACKUPS, chosen_places, repository_ownership, source_ownership
+from zodbvault.commands.places import BACKUPS, chosen_places, live_place, ownership_beside
 from zodbvault.commands.reading import Reading, read_database
 from zodbvault.commands.restore import require_that_it_is_still_there, restore_copy
 from zodbvault.commands.restore_blobs import entries_of
@@ -147,8 +147,7 @@ def drill(
 
 def _beside(settings: Settings) -> Path:
     """The folder of the live data, or the nearest one above it that is there."""
-    live = settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
-    folder = live.resolve().parent
+    folder = live_place(settings).resolve().parent
     while not folder.is_dir():
         folder = folder.parent
     return folder
@@ -194,7 +193,7 @@ def _wrong_sizes(settings: Settings, request: Request) -> tuple[str, ...]:
     found: list[str] = []
     scratch = target.blob_storage.parent
     with (
-        open_target(target.blob_storage, "bushy") as restored,
+        open_target(target.blob_storage, BUSHY) as restored,
         contextlib.closing(entries_of(blobs, scratch)) as entries,
     ):
         for entry in entries:
@@ -212,9 +211,7 @@ def _keep(settings: Settings, request: Request, report: DrillReport, clock: Cloc
     location = request.places(settings).location
     known = read_checks(location, report.timestamp) or Checks(report.timestamp)
     checks = known._replace(drilled=iso_time(clock.now()), drilled_good=report.good, drill_seconds=report.seconds)
-    source = settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
-    ownership = repository_ownership(source_ownership(source), location)
-    if not write_checks(location, checks, ownership):
+    if not write_checks(location, checks, ownership_beside(settings, location)):
         logger.info("%s cannot be written, so the result is not kept there.", location)
 
 

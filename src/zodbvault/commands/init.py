@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.zope_conf import Storage, read_conf
 from zodbvault.errors import ZodbvaultError, explained, one_line
-from zodbvault.settings import OPTION_BY_NAME, OPTIONS, Kind, default_folder_name
+from zodbvault.options import OPTION_BY_NAME, OPTIONS, Kind, default_folder_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

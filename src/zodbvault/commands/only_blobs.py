@@ -11,37 +11,36 @@ import contextlib
 import functools
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.intake import backup_only_blobs
 from zodbvault.blobs.letting_go import remove_leftovers, remove_older
-from zodbvault.blobs.pool import backup_only_blobs
 from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.stored import find_stored, timestamp_at
 from zodbvault.blobs.wanted import list_settled
 from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
 from zodbvault.commands.blob_records import blob_record
-from zodbvault.commands.choosing import NothingThere, recorded_blob_states, what_there_is
+from zodbvault.commands.blob_states import GroupVerdict, complete_is_due, judge_states, recorded_states
+from zodbvault.commands.choosing import recorded_blob_states
 from zodbvault.commands.container_state import ContainerBackup, settle_latest
 from zodbvault.commands.container_sweep import remove_made_with
 from zodbvault.commands.new_state import NewState, nothing_to_settle
-from zodbvault.commands.places import Places, locked, make_folders, repository_ownership, source_ownership
+from zodbvault.commands.places import Places, locked, make_folders, ownership_beside
 from zodbvault.commands.pool_state import PoolBackup, manifests_vouched_for
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp, printable
 from zodbvault.commands.summary import BackupReport, iso_time, plural
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained
+from zodbvault.io.clock import DAY
 from zodbvault.io.durable import PartFile, remove_durably, rename_durably, write_durably
 from zodbvault.io.progress import step
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.identity import new_id, read_id
 from zodbvault.repository.names import (
-    ARCHIVE_MANIFEST_SUFFIX,
     CHECKS_SUFFIX,
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
-    DIRECTORY_MANIFEST_SUFFIX,
     ID_NAME,
     MANIFEST_SUFFIXES,
     RECORD_SUFFIX,
@@ -50,13 +49,12 @@ from zodbvault.repository.names import (
     split_name,
 )
 from zodbvault.repository.publish import publish_record
-from zodbvault.repository.records import ARCHIVES, BLOBS, DIRECTORIES, POOL, Record
+from zodbvault.repository.records import BLOBS, POOL, Record
 from zodbvault.repository.store import Repository, list_files, read_repository
-from zodbvault.repository.timestamps import seconds_of
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from zodbvault.blobs.manifest import Entry
@@ -67,18 +65,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("zodbvault")
 
-DAY = 86400
 # A record has this name while its state is being removed.
 PRUNED_RECORD_SUFFIX = RECORD_SUFFIX + ".pruned"
-
-
-@dataclass(frozen=True)
-class State:
-    """One state: its timestamp, its layout, and whether it stands on none before it."""
-
-    timestamp: str
-    is_complete: bool
-    layout: str = POOL
 
 
 def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool, clock: Clock) -> BackupReport:
@@ -99,7 +87,7 @@ def _begun(settings: Settings, places: Places, clock: Clock) -> Iterator[_Run]:
     """A run that holds the lock, and has removed what a killed one left. Raises AlreadyRunning."""
     assert settings.blob_storage is not None
     started = clock.now()
-    ownership = repository_ownership(source_ownership(settings.blob_storage), places.location)
+    ownership = ownership_beside(settings, places.location)
     with locked((places,), started):
         source = SourceBlobs(settings.blob_storage)
         repository = _swept(places, source.folder.name, _records_elsewhere(settings, places))
@@ -107,87 +95,6 @@ def _begun(settings: Settings, places: Places, clock: Clock) -> Iterator[_Run]:
             write_durably(places.location / ID_NAME, new_id(), ownership)
         with PoolBackup(places.location, ownership, source) as pool:
             yield _Run(settings, repository, source, pool, ownership, clock, started)
-
-
-def recorded_states(repository: Repository) -> tuple[State, ...]:
-    """The states that the location has, oldest first: those with a record, also where their manifest is gone."""
-    return tuple(_state_of(stamp, repository) for stamp in recorded_blob_states(repository.names))
-
-
-def _state_of(stamp: str, repository: Repository) -> State:
-    """The state with this timestamp."""
-    if stamp + DELTA_MANIFEST_SUFFIX in repository.names:
-        return State(stamp, is_complete=False)
-    if stamp + COMPLETE_MANIFEST_SUFFIX in repository.names:
-        return State(stamp, is_complete=True)
-    if stamp + DIRECTORY_MANIFEST_SUFFIX in repository.names:
-        return State(stamp, is_complete=True, layout=DIRECTORIES)
-    if stamp + ARCHIVE_MANIFEST_SUFFIX in repository.names:
-        is_delta = any(name.endswith((f".{stamp}.delta.tar", f".{stamp}.delta.tar.gz")) for name in repository.names)
-        return State(stamp, is_complete=not is_delta, layout=ARCHIVES)
-    record = repository.record(stamp)
-    if record is None or record.blobs is None:
-        return State(stamp, is_complete=False)
-    return State(stamp, is_complete=record.blobs.complete, layout=record.blobs.layout)
-
-
-def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:
-    """The newest state at or before `when`, and what may replace it where it cannot be read. Raises NothingThere."""
-    # Those whose manifest is gone too: what stands on it lacks it.
-    stamps = recorded_blob_states(repository.names)
-    listing = BlobListing(repository.location, repository.names, find_stored(repository.location))
-    choices = choose_states_alone(listing, stamps, when)
-    if not choices:
-        what = "holds no blob backup" if when is None else f"holds no blob backup at or before {when} (UTC)"
-        known = sorted({*stamps, *(one.timestamp for one in listing.stored)})
-        raise NothingThere(what, path=repository.location, hint=what_there_is(known, when))
-    return choices
-
-
-def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int, layout: str) -> bool:
-    """Whether the next state is to stand on none before it.
-
-    So it is where the newest one has another layout than `layout`, or where the newest one that stands alone is older
-    than half of keep_blob_days: an old state goes only when no younger one builds on it.
-    """
-    newest = max((state.timestamp for state in states if state.is_complete and state.layout == layout), default=None)
-    if newest is None or states[-1].layout != layout:
-        return True
-    return keep_blob_days > 0 and now - seconds_of(newest) > keep_blob_days * DAY / 2
-
-
-@dataclass(frozen=True)
-class GroupVerdict:
-    """What becomes of some states that go or stay together, oldest first, and why."""
-
-    timestamps: tuple[str, ...]
-    stays: bool
-    reason: str
-
-
-def judge_states(states: Sequence[State], now: int, *, keep_blob_days: int, keep: int) -> tuple[GroupVerdict, ...]:
-    """What becomes of each group of states, oldest first.
-
-    A group is a complete manifest and the changes on it. It goes when all of it is older than keep_blob_days (0: that
-    does not count), or when it is not among the newest `keep` groups (0: that does not count). The newest one stays.
-    """
-    groups: list[list[State]] = []
-    for state in states:
-        if state.is_complete or not groups:
-            groups.append([])
-        groups[-1].append(state)
-    verdicts: list[GroupVerdict] = []
-    for age, group in enumerate(reversed(groups)):
-        is_old = keep_blob_days > 0 and now - seconds_of(group[-1].timestamp) > keep_blob_days * DAY
-        stays, reason = True, f"not older than {keep_blob_days} days" if keep_blob_days else "all are kept"
-        if age == 0:
-            reason = "the newest"
-        elif is_old:
-            stays, reason = False, f"older than {keep_blob_days} days"
-        elif 0 < keep <= age:
-            stays, reason = False, f"older than the newest {keep}"
-        verdicts.append(GroupVerdict(tuple(state.timestamp for state in group), stays, reason))
-    return tuple(reversed(verdicts))
 
 
 def _records_elsewhere(settings: Settings, places: Places) -> frozenset[str] | None:
@@ -475,26 +382,3 @@ def _remove_state(location: Path, base: str, stamp: str) -> None:
     suffixes = (*MANIFEST_SUFFIXES, CHECKS_SUFFIX)
     remove_durably(*(location / (stamp + suffix) for suffix in suffixes))
     remove_durably(location / (stamp + PRUNED_RECORD_SUFFIX))
-
-
-def states_to_verify(
-    repository: Repository, date: str | None, *, every: bool
-) -> tuple[tuple[str, BlobChoice | None, str | None], ...]:
-    """Each state (every), or the one for a date: its timestamp, what a restore takes, and what is wrong with that.
-
-    date: as `parse_when` gives it. Oldest first.
-    """
-    stamps = recorded_blob_states(repository.names) if every else (choose_states(repository, date)[0].timestamp,)
-    return tuple(_to_verify(repository, stamp) for stamp in stamps)
-
-
-def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | None, str | None]:
-    try:
-        choice = choose_states(repository, stamp)[0]
-        require_as_written(repository, choice)
-    except ZodbvaultError as error:
-        return stamp, None, str(error)
-    if choice.timestamp != stamp or choice.complete is None:
-        what = f"its manifest, directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}"
-        return stamp, None, what
-    return stamp, choice, None

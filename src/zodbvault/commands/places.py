@@ -33,35 +33,31 @@ class Places(NamedTuple):
 
 def usual_places(settings: Settings) -> Places:
     """The folders of `bin/backup`."""
-    if settings.only_blobs:
-        assert settings.blobbackuplocation is not None
-        return Places(settings.blobbackuplocation, settings.blobbackuplocation)
-    return Places(settings.location, settings.blobbackuplocation)
+    return _places(settings, settings.location, settings.blobbackuplocation)
 
 
 def snapshot_places(settings: Settings) -> Places:
     """The folders of `bin/snapshotbackup`."""
-    if settings.only_blobs:
-        assert settings.blobsnapshotlocation is not None
-        return Places(settings.blobsnapshotlocation, settings.blobsnapshotlocation)
-    return Places(settings.snapshotlocation, settings.blobsnapshotlocation)
+    return _places(settings, settings.snapshotlocation, settings.blobsnapshotlocation)
 
 
 def zip_places(settings: Settings) -> Places:
     """The folders of `bin/zipbackup`."""
-    if settings.only_blobs:
-        assert settings.blobziplocation is not None
-        return Places(settings.blobziplocation, settings.blobziplocation)
-    return Places(settings.ziplocation, settings.blobziplocation)
+    return _places(settings, settings.ziplocation, settings.blobziplocation)
 
 
 def alternative_places(settings: Settings) -> Places:
     """The folders of the other site that `bin/altrestore` restores from. Only for settings that name them."""
     assert settings.alternative_location is not None
-    if settings.only_blobs:
-        assert settings.alternative_blob_location is not None
-        return Places(settings.alternative_blob_location, settings.alternative_blob_location)
-    return Places(settings.alternative_location, settings.alternative_blob_location)
+    return _places(settings, settings.alternative_location, settings.alternative_blob_location)
+
+
+def _places(settings: Settings, location: Path, blobs: Path | None) -> Places:
+    """The folders of a repository; where blobs alone are backed up everything stands in theirs."""
+    if not settings.only_blobs:
+        return Places(location, blobs)
+    assert blobs is not None
+    return Places(blobs, blobs)
 
 
 BACKUPS = "backups"
@@ -138,6 +134,16 @@ def source_ownership(path: Path) -> Ownership:
         return ownership_of(path)
     except OSError:
         return Ownership(0o600, None, None)
+
+
+def live_place(settings: Settings) -> Path:
+    """What is backed up: Data.fs, or the blob storage of a site whose blobs alone are."""
+    return settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
+
+
+def ownership_beside(settings: Settings, location: Path) -> Ownership:
+    """Who may read what is written beside the backups in `location`, as repository_ownership() says."""
+    return repository_ownership(source_ownership(live_place(settings)), location)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,9 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.intake import backup_change, backup_complete
 from zodbvault.blobs.layouts import OID_SIZE, POOL_FOLDER
-from zodbvault.blobs.pool import Pool, backup_change, backup_complete, prune_pool
+from zodbvault.blobs.pool import Pool, prune_pool
 from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.io.durable import PartFile

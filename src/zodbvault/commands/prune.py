@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from zodbvault.commands.backup import prune as prune_run
 from zodbvault.commands.backup import retention_of, swept_repository
-from zodbvault.commands.only_blobs import GroupVerdict, judge_states, prune_states_alone, recorded_states
+from zodbvault.commands.blob_states import GroupVerdict, judge_states, recorded_states
+from zodbvault.commands.only_blobs import prune_states_alone
 from zodbvault.commands.places import ZIPS, chosen_places
 from zodbvault.commands.run import printable
 from zodbvault.commands.summary import iso_time, plural

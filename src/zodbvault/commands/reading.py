@@ -12,6 +12,8 @@ import random
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zodbvault.filestorage.blob_records import is_encrypted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -25,7 +27,6 @@ PYTHON_2_MAGIC = b"FS21"
 
 _ZLIB_MARK = b".z"
 """Begins the data of records that zc.zlibstorage compressed."""
-_ENCRYPTED_MARK = b".e"
 
 # persistent has had both.
 _MODULES_OF_ROOT = ("persistent.mapping", "PersistentMapping")
@@ -98,7 +99,7 @@ class _Reader:
 
         try:
             data, _ = self._load(self._storage, ROOT_OID)
-            if data[:2] in (_ZLIB_MARK, _ENCRYPTED_MARK):
+            if data[:2] == _ZLIB_MARK or is_encrypted(data):
                 return  # for a storage that is not installed here; it was looked at as an object
             # The storage is closed by whoever opened it.
             connection = WithoutClasses(self._storage).open()
@@ -184,7 +185,7 @@ def _class_without_code(_connection: Any, module: str, name: str) -> type:
 
 def _plain(data: bytes) -> bytes | None:
     """The pickles of a record, as the storages around FileStorage hide them; None where they are encrypted."""
-    if data[:2] == _ENCRYPTED_MARK:
+    if is_encrypted(data):
         return None
     if data[:2] == _ZLIB_MARK:
         import zlib

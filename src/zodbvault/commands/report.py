@@ -18,6 +18,7 @@ from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.tables import duration_text
 from zodbvault.commands.watching import State, Thresholds, worst
 from zodbvault.errors import explained
+from zodbvault.io.clock import DAY
 from zodbvault.io.durable import write_where_told
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.records import BLOBS, FULL
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from zodbvault.io.clock import Clock
     from zodbvault.settings import Settings
 
-DAY = 86400
 CALENDAR_DAYS = 26 * 7
 """Days that the calendar and the pictures show."""
 MOST_ROWS = 500

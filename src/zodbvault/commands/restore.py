@@ -17,7 +17,7 @@ from zodbvault.commands.choosing import NothingThere
 from zodbvault.commands.copy_folder import folder_for_copy
 from zodbvault.commands.index_file import copied_index
 from zodbvault.commands.places import locked, places_of_site
-from zodbvault.commands.restore_blobs import BlobRestore, blob_restore
+from zodbvault.commands.restore_blobs import blob_restore, restore_of_blobs_alone
 from zodbvault.commands.restore_choice import (
     Request,
     Said,
@@ -38,7 +38,6 @@ from zodbvault.commands.restore_data import (
 )
 from zodbvault.commands.summary import RestoreReport
 from zodbvault.commands.users_command import run_users_command
-from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained, reason_of
 from zodbvault.filestorage.format import LAST_TID
 from zodbvault.io.durable import PartFile, make_folder, remove_durably
@@ -47,7 +46,7 @@ from zodbvault.io.sizes import size_text
 from zodbvault.io.space import require_space, share_space
 from zodbvault.repository.chains import newest_timestamp
 from zodbvault.repository.names import INDEX_SUFFIX
-from zodbvault.repository.store import Repository, list_files, read_repository, size_of
+from zodbvault.repository.store import Repository, list_files, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -228,18 +227,8 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request
     """Restore the blobs of a site whose records live elsewhere."""
     states = choose_blobs_that_were_said(places, said)
     assert settings.blob_storage is not None
-    repository = read_repository(places.location, places.location)
     scratch = settings.blob_storage.resolve().parent
-    with BlobRestore(
-        settings.blob_storage,
-        places.location,
-        states,
-        (),
-        scratch,
-        is_proved=lambda state: require_as_written(repository, state),
-        checksum=request.checksum,
-        is_shared=settings.shared_blob_storage,
-    ) as blobs:
+    with restore_of_blobs_alone(settings, places.location, states, scratch, checksum=request.checksum) as blobs:
         with explained("not restored", hint="Nothing was changed. Choose another date."):
             blobs.check_before_writing(None, is_known=True)
         blobs.add()

@@ -31,6 +31,7 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.io.progress import step
 from zodbvault.io.sizes import size_text
 from zodbvault.io.space import require_space
+from zodbvault.repository.store import read_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -359,6 +360,26 @@ def blob_restore(
         repository.blob_location,
         choice.blob_choices,
         missing,
+        scratch,
+        is_proved=lambda state: require_as_written(repository, state),
+        checksum=checksum,
+        is_shared=settings.shared_blob_storage,
+    )
+
+
+def restore_of_blobs_alone(
+    settings: Settings, location: Path, states: Sequence[BlobChoice], scratch: Path, *, checksum: bool
+) -> BlobRestore:
+    """The restore of a site whose blobs alone are backed up: no data tell what may be missing.
+
+    settings: those of the target. location: the folder of states, records and blobs.
+    """
+    repository = read_repository(location, location)
+    return BlobRestore(
+        settings.blob_storage,
+        location,
+        states,
+        (),
         scratch,
         is_proved=lambda state: require_as_written(repository, state),
         checksum=checksum,

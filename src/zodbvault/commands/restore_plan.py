@@ -12,7 +12,7 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zodbvault.commands.copy_folder import require_place_for_copy
-from zodbvault.commands.restore_blobs import BlobRestore, blob_restore
+from zodbvault.commands.restore_blobs import blob_restore, restore_of_blobs_alone
 from zodbvault.commands.restore_choice import (
     Request,
     choose_blobs_alone,
@@ -23,13 +23,12 @@ from zodbvault.commands.restore_choice import (
 )
 from zodbvault.commands.restore_data import check_files, target_of
 from zodbvault.commands.summary import plural
-from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.locks import LockFile
 from zodbvault.io.sizes import size_text
 from zodbvault.io.space import free_bytes, nearest, share_space
-from zodbvault.repository.store import read_repository, size_of
+from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from zodbvault.commands.choosing import Choice
     from zodbvault.commands.restore_blobs import Expected
     from zodbvault.commands.what_is_lost import Loss
+    from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
 
 PLAN_FORMAT = 1
@@ -102,12 +102,7 @@ def plan_restore(
     has_data = request.has_data(settings)
     if has_data:
         _noting(problems, lambda: check_files(repository, choice.chain.lines))
-    with blob_restore(target_settings, repository, choice, Path(gettempdir()), checksum=checksum) as blobs:
-        last_tid, is_known = last_tid_known(repository, choice)
-        _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
-        expected, doubt = blobs.expected(), blobs.doubt()
-    if doubt is not None:
-        problems.append(f"{doubt}. An earlier state is taken, and only if it has every blob that the data refer to")
+    expected = _expected(target_settings, repository, choice, problems, checksum=checksum)
     if not has_data:
         expected = None if expected is None else expected._replace(remove=0, is_certain=True)
         if choice.blobs is None:
@@ -135,24 +130,27 @@ def plan_restore(
     )
 
 
+def _expected(
+    settings: Settings, repository: Repository, choice: Choice, problems: list[str], *, checksum: bool
+) -> Expected | None:
+    """What is to be done with the blobs of a chosen state; adds to `problems`. settings: those of the target."""
+    with blob_restore(settings, repository, choice, Path(gettempdir()), checksum=checksum) as blobs:
+        last_tid, is_known = last_tid_known(repository, choice)
+        _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
+        expected, doubt = blobs.expected(), blobs.doubt()
+    if doubt is not None:
+        problems.append(f"{doubt}. An earlier state is taken, and only if it has every blob that the data refer to")
+    return expected
+
+
 def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     """The plan for a site whose blobs alone are backed up."""
     places, target = request.places(settings), request.target(settings)
     states = choose_blobs_alone(places, request.date)
     assert target.blob_storage is not None
     problems: list[str] = []
-    repository = read_repository(places.location, places.location)
     scratch = Path(gettempdir())
-    with BlobRestore(
-        target.blob_storage,
-        places.location,
-        states,
-        (),
-        scratch,
-        is_proved=lambda state: require_as_written(repository, state),
-        checksum=request.checksum,
-        is_shared=settings.shared_blob_storage,
-    ) as blobs:
+    with restore_of_blobs_alone(target, places.location, states, scratch, checksum=request.checksum) as blobs:
         _noting(problems, lambda: blobs.compare(None, is_known=True))
         expected = blobs.expected()
     problems += _unwritable((target.blob_storage,))

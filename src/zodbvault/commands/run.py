@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.filestorage.tids import nearest_tid_at
+from zodbvault.io.clock import TOLERATED_SKEW
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 LONG_CHAIN = 5000
-# Seconds that the clock of the database server may be ahead of ours.
-TOLERATED_CLOCK_SKEW = 300
 
 
 class BackupRun(NamedTuple):
@@ -69,10 +68,7 @@ def warn_of_state(run: BackupRun, record: Record) -> None:
             "The chain has %d backups. A full one now and then (full_after_days, or --full) keeps restores fast.",
             record.chain_backups,
         )
-    if (
-        record.last_tid is not None
-        and record.last_tid > nearest_tid_at(int(run.clock.now()) + TOLERATED_CLOCK_SKEW).hex()
-    ):
+    if record.last_tid is not None and record.last_tid > nearest_tid_at(int(run.clock.now()) + TOLERATED_SKEW).hex():
         logger.warning("The last transaction of Data.fs is later than the clock: tid %s.", record.last_tid)
 
 

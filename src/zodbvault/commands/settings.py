@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from zodbvault.commands.run import printable
 from zodbvault.commands.summary import iso_time
 from zodbvault.commands.tables import Column, Result, Table
+from zodbvault.options import OPTIONS, Option, Status
 from zodbvault.origins import DEFAULT, Origin
-from zodbvault.settings import OPTIONS, Option, Settings, Status
+from zodbvault.settings import Settings
 
 if TYPE_CHECKING:
     from zodbvault.io.clock import Clock

@@ -7,47 +7,37 @@ is possible.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from zodbvault.commands.choosing import (
-    Choice,
-    blobs_of_each,
-    chains_known_by_listing,
-    chains_to_restore,
-    choose,
-    measured_chain,
-)
-from zodbvault.commands.places import ALL, chosen_places, repository_ownership, source_ownership
+from zodbvault.commands.choosing import Choice, choose
+from zodbvault.commands.places import ALL, chosen_places, ownership_beside
 from zodbvault.commands.recording import Verification, keep_verdicts
 from zodbvault.commands.summary import iso_time
-from zodbvault.commands.verify_blobs import (
-    BlobDate,
-    DataAndBlobs,
-    StateVerifier,
-    are_states_recorded,
-    blob_dates,
-    has_known_blobs,
-    looks,
-    part_of,
-    verify_manifests,
-    verify_other_states,
+from zodbvault.commands.verify_blobs import BlobDate, StateVerifier
+from zodbvault.commands.verify_chain import (
+    Wanted,
+    chains_to_verify,
+    choices_of,
+    groups_of,
+    newer_format,
+    scratch_for,
+    to_be_read,
+    verify_chain,
 )
-from zodbvault.commands.verify_data import References, follow_transactions, stamps_of, verify_files
+from zodbvault.commands.verify_data import stamps_of, verify_files
 from zodbvault.commands.verify_result import Finding, VerifiedChain, VerifiedPlace, VerifyReport
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.checks import DEEP, QUICK
 from zodbvault.repository.names import RECORD_SUFFIX
-from zodbvault.repository.records import NewerFormat
 from zodbvault.repository.store import MOST_LOOKS, list_files, read_repository, size_of, was_pruned
 from zodbvault.repository.timestamps import parse_when
 from zodbvault.site_settings import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from zodbvault.commands.places import Places
     from zodbvault.io.clock import Clock
@@ -55,19 +45,6 @@ if TYPE_CHECKING:
     from zodbvault.settings import Settings
 
 logger = logging.getLogger("zodbvault")
-
-
-class Wanted(NamedTuple):
-    """What is to be verified. date: as `parse_when` gives it; is_every: all backups, whatever the date.
-
-    how: QUICK, DEFAULT or DEEP. opens: rehearse a restore of the newest date of each chain too, in a folder below tmp.
-    """
-
-    date: str | None
-    is_every: bool
-    how: str
-    opens: bool
-    tmp: Path | None
 
 
 def verify(
@@ -115,29 +92,27 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
     repository = read_repository(places.location, places.blobs)
     findings: dict[str, list[Finding]] = {}
     if wanted.is_every or not (repository.chains or repository.listed):
-        chains = _every_chain(repository, findings)
+        chains = chains_to_verify(repository, findings)
     else:
         chains = (choose(repository, wanted.date, with_blobs=settings.backup_blobs).chain,)
     for chain in chains:
         found = findings.setdefault(chain.timestamp, [])
-        what = chain.damage or _newer_format(repository, chain)
+        what = chain.damage or newer_format(repository, chain)
         if what is not None:
             found.append(Finding(tuple(stamps_of(chain)), str(what)))
     readable = [chain for chain in chains if chain.lines and not findings[chain.timestamp]]
-    scratch = _scratch(places.location)
-    for timestamp, wrong in verify_files(repository, _to_be_read(repository, readable, wanted), wanted.how).items():
+    scratch = scratch_for(places.location)
+    for timestamp, wrong in verify_files(repository, to_be_read(repository, readable, wanted), wanted.how).items():
         findings[timestamp] += wrong
-    choices = {chain.timestamp: _choices(settings, repository, chain, wanted) for chain in readable}
+    choices = {chain.timestamp: choices_of(settings, repository, chain, wanted) for chain in readable}
     unknown: dict[str, frozenset[str]] = {}
     for chain in readable:
-        unknown[chain.timestamp] = _verify_chain(
-            settings, repository, chain, choices[chain.timestamp], wanted, findings
-        )
+        unknown[chain.timestamp] = verify_chain(settings, repository, chain, choices[chain.timestamp], wanted, findings)
     blobs: dict[str, int] = {}
     if settings.backup_blobs and repository.blob_location is not None:
         with StateVerifier(repository.blob_location, scratch, quick=wanted.how == QUICK) as verifier:
             for chain in reversed(readable):
-                for group in reversed(_groups(repository, choices[chain.timestamp], wanted)):
+                for group in reversed(groups_of(repository, choices[chain.timestamp], wanted)):
                     findings[chain.timestamp] += verifier.look(group)
             blobs = verifier.blobs
     verified = tuple(
@@ -169,163 +144,14 @@ def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, 
     return tuple(finding for finding in dict.fromkeys(findings) if not set(dates).isdisjoint(finding.dates))
 
 
-def _every_chain(repository: Repository, findings: dict[str, list[Finding]]) -> tuple[Chain, ...]:
-    """All chains, oldest first. Adds to `findings` what is wrong with one without `.dat`.
-
-    A restore takes such a chain too, so it is not left out.
-    """
-    chains = list(chains_to_restore(repository))
-    for listed in chains_known_by_listing(repository, tuple(chains)):
-        logger.warning("The chain of %s has no .dat file; its files are taken as they are.", listed.timestamp)
-        try:
-            chains.append(measured_chain(repository, listed))
-        except ZodbvaultError as error:
-            findings[listed.timestamp] = [Finding((listed.timestamp,), str(error))]
-            chains.append(Chain(listed.timestamp, ()))
-    return tuple(sorted(chains, key=lambda chain: chain.timestamp))
-
-
-def _newer_format(repository: Repository, chain: Chain) -> NewerFormat | None:
-    """Why this version can say nothing of a chain: a later one wrote its records."""
-    try:
-        for line in chain.lines:
-            repository.record(line.timestamp)
-    except NewerFormat as error:
-        return error
-    return None
-
-
-def _to_be_read(repository: Repository, chains: Sequence[Chain], wanted: Wanted) -> list[Chain]:
-    """The chains whose files are looked at each for itself."""
-    if wanted.how != QUICK:
-        # Where no .dat holds the md5s, only the transactions can tell.
-        return [chain for chain in chains if chain.dat_name in repository.names]
-    return list(chains)
-
-
-def _choices(settings: Settings, repository: Repository, chain: Chain, wanted: Wanted) -> list[tuple[int, Choice]]:
-    """What a restore for each date of a chain takes, oldest first, with the number of the backup in the chain (from 0).
-
-    Where one date is wanted only those that are seen on the way: earlier ones whose blobs are a part of its.
-    """
-    whole = chain
-    if not wanted.is_every:
-        # It is cut off at the date, and may have its blobs from a later one.
-        whole = next((each for each in chains_to_restore(repository) if each.timestamp == chain.timestamp), chain)
-    found: list[tuple[int, Choice]] = []
-    lengths = range(1, len(chain.lines) + 1)
-    states = blobs_of_each(repository, whole, lengths) if settings.backup_blobs else (iter(()) for _ in lengths)
-    for number, each in enumerate(states):
-        first = next(each, None)
-        # Beside one that is known to be the state no other one counts; thousands of dates have long lists of them.
-        blobs = () if first is None else (first,) if first.is_exact else (first, *each)
-        found.append((number, Choice(Chain(chain.timestamp, chain.lines[: number + 1]), blobs)))
-    newest = found[-1][1].blobs
-    return [each for each in found if wanted.is_every or part_of(each[1].blobs) == part_of(newest)]
-
-
-def _verify_chain(
-    settings: Settings,
-    repository: Repository,
-    chain: Chain,
-    choices: Sequence[tuple[int, Choice]],
-    wanted: Wanted,
-    findings: dict[str, list[Finding]],
-) -> frozenset[str]:
-    """What is wrong with a chain beyond its single files and blobs; the dates whose blobs nobody knows.
-
-    Adds to `findings`.
-    """
-    found = findings[chain.timestamp]
-    known = {choice.timestamp for _, choice in choices if has_known_blobs(choice, deep=False)}
-    damaged = tuple(found)
-    if settings.backup_blobs:
-        found += verify_manifests(repository, chain, quick=wanted.how == QUICK)
-        told = {date for finding in found for date in finding.dates}
-        others = [choice for _, choice in choices if choice.timestamp not in told]
-        found += verify_other_states(repository, others, quick=wanted.how == QUICK)
-    # Where no .dat holds the md5s, only the transactions can tell; where no record tells which manifest was written,
-    # only the data.
-    is_told = chain.dat_name in repository.names
-    if settings.backup_blobs:
-        is_told = is_told and are_states_recorded(repository, choices)
-    if wanted.how == DEEP or (not is_told and wanted.how != QUICK):
-        lines = chain.lines[: _first_damaged(chain, damaged)]
-        while lines:
-            sound = [each for each in choices if each[0] < len(lines)]
-            wrong, seen = _follow(settings, repository, Chain(chain.timestamp, lines), sound)
-            found += wrong
-            if seen is not None:
-                known |= seen if wanted.how == DEEP else set()
-                break
-            # What stands before the damage is a database too.
-            lines = lines[: _first_damaged(chain, wrong[-1:])]
-    if not settings.backup_blobs:
-        return frozenset()
-    return frozenset(choice.timestamp for _, choice in choices) - known
-
-
-def _follow(
-    settings: Settings, repository: Repository, chain: Chain, choices: Sequence[tuple[int, Choice]]
-) -> tuple[list[Finding], set[str] | None]:
-    """What is wrong with the data of a chain, and whether its blob states have all that these refer to.
-
-    The dates whose states were seen to have all come with it; None where damage ended the reading, and is the last
-    finding.
-    """
-    scratch = _scratch(repository.location)
-    with References(scratch) as references:
-        wrong = follow_transactions(repository, chain, references, scratch)
-        if not references.is_complete:
-            return wrong, None
-        if not settings.backup_blobs:
-            return wrong, set()
-        wrong += DataAndBlobs(repository, references, scratch).findings(choices)
-        return wrong, _known_by_data(choices, references)
-
-
-def _first_damaged(chain: Chain, findings: Sequence[Finding]) -> int:
-    """The number of the first backup of a chain (from 0) that something is wrong with; that of all where none is."""
-    first = min((finding.dates[0] for finding in findings), default=None)
-    return sum(1 for line in chain.lines if first is None or line.timestamp < first)
-
-
-def _known_by_data(choices: Sequence[tuple[int, Choice]], references: References) -> set[str]:
-    """The dates whose states were seen to have all that the data refer to."""
-    newest = len(references.last_tids) - 1
-    if references.is_encrypted:
-        return set()
-    return {
-        choice.timestamp
-        for number, choice in choices
-        if (number == newest or references.is_exact) and (choice.blobs is None or has_known_blobs(choice, deep=True))
-    }
-
-
-def _groups(repository: Repository, choices: Sequence[tuple[int, Choice]], wanted: Wanted) -> list[list[BlobDate]]:
-    """The blob states that have to be looked at, oldest first."""
-    deep = wanted.how == DEEP
-    known = [choice for _, choice in choices if has_known_blobs(choice, deep=deep)]
-    return looks([date for choice in known for date in blob_dates(repository, choice)])
-
-
-def _scratch(location: Path) -> Path:
-    """A folder for temporary files: the repository's disk has room, but it may be there for reading only."""
-    if os.access(location, os.W_OK):
-        return location
-    from tempfile import gettempdir
-
-    return Path(gettempdir())
-
-
 def _verify_blobs_alone(settings: Settings, name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
     """The same for a site whose blobs alone are backed up."""
-    from zodbvault.commands.only_blobs import states_to_verify
+    from zodbvault.commands.blob_states import states_to_verify
 
     repository = read_repository(places.location, places.location)
     states = states_to_verify(repository, wanted.date, every=wanted.is_every)
     found = []
-    with StateVerifier(places.location, _scratch(places.location), quick=wanted.how == QUICK) as verifier:
+    with StateVerifier(places.location, scratch_for(places.location), quick=wanted.how == QUICK) as verifier:
         for timestamp, choice, what in reversed(states):
             findings = [] if what is None else [Finding((timestamp,), what)]
             if choice is not None:
@@ -369,11 +195,10 @@ def _with_standing_damage(place: VerifiedPlace, standing: Mapping[str, str]) -> 
 
 def _keep(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> dict[str, str]:
     """Keep what was found beside the backups; what stands of earlier findings, as keep_verdicts gives it."""
-    source = settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
     verdicts = {date: verdict for chain in place.chains for date, verdict in chain.verdicts.items()}
-    ownership = repository_ownership(source_ownership(source), place.places.location) if verdicts else None
-    if ownership is None:
+    if not verdicts:
         return {}
+    ownership = ownership_beside(settings, place.places.location)
     return keep_verdicts(place.places.location, verdicts, Verification(iso_time(clock.now()), wanted.how, ownership))
 
 

@@ -1,4 +1,4 @@
-"""The blobs' part of a verification: manifests against their records, each blob of each state against its manifest.
+"""The blobs' part of a verification: each blob of each state against its manifest.
 
 What several states share is read once: the newest is looked at first, and of an older one what is not the same file.
 """
@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.blobs.archives import ArchiveContainer
 from zodbvault.blobs.check import MORE, verify_blobs
 from zodbvault.blobs.directories import DirectoryContainer
-from zodbvault.blobs.layouts import OID_SIZE, bushy_path, key_of_bushy
-from zodbvault.blobs.manifest import read_manifest
+from zodbvault.blobs.layouts import OID_SIZE
 from zodbvault.blobs.opening import opened_container
 from zodbvault.blobs.pool import Pool
 from zodbvault.commands.restore_blobs import entries_of
-from zodbvault.commands.verify_data import lacking
 from zodbvault.commands.verify_result import Finding
-from zodbvault.commands.written_manifests import is_recorded, require_as_written, wrong_with_manifest
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.records import ARCHIVES
 from zodbvault.repository.store import size_of
@@ -32,9 +29,6 @@ if TYPE_CHECKING:
     from zodbvault.blobs.manifest import Entry
     from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.commands.choosing import Choice
-    from zodbvault.commands.verify_data import References
-    from zodbvault.repository.chains import Chain
-    from zodbvault.repository.records import BlobRecord
     from zodbvault.repository.store import Repository
 
 
@@ -58,7 +52,7 @@ def blob_dates(repository: Repository, choice: Choice) -> list[BlobDate]:
     What another program made for the date is taken where it has all blobs, else a later state of ours: that has to be
     good then, and tells what the blobs of the other one have to be.
     """
-    first, ours = choice.blobs, _stand_in(choice)
+    first, ours = choice.blobs, stand_in(choice)
     if first is None:
         return []
     if ours is None:
@@ -67,7 +61,7 @@ def blob_dates(repository: Repository, choice: Choice) -> list[BlobDate]:
     return [BlobDate(choice.timestamp, theirs, is_in_part=True), _blob_date(repository, choice, ours)]
 
 
-def _stand_in(choice: Choice) -> BlobChoice | None:
+def stand_in(choice: Choice) -> BlobChoice | None:
     """The later state of ours that has to be good where a restore takes that of another program first."""
     return None if choice.blobs is None or choice.blobs.is_exact else known_later(choice)
 
@@ -75,6 +69,15 @@ def _stand_in(choice: Choice) -> BlobChoice | None:
 def known_later(choice: Choice) -> BlobChoice | None:
     """The later state of ours that a restore takes where that of another program lacks blobs."""
     return next((one for one in choice.blob_choices if one.is_exact and one.is_later), None)
+
+
+def has_known_blobs(choice: Choice, *, deep: bool) -> bool:
+    """Whether it is known which blobs belong to a state.
+
+    deep: what another program backed up was compared with the data, so it is known to have all that they refer to.
+    """
+    blobs = choice.blobs
+    return blobs is not None and (blobs.is_exact or known_later(choice) is not None or (deep and blobs.is_of_date))
 
 
 def _blob_date(repository: Repository, choice: Choice, blobs: BlobChoice) -> BlobDate:
@@ -277,133 +280,3 @@ def same_content(container: Container, other: Container) -> Callable[[bytes], bo
     if isinstance(container, ArchiveContainer) and isinstance(other, ArchiveContainer) and container.begins(other):
         return lambda _: True
     return None
-
-
-def verify_manifests(repository: Repository, chain: Chain, *, quick: bool) -> list[Finding]:
-    """Whether the manifest of each backup is there, in the size and with the sha256 that its record says."""
-    found: list[Finding] = []
-    blobs = [None if (record := repository.record_of(line)) is None else record.blobs for line in chain.lines]
-    for number, one in enumerate(blobs):
-        what = None if one is None else wrong_with_manifest(repository, one, quick=quick)
-        if one is not None and what is not None:
-            # The states that stand on it: those up to the next complete one.
-            following = next(
-                (later for later in range(number + 1, len(blobs)) if _is_complete(blobs[later])), len(blobs)
-            )
-            found.append(
-                Finding(tuple(line.timestamp for line in chain.lines[number:following]), f"{one.manifest} {what}")
-            )
-    return found
-
-
-def _is_complete(blobs: BlobRecord | None) -> bool:
-    return blobs is not None and blobs.complete
-
-
-def verify_other_states(repository: Repository, choices: Sequence[Choice], *, quick: bool) -> list[Finding]:
-    """Whether states that no record of their own date tells of are as they were written.
-
-    Those that are later than the data, and directories and archives of ours whose manifest is gone.
-    """
-    found = []
-    for choice in choices:
-        for blobs in (choice.blobs, _stand_in(choice)):
-            if blobs is None or not (blobs.is_later or blobs.complete is None):
-                continue
-            try:
-                require_as_written(repository, blobs, quick=quick)
-            except ZodbvaultError as error:
-                found.append(Finding((choice.timestamp,), str(error)))
-    return found
-
-
-def are_states_recorded(repository: Repository, choices: Sequence[tuple[int, Choice]]) -> bool:
-    """Whether records tell of all manifests of the states that are ours, so that what was written is known.
-
-    Where it is not, only the data can tell whether a state has all that they refer to.
-    """
-    newest = {part_of(blobs): blobs for _, choice in choices for blobs in (choice.blobs, _stand_in(choice))}
-    return all(blobs is None or not blobs.is_exact or is_recorded(repository, blobs) for blobs in newest.values())
-
-
-def has_known_blobs(choice: Choice, *, deep: bool) -> bool:
-    """Whether it is known which blobs belong to a state.
-
-    deep: what another program backed up was compared with the data, so it is known to have all that they refer to.
-    """
-    blobs = choice.blobs
-    return blobs is not None and (blobs.is_exact or known_later(choice) is not None or (deep and blobs.is_of_date))
-
-
-class DataAndBlobs:
-    """Compares what the data of a chain refer to with the blob states of its dates. scratch: for temporary files."""
-
-    def __init__(self, repository: Repository, references: References, scratch: Path) -> None:
-        self._repository = repository
-        self._references = references
-        self._scratch = scratch
-
-    def findings(self, numbered: Sequence[tuple[int, Choice]]) -> list[Finding]:
-        """What the states of some dates lack. numbered: the chain's backup (from 0) and the choice, oldest first."""
-        found = []
-        before: BlobChoice | None = None
-        for number, choice in numbered:
-            newest = number + 1 == len(self._references.last_tids)
-            if not (newest or self._references.is_exact):
-                continue  # nobody knows which backup came with a blob
-            what = None if self._adds_what_it_needs(number, choice, before) else self._what_lacks(number, choice)
-            before = choice.blobs if what is None else None
-            if what is not None:
-                found.append(Finding((choice.timestamp,), what))
-        return found
-
-    def _adds_what_it_needs(self, number: int, choice: Choice, before: BlobChoice | None) -> bool:
-        """Whether a state is one that had all, and a delta with all that the data refer to since.
-
-        before: the state of the backup before, where that has all.
-        """
-        blobs = choice.blobs
-        if before is None or blobs is None or not (blobs.is_exact and before.is_exact and blobs.deltas):
-            return False
-        if blobs.is_later or (before.complete, before.deltas) != (blobs.complete, blobs.deltas[:-1]):
-            return False
-        new = (key for key in self._references.keys if self._references.number_of(key) == number)
-        try:
-            with contextlib.closing(read_manifest(blobs.deltas[-1])) as entries:
-                lacks = lacking(new, (entry.key for entry in entries if not entry.removed), self._lost(choice))
-                return next(lacks, None) is None
-        except ZodbvaultError:
-            return False
-
-    def _what_lacks(self, number: int, choice: Choice) -> str | None:
-        if choice.blobs is None:
-            first = next(self._references.up_to(number), None)
-            return None if first is None else f"refers to the blob {bushy_path(first)}, and has no blob state"
-        # What another program made is taken by a restore only if it has all blobs; else it goes on to the next one.
-        candidates = (choice.blobs,) if choice.blobs.is_exact else choice.blob_choices
-        what = None
-        for candidate in candidates:
-            lacks = self._what_one_lacks(number, candidate, self._lost(choice))
-            if lacks is None:
-                return None
-            what = what or lacks
-        return what
-
-    def _what_one_lacks(self, number: int, candidate: BlobChoice, lost: frozenset[bytes]) -> str | None:
-        """What to say of blobs that one state lacks; None when it lacks none."""
-        try:
-            with contextlib.closing(entries_of(candidate, self._scratch)) as entries:
-                lacks = lacking(self._references.up_to(number), (entry.key for entry in entries), lost)
-                first = next(lacks, None)
-                count = 1 + sum(1 for _ in lacks)
-        except ZodbvaultError as error:
-            return str(error)
-        if first is None:
-            return None
-        return f"refers to {count} blobs that its manifest lacks, such as {bushy_path(first)}"
-
-    def _lost(self, choice: Choice) -> frozenset[bytes]:
-        """The blobs that the site had lost when the backup was made."""
-        record = self._repository.record_of(choice.chain.newest)
-        paths = record.blobs.missing if record is not None and record.blobs is not None else ()
-        return frozenset(key for path in paths if (key := key_of_bushy(path)) is not None)

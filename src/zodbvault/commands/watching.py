@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from zodbvault.commands.tables import duration_text
 from zodbvault.errors import ZodbvaultError
+from zodbvault.io.clock import DAY, TOLERATED_SKEW
 from zodbvault.io.sizes import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-DAY = 86400
-TOLERATED_CLOCK_SKEW = 300
-"""Seconds that the newest backup may be later than now: the clocks of two machines."""
 GROWTH_WINDOW = 90 * DAY
 """Seconds that the growth of a site is looked at."""
 SOON = 3650
@@ -155,7 +153,7 @@ def _judge_age(facts: Facts, most: float) -> Judgement:
     age = facts.age
     assert age is not None
     assert facts.newest is not None
-    if facts.newest - facts.now > TOLERATED_CLOCK_SKEW:
+    if facts.newest - facts.now > TOLERATED_SKEW:
         what = f"the newest backup is {duration_text(facts.newest - facts.now)} later than the clock"
         return Judgement("backup", State.WARNING, what)
     newest = f"newest backup {duration_text(max(0.0, facts.now - facts.newest))} old"

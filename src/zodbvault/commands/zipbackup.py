@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.commands.backup import run_backup
 from zodbvault.commands.places import zip_places
+from zodbvault.repository.records import ARCHIVES
 
 if TYPE_CHECKING:
     from zodbvault.commands.summary import BackupReport
@@ -24,7 +25,7 @@ def zip_settings(settings: Settings) -> Settings:
     return settings._replace(
         location=settings.ziplocation,
         blobbackuplocation=settings.blobziplocation,
-        blob_layout="archives",
+        blob_layout=ARCHIVES,
         blob_timestamps=False,
         incremental_blobs=False,
         keep=1,

@@ -57,23 +57,12 @@ _PUTS = {b"q": 1, b"r": 4, b"\x94": 0}
 _GETS = {b"h": 1, b"j": 4}
 
 
-def index_position(path: Path) -> int | None:
-    """The end, in bytes, of the state that the index at `path` was saved for; None when it says none, or is no index.
-
-    Old indexes, one pickled object with its class, count as none: FileStorage makes a new one in their stead.
-    """
-    try:
-        with io.BufferedReader(QuietFile(path)) as file:
-            return _position(_pickles(file))
-    except (OSError, _NotAnIndexError):
-        return None
-
-
 def index_belongs(index: Path, read: Callable[[int, int], bytes], end: int) -> bool:
     """Whether the index at `index` fits the database that has `end` bytes, or an earlier state of it.
 
     read(offset, length): bytes of the database. The last transaction with records before the index's position is read,
-    and up to `MOST_CHECKED` of its records have to be where the index says. False for a damaged index or none.
+    and up to `MOST_CHECKED` of its records have to be where the index says. False for a damaged index or none, and for
+    an old one that is one pickled object with its class: FileStorage makes a new one in its stead.
     """
     try:
         with io.BufferedReader(QuietFile(index)) as file:
@@ -246,7 +235,7 @@ def _offsets_of(oids: Iterable[bytes], pickles: Iterator[object]) -> dict[bytes,
 
 
 def _bucket(pair: object) -> tuple[bytes, bytes]:
-    """An oid prefix and its bucket; raises _NotAnIndex for anything else."""
+    """An oid prefix and its bucket; raises _NotAnIndexError for anything else."""
     match pair:
         case (bytes() as prefix, bytes() as bucket):
             if len(prefix) == _PREFIX_LENGTH and bucket and len(bucket) % (_SUFFIX_LENGTH + _OFFSET_LENGTH) == 0:

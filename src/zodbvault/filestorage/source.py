@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.filestorage.format import MAGIC_LENGTH, MAGICS
-from zodbvault.io.closing import close_fd
+from zodbvault.io.closing import Closing, close_fd
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from zodbvault.io.clock import Clock
     from zodbvault.io.durable import Ownership
@@ -37,7 +36,7 @@ class DamagedDataFs(ZodbvaultError):
     """The bytes of a Data.fs do not add up; the message names the offset."""
 
 
-class DataFs:
+class DataFs(Closing):
     """A Data.fs that is open for reading; a context manager that closes it.
 
     path: the configured name, symlinks unresolved. fd: the descriptor. inode, device: of the file behind it.
@@ -51,14 +50,6 @@ class DataFs:
         self.device = status.st_dev
         self.magic = magic
         self._page_cache: PageCache | None = None
-
-    def __enter__(self) -> DataFs:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the descriptor; a second call does nothing."""

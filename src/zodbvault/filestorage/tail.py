@@ -12,6 +12,7 @@ from zodbvault.filestorage.format import (
     CLOSING_LENGTH,
     FINISHED_STATUSES,
     FIRST_TRANSACTION,
+    NO_TID,
     NUMBER,
     TRANSACTION_HEADER,
     TRANSACTION_HEADER_LENGTH,
@@ -49,7 +50,7 @@ def read_tail(source: DataFs, end: int, last_header: int | None) -> Tail | None:
     if end > size or end < FIRST_TRANSACTION:
         return None
     if end == FIRST_TRANSACTION:
-        return Tail(None, 0, size, _has_more(source, end, size, bytes(8)))
+        return Tail(None, 0, size, _has_more(source, end, size, NO_TID))
     start = _start_by_closing_length(source, end) if last_header is None else last_header
     if start is None or not FIRST_TRANSACTION <= start <= end - TRANSACTION_HEADER_LENGTH - CLOSING_LENGTH:
         return None

@@ -8,6 +8,12 @@ from __future__ import annotations
 import os
 import time
 
+DAY = 86400
+"""Seconds."""
+
+TOLERATED_SKEW = 300
+"""Seconds by which the clocks of two machines may differ, and nobody is told."""
+
 VARIABLE = "ZODBVAULT_TEST_NOW"
 """Set by tests only: the time at which a child process believes to start, as `YYYY-MM-DD-HH-MM-SS`, UTC."""
 

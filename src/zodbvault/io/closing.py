@@ -1,6 +1,7 @@
-"""Closing files. An error in that is of no account: what has to be on the disk was synced before, and a sync tells.
+"""Closing: of files, and of what holds some.
 
-Knows nothing of what the files are, and imports as little as a small backup may.
+An error in closing a file is of no account: what has to be on the disk was synced before, and a sync tells. Knows
+nothing of what the files are, and imports as little as a small backup may.
 """
 
 from __future__ import annotations
@@ -8,6 +9,10 @@ from __future__ import annotations
 import io
 import os
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def close_fd(fd: int) -> None:
@@ -23,3 +28,17 @@ class QuietFile(io.FileIO):
         """Close it; nothing happens when it is closed."""
         with suppress(OSError):
             super().close()
+
+
+class Closing:
+    """A context manager that gives itself and ends with close(), whatever happened."""
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -26,24 +26,24 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import reason_of
+from zodbvault.io.closing import Closing
 from zodbvault.io.hashing import new_hash
 from zodbvault.io.stored import DamagedFile, open_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import ModuleType, TracebackType
+    from types import ModuleType
     from typing import Protocol
 
     from zodbvault.io.workers import Job, Workers
 
     class Writable(Protocol):
-        """What a MemberWriter writes to: write() takes all or raises."""
+        """What a MemberWriter writes to."""
 
-        def write(self, data: bytes, /) -> int | None: ...
+        def write(self, data: bytes, /) -> int | None:
+            """Take all of `data` or raise."""
 
-
-__all__ = ["BLOCK_SIZE", "DamagedFile", "MemberTable", "MemberWriter", "Stored", "open_stored", "read_blocks"]
 
 BLOCK_SIZE = 1 << 20
 """Bytes of uncompressed data in a member, at most."""
@@ -100,7 +100,7 @@ def _compress_member(codec: ModuleType, level: int, data: memoryview) -> bytes:
     return b"".join((HEADER_START, MEMBER_LENGTH.pack(length), body, rest, trailer))
 
 
-class MemberWriter:
+class MemberWriter(Closing):
     """Compresses blocks into members of a file, in order, and computes the checksums on the way.
 
     Get a buffer(), fill it, hand it over with write(), and so on; finish() in the end. A context manager: leaving it
@@ -174,14 +174,6 @@ class MemberWriter:
         for workers in (self._compressors, self._hasher):
             if workers is not None:
                 workers.close()
-
-    def __enter__(self) -> MemberWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _start_threads(self) -> None:
         from zodbvault.io.workers import Workers, thread_count

@@ -9,13 +9,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import reason_of
+from zodbvault.io.closing import Closing
 from zodbvault.io.stored import DamagedFile, open_stored
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
     from hashlib import _Hash
-    from types import TracebackType
 
     from zodbvault.io.workers import Job, Workers
 
@@ -36,7 +36,7 @@ def new_hash(algorithm: str) -> _Hash:
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
-class BackgroundHash:
+class BackgroundHash(Closing):
     """A checksum that is computed beside the work of its owner.
 
     The first block is hashed at once; a thread begins with the second large one. A context manager, which ends it.
@@ -74,14 +74,6 @@ class BackgroundHash:
             self._thread.close()
             self._thread = None
             self._waiting.clear()
-
-    def __enter__(self) -> BackgroundHash:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def sha256_of(path: str | os.PathLike[str], on_progress: Callable[[int], None] | None = None) -> tuple[int, str]:

@@ -30,7 +30,6 @@ ATTEMPTS = 20
 CONTENT_LIMIT = 200
 """Bytes of a lock file that are shown to people."""
 
-
 _GIVE = "Give the file and its folder to the user who runs this."
 _HINTS = {errno.EACCES: _GIVE, errno.EPERM: _GIVE, errno.EROFS: "Mount its disk for writing."}
 

@@ -11,19 +11,19 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.closing import Closing
 from zodbvault.io.gzip_members import MemberTable, read_blocks
 from zodbvault.io.stored import DamagedFile, open_stored
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
     from typing import IO
 
 IN_MEMORY = 8
 """Members that are kept: megabytes."""
 
 
-class StoredBytes:
+class StoredBytes(Closing):
     """The uncompressed bytes of the file at `path`. A context manager.
 
     size: how many there are. compressed: gzip, ours or anyone's. scratch: a folder for a temporary file.
@@ -96,11 +96,3 @@ class StoredBytes:
         """Let go of all of it."""
         self._kept.clear()
         self._file.close()
-
-    def __enter__(self) -> StoredBytes:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -10,9 +10,10 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from zodbvault.io.closing import Closing
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 MOST_THREADS = 4
 """More would wait for the md5, which one thread has to compute in order."""
@@ -57,7 +58,7 @@ class Job(Generic[Result]):
             self._done.set()
 
 
-class Workers:
+class Workers(Closing):
     """Threads that take jobs in the order in which they come; one thread also finishes them in order.
 
     A context manager; leaving it, or close(), drops what was not begun and returns when the threads have ended.
@@ -96,14 +97,6 @@ class Workers:
         for thread in self._threads:
             thread.join()
         self._threads = []
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _work_off(self) -> None:
         while (job := self._jobs.get()) is not None:

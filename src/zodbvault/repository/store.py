@@ -206,9 +206,10 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
     for line, size in zip(chain.lines, sizes, strict=True):
         if size is None or not _may_measure(line, size):
             return f"{line.file.name} is {'missing' if size is None else 'shorter or longer than it was'}"
-    if repository.has(chain.newest.timestamp + RECORD_SUFFIX) and repository.record_of(chain.newest) is None:
-        return f"its newest record, {chain.newest.timestamp}{RECORD_SUFFIX}, cannot be read, or is another backup's"
     found = _newest_record(repository, chain)
+    is_of_newest = found is not None and found[0] == len(chain.lines)
+    if repository.has(chain.newest.timestamp + RECORD_SUFFIX) and not is_of_newest:
+        return f"its newest record, {chain.newest.timestamp}{RECORD_SUFFIX}, cannot be read, or is another backup's"
     if found is None:
         return None
     number, record = found

@@ -1,0 +1,143 @@
+"""The states of a site whose blobs alone are backed up: which there are, which one a date means, which go.
+
+How long a state stays is a plain decision on states and a moment. Reads the listing and records; writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zodbvault.blobs.stored import find_stored
+from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
+from zodbvault.commands.choosing import NothingThere, recorded_blob_states, what_there_is
+from zodbvault.commands.written_manifests import require_as_written
+from zodbvault.errors import ZodbvaultError
+from zodbvault.io.clock import DAY
+from zodbvault.repository.names import (
+    ARCHIVE_MANIFEST_SUFFIX,
+    COMPLETE_MANIFEST_SUFFIX,
+    DELTA_MANIFEST_SUFFIX,
+    DIRECTORY_MANIFEST_SUFFIX,
+)
+from zodbvault.repository.records import ARCHIVES, DIRECTORIES, POOL
+from zodbvault.repository.timestamps import seconds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zodbvault.commands.blob_choices import BlobChoice
+    from zodbvault.repository.store import Repository
+
+
+@dataclass(frozen=True)
+class State:
+    """One state: its timestamp, its layout, and whether it stands on none before it."""
+
+    timestamp: str
+    is_complete: bool
+    layout: str = POOL
+
+
+def recorded_states(repository: Repository) -> tuple[State, ...]:
+    """The states that the location has, oldest first: those with a record, also where their manifest is gone."""
+    return tuple(_state_of(stamp, repository) for stamp in recorded_blob_states(repository.names))
+
+
+def _state_of(stamp: str, repository: Repository) -> State:
+    """The state with this timestamp."""
+    if stamp + DELTA_MANIFEST_SUFFIX in repository.names:
+        return State(stamp, is_complete=False)
+    if stamp + COMPLETE_MANIFEST_SUFFIX in repository.names:
+        return State(stamp, is_complete=True)
+    if stamp + DIRECTORY_MANIFEST_SUFFIX in repository.names:
+        return State(stamp, is_complete=True, layout=DIRECTORIES)
+    if stamp + ARCHIVE_MANIFEST_SUFFIX in repository.names:
+        is_delta = any(name.endswith((f".{stamp}.delta.tar", f".{stamp}.delta.tar.gz")) for name in repository.names)
+        return State(stamp, is_complete=not is_delta, layout=ARCHIVES)
+    record = repository.record(stamp)
+    if record is None or record.blobs is None:
+        return State(stamp, is_complete=False)
+    return State(stamp, is_complete=record.blobs.complete, layout=record.blobs.layout)
+
+
+def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:
+    """The newest state at or before `when`, and what may replace it where it cannot be read. Raises NothingThere."""
+    # Those whose manifest is gone too: what stands on it lacks it.
+    stamps = recorded_blob_states(repository.names)
+    listing = BlobListing(repository.location, repository.names, find_stored(repository.location))
+    choices = choose_states_alone(listing, stamps, when)
+    if not choices:
+        what = "holds no blob backup" if when is None else f"holds no blob backup at or before {when} (UTC)"
+        known = sorted({*stamps, *(one.timestamp for one in listing.stored)})
+        raise NothingThere(what, path=repository.location, hint=what_there_is(known, when))
+    return choices
+
+
+def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int, layout: str) -> bool:
+    """Whether the next state is to stand on none before it.
+
+    So it is where the newest one has another layout than `layout`, or where the newest one that stands alone is older
+    than half of keep_blob_days: an old state goes only when no younger one builds on it.
+    """
+    newest = max((state.timestamp for state in states if state.is_complete and state.layout == layout), default=None)
+    if newest is None or states[-1].layout != layout:
+        return True
+    return keep_blob_days > 0 and now - seconds_of(newest) > keep_blob_days * DAY / 2
+
+
+@dataclass(frozen=True)
+class GroupVerdict:
+    """What becomes of some states that go or stay together, oldest first, and why."""
+
+    timestamps: tuple[str, ...]
+    stays: bool
+    reason: str
+
+
+def judge_states(states: Sequence[State], now: int, *, keep_blob_days: int, keep: int) -> tuple[GroupVerdict, ...]:
+    """What becomes of each group of states, oldest first.
+
+    A group is a complete manifest and the changes on it. It goes when all of it is older than keep_blob_days (0: that
+    does not count), or when it is not among the newest `keep` groups (0: that does not count). The newest one stays.
+    """
+    groups: list[list[State]] = []
+    for state in states:
+        if state.is_complete or not groups:
+            groups.append([])
+        groups[-1].append(state)
+    verdicts: list[GroupVerdict] = []
+    for age, group in enumerate(reversed(groups)):
+        is_old = keep_blob_days > 0 and now - seconds_of(group[-1].timestamp) > keep_blob_days * DAY
+        stays, reason = True, f"not older than {keep_blob_days} days" if keep_blob_days else "all are kept"
+        if age == 0:
+            reason = "the newest"
+        elif is_old:
+            stays, reason = False, f"older than {keep_blob_days} days"
+        elif 0 < keep <= age:
+            stays, reason = False, f"older than the newest {keep}"
+        verdicts.append(GroupVerdict(tuple(state.timestamp for state in group), stays, reason))
+    return tuple(reversed(verdicts))
+
+
+def states_to_verify(
+    repository: Repository, date: str | None, *, every: bool
+) -> tuple[tuple[str, BlobChoice | None, str | None], ...]:
+    """Each state (every), or the one for a date: its timestamp, what a restore takes, and what is wrong with that.
+
+    date: as `parse_when` gives it. Oldest first.
+    """
+    stamps = recorded_blob_states(repository.names) if every else (choose_states(repository, date)[0].timestamp,)
+    return tuple(_to_verify(repository, stamp) for stamp in stamps)
+
+
+def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | None, str | None]:
+    try:
+        choice = choose_states(repository, stamp)[0]
+        require_as_written(repository, choice)
+    except ZodbvaultError as error:
+        return stamp, None, str(error)
+    if choice.timestamp != stamp or choice.complete is None:
+        what = f"its manifest, directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}"
+        return stamp, None, what
+    return stamp, choice, None

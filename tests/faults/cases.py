@@ -21,30 +21,50 @@ if TYPE_CHECKING:
 class Room(NamedTuple):
     """untouched: what has to stay as it is. require_good_end: how a command ends, given what was to stay.
 
-    require_aftermath: all the rest, with the next run; what it is given stands in aftermath.py. has_layouts: whether
-    the layout of blobs matters.
+    require_aftermath: all the rest, with the next run; what it is given stands in aftermath.py. usual: of which of its
+    scenarios a sample is tried always, in the pool. has_layouts: whether the layout of blobs matters.
     """
 
     scenarios: Mapping[str, Scenario]
     untouched: Callable[[Start], Any]
     require_good_end: Callable[[Start, Outcome, Point, Any], None]
     require_aftermath: Callable[..., None]
+    usual: tuple[str, ...]
     has_layouts: bool = True
 
 
 _MOMENT = scenarios.RESTORE_TO_A_MOMENT
 
-OF_DATA_AND_BLOBS = Room(
-    {**scenarios.SCENARIOS, _MOMENT.name: _MOMENT},
-    aftermath.live_tree,
-    aftermath.require_good_end,
-    aftermath.require_aftermath,
-)
 ROOMS = (
-    OF_DATA_AND_BLOBS,
-    Room(blobs_alone.SCENARIOS, blobs_alone.untouched, blobs_alone.require_good_end, blobs_alone.require_aftermath),
-    Room(copies.SCENARIOS, copies.untouched, copies.require_good_end, copies.require_aftermath),
-    Room(pages.SCENARIOS, pages.untouched, pages.require_good_end, pages.require_aftermath, has_layouts=False),
+    Room(
+        {**scenarios.SCENARIOS, _MOMENT.name: _MOMENT},
+        aftermath.live_tree,
+        aftermath.require_good_end,
+        aftermath.require_aftermath,
+        usual=(_MOMENT.name,),
+    ),
+    Room(
+        blobs_alone.SCENARIOS,
+        blobs_alone.untouched,
+        blobs_alone.require_good_end,
+        blobs_alone.require_aftermath,
+        usual=("blobs alone: incremental", "blobs alone: full that prunes", "blobs alone: restore over others"),
+    ),
+    Room(
+        copies.SCENARIOS,
+        copies.untouched,
+        copies.require_good_end,
+        copies.require_aftermath,
+        usual=("copy", "drill"),
+    ),
+    Room(
+        pages.SCENARIOS,
+        pages.untouched,
+        pages.require_good_end,
+        pages.require_aftermath,
+        usual=tuple(pages.SCENARIOS),
+        has_layouts=False,
+    ),
 )
 
 EVERY_SCENARIO = {name: scenario for room in ROOMS for name, scenario in room.scenarios.items()}
@@ -62,6 +82,11 @@ class Case(NamedTuple):
         """For a test."""
         return f"{self.layout}, {self.scenario.name}"
 
+    @property
+    def is_main(self) -> bool:
+        """Whether it is one of the main commands, of which a usual run tries more, and in each layout."""
+        return self.scenario.name in scenarios.SCENARIOS
+
     def start(self, folder: Path) -> Start:
         """Make the site."""
         return self.scenario.start(folder, self.layout)
@@ -77,5 +102,7 @@ def every_case() -> Iterator[Case]:
 
 
 def cases_of_a_usual_run() -> Iterator[Case]:
-    """Those of which a sample is tried always: the main commands in each layout, all others in the pool."""
-    return (each for each in every_case() if each.layout == "pool" or each.scenario.name in scenarios.SCENARIOS)
+    """Those of which a sample is tried always."""
+    for case in every_case():
+        if case.is_main or (case.layout == "pool" and case.scenario.name in case.room.usual):
+            yield case

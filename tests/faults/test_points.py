@@ -46,7 +46,8 @@ KINDS: dict[str, Callable[[tuple[Call, ...]], list[Point]]] = {
 OF_THE_POOL = {"kill": 1, "error": 1, "read": 3, "close": 1}
 OF_OTHER_LAYOUTS = {"kill": 5, "error": 17, "read": 23, "close": 5}
 SAMPLED = {"kill": 20, "error": 80, "read": 90, "close": 120}
-"""One point in so many; SAMPLED: of those that `make faults` tries."""
+OF_OTHER_COMMANDS = 3
+"""One point in so many; SAMPLED: of those that `make faults` tries; OF_OTHER_COMMANDS: beside that."""
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in cases_of_a_usual_run()])
@@ -86,7 +87,9 @@ def tried(workshop: Path, case: Case, kinds: tuple[str, ...], *, sampled: bool) 
 
 def chosen(calls: tuple[Call, ...], kind: str, case: Case, *, sampled: bool) -> list[Point]:
     """The points of one kind that are tried. The same each time: the seed is the case."""
-    step = (OF_THE_POOL if case.layout == "pool" else OF_OTHER_LAYOUTS)[kind] * (SAMPLED[kind] if sampled else 1)
+    step = (OF_THE_POOL if case.layout == "pool" else OF_OTHER_LAYOUTS)[kind]
+    if sampled:
+        step *= SAMPLED[kind] * (1 if case.is_main else OF_OTHER_COMMANDS)
     # Of the sample a case may get none; all cases together get their share.
     begin = random.Random(f"{kind} {case.scenario.name} {case.layout}").randrange(step)
     return KINDS[kind](calls)[begin::step]

@@ -424,12 +424,13 @@ class Site:
         source: str = "location",
         accept_missing_blobs: bool = False,
         checksum: bool = False,
+        at: str | None = None,
     ) -> RestoreReport:
         """bin/restore: stops the site first, as an administrator would."""
         self.close()
         self.tick()
         return self.restore_while_open(
-            when, source=source, accept_missing_blobs=accept_missing_blobs, checksum=checksum
+            when, source=source, accept_missing_blobs=accept_missing_blobs, checksum=checksum, at=at
         )
 
     def restore_while_open(
@@ -439,6 +440,8 @@ class Site:
         source: str = "location",
         accept_missing_blobs: bool = False,
         checksum: bool = False,
+        at: str | None = None,
+        to: Path | None = None,
     ) -> RestoreReport:
         """bin/restore without stopping the site."""
         return restore(
@@ -449,6 +452,8 @@ class Site:
             clock=self.clock,
             accept_missing_blobs=accept_missing_blobs,
             checksum=checksum,
+            at=at,
+            to=to,
         )
 
     def verify(

@@ -31,6 +31,8 @@ _SOURCES = {
     "ziprestore": ZIP,
 }
 _FOLDERS = {LOCATION: "backups", SNAPSHOT: "snapshotbackups", ZIP: "zipbackups"}
+_TELL_IN_A_TABLE = ("backup-verify", "backup-drill")
+"""What these find stands in their output, with the names of a repository's files without their folder."""
 
 
 def live_tree(start: Start) -> Tree:
@@ -40,7 +42,7 @@ def live_tree(start: Start) -> Tree:
 
 def require_good_end(start: Start, outcome: Outcome, point: Point, live: Tree) -> None:
     """How a disturbed command has to end, whatever it leaves. live: the live files before."""
-    _require_clear_end(start, outcome, point)
+    require_clear_end(start, outcome, point)
     if start.wanted is None:
         assert live_tree(start) == live, "live files were touched"
 
@@ -76,18 +78,17 @@ def require_aftermath(start: Start, outcome: Outcome, point: Point, scratch: Pat
     site.close()
 
 
-def _require_clear_end(start: Start, outcome: Outcome, point: Point) -> None:
-    """Killed, or well, or with one line that says what is wrong with which file."""
+def require_clear_end(start: Start, outcome: Outcome, point: Point, failed: int = 1) -> None:
+    """Killed, or well, or with one line that says what is wrong with which file. failed: the exit code of an error."""
     assert "Traceback" not in outcome.stderr + outcome.stdout, outcome.stderr
     assert "this is a bug" not in outcome.stderr, outcome.stderr
     if outcome.was_killed or outcome.exit_code == 0:
         return
-    assert outcome.exit_code == 1, f"exit {outcome.exit_code}: {outcome.stderr}"
+    assert outcome.exit_code == failed, f"exit {outcome.exit_code}: {outcome.stderr}"
     errors = [line for line in outcome.stderr.splitlines() if line.startswith("ERROR: ")]
     strange = [line for line in outcome.stderr.splitlines() if not line.startswith(("ERROR: ", "WARNING: ", "INFO: "))]
     assert not strange, f"lines without a level: {strange}"
-    if start.scenario.script == "backup-verify" and not errors:
-        # What it found stands in its table.
+    if start.scenario.script in _TELL_IN_A_TABLE and not errors:
         errors = [outcome.stdout]
     assert len(errors) == 1, f"{len(errors)} error lines: {outcome.stderr}"
     assert outcome.hit is not None, f"failed by itself: {outcome.stderr}"
@@ -116,8 +117,7 @@ def _names_of(path: str, start: Start) -> list[str]:
     copy = re.search(r"/zodbvault-[0-9a-f]{16}([0-9a-f]{16})\.part$", path)
     if copy is not None:
         names.append(f"0x{copy[1]}.blob")
-    if start.scenario.script == "backup-verify":
-        # Its table names the files of a repository without their folder.
+    if start.scenario.script in _TELL_IN_A_TABLE:
         names.append(os.path.basename(path))
     return names
 
@@ -182,9 +182,7 @@ def _named(folder: Path) -> set[str]:
 
 
 def _run_restore(start: Start) -> None:
-    site = start.site
-    when = next((argument for argument in start.arguments if not argument.startswith("-")), None)
-    site.restore(when, source=_SOURCES[start.scenario.script])
+    start.site.restore(start.date, at=start.moment, source=_SOURCES[start.scenario.script])
 
 
 def _run_again(start: Start) -> tuple[str | None, State]:

@@ -68,12 +68,12 @@ def summary() -> list[str]:
     rows = Counter((each.scenario, _ending(each)) for each in last.values())
     scenarios = list(dict.fromkeys(each.scenario for each in last.values()))
     endings = ("killed", "succeeded", "said what is wrong", "NOT GOOD")
-    lines = [f"{'scenario':28}{'points':>8}" + "".join(f"{ending:>20}" for ending in endings)]
+    lines = [f"{'scenario':36}{'points':>8}" + "".join(f"{ending:>20}" for ending in endings)]
     for scenario in (*scenarios, ""):
         numbers = [
             sum(n for (name, end), n in rows.items() if name == (scenario or name) and end == e) for e in endings
         ]
-        lines.append(f"{scenario or 'all':28}{sum(numbers):8,}" + "".join(f"{number:20,}" for number in numbers))
+        lines.append(f"{scenario or 'all':36}{sum(numbers):8,}" + "".join(f"{number:20,}" for number in numbers))
     bad = [each for each in last.values() if each.result != GOOD]
     lines += [f"{each.layout}, {each.scenario}, {each.point} ({each.call} {each.path}): {each.result}" for each in bad]
     return [*lines, f"{sum(each.seconds for each in last.values()) / 60:,.0f} minutes of one core; {FILE}"]

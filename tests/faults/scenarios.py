@@ -10,13 +10,14 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.layouts import LAYOUTS
 from tests.site import Site, blob_files, generate_script, timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from tests.site import State
@@ -57,6 +58,18 @@ class Start:
     unfinished: Reported | None
 
     @property
+    def moment(self) -> str | None:
+        """What a restore is to bring, as `--at` takes it; None for a whole backup."""
+        return self.arguments[self.arguments.index("--at") + 1] if "--at" in self.arguments else None
+
+    @property
+    def date(self) -> str | None:
+        """The date that a restore is to bring; None for the newest, or where it is a moment."""
+        if self.moment is not None:
+            return None
+        return next((argument for argument in self.arguments if not argument.startswith("-")), None)
+
+    @property
     def command(self) -> list[str]:
         """The arguments of the child process, its program first."""
         return [str(generate_script(self.site, self.scenario.script)), *self.arguments]
@@ -76,9 +89,9 @@ class Start:
 class Story:
     """A site on its way to the start of a scenario, and the backups that were reported on the way."""
 
-    def __init__(self, folder: Path, layout: str) -> None:
+    def __init__(self, folder: Path, layout: str, more_options: Mapping[str, str]) -> None:
         self.layout = layout
-        options = {"keep": "2", "enable_zipbackup": "true", **LAYOUTS[layout]}
+        options = {"keep": "2", "enable_zipbackup": "true", **LAYOUTS[layout], **more_options}
         self.site = Site(folder, options=options)
         self.reported: list[Reported] = []
         self.gone: list[Reported] = []
@@ -130,15 +143,19 @@ class Story:
 
 
 class Scenario(NamedTuple):
-    """One command at one point of a site's life. script: as buildout names it."""
+    """One command at one point of a site's life. script: as buildout names it. options: of the site, beside the usual.
+
+    tell: brings a site that has lived for some transactions to the point.
+    """
 
     name: str
     script: str
     tell: Callable[[Story], None]
+    options: Mapping[str, str] = MappingProxyType({})
 
     def start(self, folder: Path, layout: str = "pool") -> Start:
         """Make the site, in a folder that is there no more than its parent is. layout: in LAYOUTS."""
-        story = Story(folder, layout)
+        story = Story(folder, layout, self.options)
         self.tell(story)
         site = story.site
         site.close()
@@ -278,6 +295,21 @@ def _restore_of_a_zip(story: Story) -> None:
     story.change()
 
 
+def _restore_to_a_moment(story: Story) -> None:
+    """Between two transactions of one backup, and in the middle of a chain."""
+    story.backup()
+    story.change()
+    wanted = story.site.state()
+    story.change()
+    story.backup()
+    story.change()
+    story.backup()
+    story.change()
+    assert wanted.last_tid is not None
+    story.wanted = wanted
+    story.arguments = ("--no-prompt", "--at", wanted.last_tid.hex())
+
+
 def _verify(story: Story) -> None:
     story.history()
     story.backup(full=True)
@@ -313,6 +345,11 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("prune", "backup-prune", _prune),
     )
 }
+
+"""Those that the power goes for as well."""
+
+RESTORE_TO_A_MOMENT = Scenario("restore to a moment", "restore", _restore_to_a_moment)
+"""Makes the calls of a restore of an older date, with others before them."""
 
 
 def every_case() -> Iterator[tuple[str, str]]:

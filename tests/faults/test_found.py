@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.disturbing import CHANGE, CLOSE, FAIL, HALF, KILL, READ, Point, disturbed
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.cases import EVERY_SCENARIO
+from tests.faults.copies import COPY
+from tests.faults.disturbing import CHANGE, CLOSE, FAIL, HALF, KILL, LASTING, READ, Point, disturbed
+from zodbvault.commands.copy_folder import UNFINISHED
+from zodbvault.commands.drill import PREFIX, drill
+from zodbvault.errors import ZodbvaultError
+from zodbvault.repository.checks import read_checks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.disturbing import Outcome
+    from tests.faults.disturbing import Call, Outcome
     from tests.faults.scenarios import Start
+    from tests.site import Site
+    from zodbvault.commands.drill import DrillReport
 
 
 class Disturber:
@@ -27,12 +35,19 @@ class Disturber:
 
     def at(self, series: str, name: str, path: str, act: str, error: str = "", *, number: int = 0) -> Outcome:
         """Run the command; `number`: of the calls of that name on a path that ends so (from below var on)."""
-        calls = [call for call in self._copy(None).calls if call.series == series and call.name.startswith(name)]
-        wanted = [call for call in calls if os.path.relpath(call.path, self.start.site.var).endswith(path)]
-        outcome = self._copy(Point(series, wanted[number].number, act, error))
+        return self.at_call(self.calls(series, name, f".*{re.escape(path)}")[number], act, error)
+
+    def at_call(self, wanted: Call, act: str, error: str = "") -> Outcome:
+        """Run the command, which is disturbed at this call."""
+        outcome = self._copy(Point(wanted.series, wanted.number, act, error))
         assert outcome.hit is not None
-        assert outcome.hit.path == wanted[number].path
+        assert _without_chance(outcome.hit.path) == _without_chance(wanted.path)
         return outcome
+
+    def calls(self, series: str, name: str, path: str) -> list[Call]:
+        """The calls whose name begins with `name`, on paths (from below var on) that match."""
+        calls = [call for call in self._copy(None).calls if call.series == series and call.name.startswith(name)]
+        return [call for call in calls if re.fullmatch(path, os.path.relpath(call.path, self.start.site.var))]
 
     def _copy(self, point: Point | None) -> Outcome:
         from tests.faults.rewinding import Rewinder
@@ -47,10 +62,14 @@ class Disturber:
         return outcome
 
 
+def _without_chance(path: str) -> str:
+    return re.sub(rf"{PREFIX}\w+", PREFIX, path)
+
+
 @pytest.fixture
 def disturber(request: pytest.FixtureRequest, workshop: Path, tmp_path: Path) -> Disturber:
     name, layout = request.param
-    return Disturber(SCENARIOS[name].start(tmp_path / "site", layout), workshop, tmp_path / "calls")
+    return Disturber(EVERY_SCENARIO[name].start(tmp_path / "site", layout), workshop, tmp_path / "calls")
 
 
 def of(name: str, layout: str = "pool") -> pytest.MarkDecorator:
@@ -145,3 +164,77 @@ def test_an_error_in_a_directory_of_blobs_names_the_whole_path(disturber: Distur
     assert outcome.exit_code == 1
     assert outcome.hit is not None
     assert outcome.hit.path in outcome.stderr
+
+
+# Copies
+
+
+def folders_of_rehearsals(site: Site) -> list[Path]:
+    return list(site.datafs.parent.glob(f"{PREFIX}*"))
+
+
+def drilled(site: Site) -> DrillReport:
+    site.tick(3600)
+    return drill(site.settings, when=None, which="backups", sample=None, tmp=None, clock=site.clock)
+
+
+@pytest.mark.parametrize(
+    ("disturber", "name", "path"),
+    [
+        (("copy", "pool"), "fchmod", "copy/filestorage/Data.fs.restoring"),
+        (("copy", "pool"), "rename", ".blob"),
+        (("copy of blobs alone", "pool"), "rename", ".blob"),
+    ],
+    indirect=["disturber"],
+)
+def test_a_copy_that_was_killed_says_that_it_is_not_whole(disturber: Disturber, name: str, path: str) -> None:
+    """Data.fs stands there before its blobs do."""
+    outcome = disturber.at(CHANGE, name, path, KILL)
+    assert outcome.was_killed
+    site = disturber.start.site
+    assert (site.var / COPY / UNFINISHED).read_text().startswith("This copy is not whole")
+    with pytest.raises(ZodbvaultError, match=r"holds a copy that is not whole.*empty the folder"):
+        site.restore_while_open(to=site.var / COPY)
+
+
+@of("copy")
+def test_a_copy_that_cannot_be_removed_is_not_said_to_be(disturber: Disturber) -> None:
+    outcome = disturber.at(CHANGE, "rename", ".blob", LASTING, "EROFS")
+    assert outcome.exit_code == 1
+    copy = disturber.start.site.var / COPY
+    assert (copy / "filestorage" / "Data.fs").exists()
+    assert (copy / UNFINISHED).exists()
+    assert f"WARNING: {copy}: what was written there cannot be removed again" in outcome.stderr
+    assert "was removed again" not in outcome.stderr
+
+
+@of("drill")
+def test_a_rehearsal_s_folder_that_cannot_be_removed_goes_with_the_next_one(disturber: Disturber) -> None:
+    """Without its lock nobody knew what it was."""
+    outcome = disturber.at(CHANGE, "unlinkat", "/site/blobstorage", FAIL, "EIO")
+    assert outcome.exit_code == 0
+    site = disturber.start.site
+    (left,) = folders_of_rehearsals(site)
+    assert f"WARNING: {left} cannot be removed" in outcome.stderr
+    assert drilled(site).good
+    assert not folders_of_rehearsals(site)
+
+
+@of("drill")
+@pytest.mark.parametrize(("name", "path"), [("open", "/lock"), ("rmdir", "")])
+def test_a_rehearsal_s_folder_without_a_lock_goes_with_the_next_one(disturber: Disturber, name: str, path: str) -> None:
+    outcome = disturber.at_call(disturber.calls(CHANGE, name, rf"filestorage/{PREFIX}\w+{path}")[-1], KILL)
+    assert outcome.was_killed
+    site = disturber.start.site
+    assert folders_of_rehearsals(site)
+    assert drilled(site).good
+    assert not folders_of_rehearsals(site)
+
+
+@of("drill")
+def test_a_backup_is_not_blamed_for_the_place_of_a_rehearsal(disturber: Disturber) -> None:
+    outcome = disturber.at(CHANGE, "write", "/Data.fs.restoring", FAIL, "EIO")
+    assert outcome.exit_code == 1
+    assert "ERROR: " in outcome.stderr
+    assert "FAILED" not in outcome.stdout
+    assert read_checks(disturber.start.site.location, disturber.start.reported[-1].timestamp) is None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults import results
-from tests.faults.aftermath import live_tree, require_aftermath, require_good_end
+from tests.faults.cases import cases_of_a_usual_run, every_case
 from tests.faults.disturbing import (
     LASTING,
     close_points,
@@ -28,14 +28,13 @@ from tests.faults.disturbing import (
 )
 from tests.faults.results import GOOD, Result
 from tests.faults.rewinding import Rewinder, likeness
-from tests.faults.scenarios import SCENARIOS, every_case
 from zodbvault.io.clock import PretendClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from tests.faults.cases import Case
     from tests.faults.disturbing import Call, Point
-    from tests.faults.scenarios import Start
 
 KINDS: dict[str, Callable[[tuple[Call, ...]], list[Point]]] = {
     "kill": kill_points,
@@ -47,56 +46,67 @@ KINDS: dict[str, Callable[[tuple[Call, ...]], list[Point]]] = {
 OF_THE_POOL = {"kill": 1, "error": 1, "read": 3, "close": 1}
 OF_OTHER_LAYOUTS = {"kill": 5, "error": 17, "read": 23, "close": 5}
 SAMPLED = {"kill": 20, "error": 80, "read": 90, "close": 120}
-"""One point in so many; SAMPLED: of those that `make faults` tries."""
+OF_OTHER_COMMANDS = 3
+"""One point in so many; SAMPLED: of those that `make faults` tries; OF_OTHER_COMMANDS: beside that."""
 
-CASES = [pytest.param(*case, id=", ".join(reversed(case))) for case in every_case()]
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in cases_of_a_usual_run()])
+def test_a_sample_loses_nothing(workshop: Path, case: Case) -> None:
+    require_good(tried(workshop, case, tuple(KINDS), sampled=True))
 
 
-@pytest.mark.parametrize(("scenario", "layout"), CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in every_case()])
 @pytest.mark.parametrize(
-    ("kinds", "sampled"),
-    [
-        pytest.param(tuple(KINDS), True, id="sample"),
-        pytest.param(("kill",), False, id="killed", marks=pytest.mark.slow),
-        pytest.param(("error", "read", "close"), False, id="with errors", marks=pytest.mark.slow),
-    ],
+    "kinds", [pytest.param(("kill",), id="killed"), pytest.param(("error", "read", "close"), id="with errors")]
 )
-def test_nothing_is_lost(workshop: Path, scenario: str, layout: str, kinds: tuple[str, ...], *, sampled: bool) -> None:
-    with tempfile.TemporaryDirectory(dir=workshop) as folder:
-        trial = Trial(SCENARIOS[scenario].start(Path(folder) / "site", layout), workshop, Path(folder))
-        points = [point for kind in kinds for point in chosen(trial, kind, scenario, layout, sampled=sampled)]
-        if not sampled:
-            tried = results.done(scenario, layout)
-            points = [point for point in points if str(point) not in tried and is_in_shard(scenario, layout, point)]
-        broken = []
-        for point in points:
-            result = trial.of(point, scenario, layout)
-            if not sampled:
-                results.keep(result)
-            if result.result != GOOD:
-                broken.append(result)
+def test_nothing_is_lost(workshop: Path, case: Case, kinds: tuple[str, ...]) -> None:
+    require_good(tried(workshop, case, kinds, sampled=False))
+
+
+def require_good(tried: Iterator[Result]) -> None:
+    """No point was anything else than good."""
+    broken = [each for each in tried if each.result != GOOD]
     assert not broken, "\n".join(f"{each.point}, {each.call} {each.path}: {each.result}" for each in broken[:20])
 
 
-def chosen(trial: Trial, kind: str, scenario: str, layout: str, *, sampled: bool) -> list[Point]:
+def tried(workshop: Path, case: Case, kinds: tuple[str, ...], *, sampled: bool) -> Iterator[Result]:
+    """Try the points of a case: a sample of them, or all of this shard that were not good before, which are kept."""
+    with tempfile.TemporaryDirectory(dir=workshop) as folder:
+        trial = Trial(case, workshop, Path(folder))
+        points = [point for kind in kinds for point in chosen(trial.calls, kind, case, sampled=sampled)]
+        if not sampled:
+            done = results.done(case.scenario.name, case.layout)
+            points = [point for point in points if str(point) not in done and is_in_shard(case, point)]
+        for point in points:
+            result = trial.of(point)
+            if not sampled:
+                results.keep(result)
+            yield result
+
+
+def chosen(calls: tuple[Call, ...], kind: str, case: Case, *, sampled: bool) -> list[Point]:
     """The points of one kind that are tried. The same each time: the seed is the case."""
-    step = (OF_THE_POOL if layout == "pool" else OF_OTHER_LAYOUTS)[kind] * (SAMPLED[kind] if sampled else 1)
+    step = (OF_THE_POOL if case.layout == "pool" else OF_OTHER_LAYOUTS)[kind]
+    if sampled:
+        step *= SAMPLED[kind] * (1 if case.is_main else OF_OTHER_COMMANDS)
     # Of the sample a case may get none; all cases together get their share.
-    begin = random.Random(f"{kind} {scenario} {layout}").randrange(step)
-    return KINDS[kind](trial.calls)[begin::step]
+    begin = random.Random(f"{kind} {case.scenario.name} {case.layout}").randrange(step)
+    return KINDS[kind](calls)[begin::step]
 
 
-def is_in_shard(scenario: str, layout: str, point: Point) -> bool:
+def is_in_shard(case: Case, point: Point) -> bool:
     """Whether a point belongs to the part that FAULTS_SHARD asks for."""
     part, of = (int(number) for number in os.environ.get("FAULTS_SHARD", "1/1").split("/"))
-    return zlib.crc32(f"{scenario} {layout} {point}".encode()) % of == part - 1
+    return zlib.crc32(f"{case.scenario.name} {case.layout} {point}".encode()) % of == part - 1
 
 
 class Trial:
     """One case: a start, which is brought back before each try. workshop: has the interposer."""
 
-    def __init__(self, start: Start, workshop: Path, folder: Path) -> None:
-        self.start = start
+    def __init__(self, case: Case, workshop: Path, folder: Path) -> None:
+        self.case = case
+        self.start = start = case.start(folder / "site")
         self.scratch = folder / "scratch"
         self.library = workshop / "interposer.so"
         self.log = folder / "calls"
@@ -111,25 +121,25 @@ class Trial:
         self._seen: set[tuple[object, ...]] = set()
         self.calls = undisturbed.calls
 
-    def of(self, point: Point, scenario: str, layout: str) -> Result:
+    def of(self, point: Point) -> Result:
         """Try one point."""
         began = time.monotonic()
-        site = self.start.site
+        site, room = self.start.site, self.case.room
         self.rewinder.back()
         site.clock = PretendClock(self._now)
         site.random.setstate(self._random)
-        live = live_tree(self.start)
+        untouched = room.untouched(self.start)
         outcome = disturbed(
             self.command, self.environment, library=self.library, root=site.var, log=self.log, point=point
         )
         changes = point.number % 2 == 1
         is_known = False
         try:
-            require_good_end(self.start, outcome, point, live)
+            room.require_good_end(self.start, outcome, point, untouched)
             left = (likeness(site.folder), changes, outcome.exit_code == 0, point.act == LASTING)
             is_known = left in self._seen
             if not is_known:
-                require_aftermath(self.start, outcome, point, self.scratch, changes=changes)
+                room.require_aftermath(self.start, outcome, point, self.scratch, changes=changes)
                 self._seen.add(left)
             result = GOOD
         except Exception as error:
@@ -138,4 +148,5 @@ class Trial:
         hit = outcome.hit
         call, path = ("", "not reached") if hit is None else (hit.name, os.path.relpath(hit.path, site.var))
         took = round(time.monotonic() - began, 3)
-        return Result(scenario, layout, str(point), call, path, outcome.exit_code, result, took, is_known)
+        name, layout = self.case.scenario.name, self.case.layout
+        return Result(name, layout, str(point), call, path, outcome.exit_code, result, took, is_known)

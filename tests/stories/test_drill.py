@@ -286,11 +286,13 @@ def test_a_repository_that_cannot_be_written_is_no_error(site: Site, monkeypatch
 def test_what_a_killed_rehearsal_left_goes_with_the_next_one_and_a_running_one_stays(site: Site) -> None:
     site.backup()
     place = site.datafs.parent
-    for name in ("killed", "running", "being made"):
+    for name in ("killed", "running", "being made", "killed while it was made"):
         folder = place / f"zodbvault-drill-{name}"
-        (folder / "site").mkdir(parents=True)
-        if name != "being made":
+        folder.mkdir()
+        if "made" not in name:
+            (folder / "site").mkdir()
             (folder / "lock").touch()
+    os.utime(place / "zodbvault-drill-being made", (site.clock.now(), site.clock.now()))
     with held(place / "zodbvault-drill-running" / "lock"):
         assert drilled(site).good
     assert sorted(path.name for path in place.glob("zodbvault-drill*")) == [

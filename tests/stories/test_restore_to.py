@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,7 @@ from tests.site import Site, State, blob_files
 from tests.stories.test_dry_run import all_there, lived
 from zodbvault.blobs import target as blob_target
 from zodbvault.commands import restore as restoring
+from zodbvault.commands import restore_blobs
 from zodbvault.commands.restore_plan import plan_as_text, plan_restore
 from zodbvault.errors import ZodbvaultError
 
@@ -106,6 +107,26 @@ def test_a_folder_that_is_not_empty_is_refused(site: Site, tmp_path: Path, way: 
     with pytest.raises(ZodbvaultError) as planned:
         plan_restore(site.settings, source="location", when=None, checksum=False, to=folder)
     assert str(planned.value) == str(caught.value)
+
+
+def test_a_copy_is_marked_as_not_whole_until_it_is(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data.fs gets its name before the blobs come, so what a kill leaves may look like a site."""
+    site.backup()
+    folder = tmp_path / "copy"
+    add_blobs = restore_blobs.add_blobs
+    refused: list[str] = []
+
+    def copied_meanwhile(*arguments: Any, **keywords: Any) -> Any:
+        assert (folder / "filestorage" / "Data.fs").exists()
+        with pytest.raises(ZodbvaultError) as caught:
+            copied(site, folder)
+        refused.append(str(caught.value))
+        return add_blobs(*arguments, **keywords)
+
+    monkeypatch.setattr(restore_blobs, "add_blobs", copied_meanwhile)
+    copied(site, folder)
+    assert [text for text in refused if "holds a copy that is not whole" in text and "empty the folder" in text]
+    assert sorted(os.listdir(folder)) == ["blobstorage", "filestorage"]
 
 
 @pytest.mark.parametrize("place", ["var/backups/copy", "var/blobstorage/copy", "var/blobstoragebackups"])

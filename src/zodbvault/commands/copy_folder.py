@@ -1,6 +1,7 @@
 """The folder that gets a copy of a site (`restore --to`): new or empty, away from site and backups, whole or gone.
 
 What a restore writes elsewhere must outlive a failure; a copy is worth nothing until it is whole, so it goes with one.
+What a kill leaves of it holds a file that says so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, explained
-from zodbvault.io.durable import make_folder
+from zodbvault.io.durable import make_folder, remove_durably
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,10 @@ logger = logging.getLogger("zodbvault")
 
 FILESTORAGE_FOLDER = "filestorage"
 BLOB_FOLDER = "blobstorage"
+UNFINISHED = "unfinished"
+"""Stands in the folder as long as the copy is not whole."""
+
+_UNFINISHED_TEXT = b"This copy is not whole: the restore that makes it is at work, or was stopped.\n"
 
 
 def require_apart(settings: Settings, folder: Path) -> None:
@@ -48,8 +53,14 @@ def require_place_for_copy(settings: Settings, folder: Path) -> None:
     if not resolved.is_dir():
         raise ZodbvaultError("is not a folder", path=folder, hint="Nothing was done.")
     with explained("the folder cannot be read", path=folder, hint="Nothing was done."):
-        is_empty = not os.listdir(resolved)
-    if not is_empty:
+        names = os.listdir(resolved)
+    if UNFINISHED in names:
+        raise ZodbvaultError(
+            "holds a copy that is not whole: the restore that makes it is at work, or was stopped",
+            path=folder,
+            hint="Nothing was done. If it was stopped, empty the folder, or name one that is new or empty.",
+        )
+    if names:
         raise ZodbvaultError(
             "is not empty", path=folder, hint="Nothing was done. Name a folder that is new or empty, or empty this one."
         )
@@ -62,13 +73,32 @@ def folder_for_copy(settings: Settings, folder: Path) -> Iterator[None]:
     is_new = not folder.exists()
     with explained("the folder cannot be made", path=folder, hint="Nothing was done."):
         make_folder(folder)
+    mark = folder / UNFINISHED
     try:
+        with explained("the folder cannot be written", path=folder):
+            mark.write_bytes(_UNFINISHED_TEXT)
         yield
+        with explained("the copy cannot be finished", path=mark):
+            remove_durably(mark)
     except BaseException:
-        for name in (FILESTORAGE_FOLDER, BLOB_FOLDER):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        if is_new:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-        logger.info("What was written to %s was removed again.", folder)
+        _remove_copy(folder, is_new=is_new)
         raise
+
+
+def _remove_copy(folder: Path, *, is_new: bool) -> None:
+    """Remove what was written, and last what says that it is not whole. What stays is warned about."""
+    for name in (FILESTORAGE_FOLDER, BLOB_FOLDER):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        if not _stands_in(folder, FILESTORAGE_FOLDER, BLOB_FOLDER):
+            remove_durably(folder / UNFINISHED)
+        if is_new:
+            os.rmdir(folder)
+    if _stands_in(folder, FILESTORAGE_FOLDER, BLOB_FOLDER, UNFINISHED):
+        logger.warning("%s: what was written there cannot be removed again. It is no whole copy; empty it.", folder)
+    else:
+        logger.info("What was written to %s was removed again.", folder)
+
+
+def _stands_in(folder: Path, *names: str) -> bool:
+    return any(os.path.lexists(folder / name) for name in names)

@@ -47,6 +47,9 @@ PREFIX = "zodbvault-drill-"
 LOCK_NAME = "lock"
 SITE_FOLDER = "site"
 
+MAKING_TAKES_AT_MOST = 3600
+"""Seconds after which a folder without a lock is no longer one that another rehearsal is making."""
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -111,7 +114,7 @@ def drill(
     request = Request(source, parse_when(when), None, None, None, accept_missing_blobs=False, checksum=False)
     place = tmp or _beside(settings)
     require_apart(settings, place)
-    with _folder(place) as folder:
+    with _folder(place, clock.now()) as folder:
         request = request._replace(to=folder / SITE_FOLDER)
         said = choose_and_say(settings, request)
         started = time.monotonic()
@@ -122,7 +125,7 @@ def drill(
         except (NothingThere, NotEnoughSpace):
             raise
         except ZodbvaultError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:
+            if _is_no_fault_of_the_backup(error, folder):
                 raise
             failures.append(str(error))
         seconds = time.monotonic() - started
@@ -154,29 +157,60 @@ def _beside(settings: Settings) -> Path:
 
 
 @contextlib.contextmanager
-def _folder(place: Path) -> Iterator[Path]:
+def _folder(place: Path, now: float) -> Iterator[Path]:
     """A new folder that only we may look into, removed in the end. Removes those that killed rehearsals left."""
     with explained("no folder for the rehearsal can be made", path=place, hint="Name another place with --tmp."):
-        _remove_left_overs(place)
+        _remove_left_overs(place, now)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
     try:
         with LockFile(folder / LOCK_NAME):
             yield folder
     finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder of a rehearsal, its lock last: by that the next one knows what is nobody's."""
+    shutil.rmtree(folder / SITE_FOLDER, ignore_errors=True)
+    if not os.path.lexists(folder / SITE_FOLDER):
         shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):
+        logger.warning("%s cannot be removed. The next rehearsal beside it tries that again.", folder)
 
 
-def _remove_left_overs(place: Path) -> None:
+def _remove_left_overs(place: Path, now: float) -> None:
     for old in place.glob(f"{PREFIX}*"):
-        lock = LockFile(old / LOCK_NAME)
-        status = old.lstat()
-        is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-        # One without a lock file is being made, or empty.
-        if not is_ours or not (old / LOCK_NAME).is_file() or lock.who_holds_it() is not None:
-            continue
-        with contextlib.suppress(Locked), lock:
-            logger.info("Removing %s, which a killed rehearsal left.", old)
-            shutil.rmtree(old, ignore_errors=True)
+        if _is_left_over(old, now):
+            with contextlib.suppress(Locked), LockFile(old / LOCK_NAME):
+                logger.info("Removing %s, which a killed rehearsal left.", old)
+                _remove(old)
+
+
+def _is_left_over(folder: Path, now: float) -> bool:
+    """Whether a folder is one of ours, and nobody's any more."""
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        return False  # another one has just ended
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        return False
+    if (folder / LOCK_NAME).is_file():
+        return LockFile(folder / LOCK_NAME).who_holds_it() is None
+    # In one that is being made the lock comes at once.
+    return now - status.st_mtime > MAKING_TAKES_AT_MOST
+
+
+def _is_no_fault_of_the_backup(error: ZodbvaultError, folder: Path) -> bool:
+    """Whether it is the place of the rehearsal that failed."""
+    cause: BaseException | None = error
+    while isinstance(cause, ZodbvaultError):
+        cause = cause.__cause__
+    if not isinstance(cause, OSError):
+        return False
+    name = cause.filename
+    return cause.errno in _DISK_FULL or (
+        isinstance(name, (str, bytes)) and folder.resolve() in Path(os.fsdecode(name)).resolve().parents
+    )
 
 
 def _wrong_sizes(settings: Settings, request: Request) -> tuple[str, ...]:

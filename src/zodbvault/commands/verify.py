@@ -47,7 +47,7 @@ from zodbvault.repository.timestamps import parse_when
 from zodbvault.site_settings import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from zodbvault.commands.places import Places
     from zodbvault.io.clock import Clock
@@ -118,9 +118,10 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
         chains = _every_chain(repository, findings)
     else:
         chains = (choose(repository, wanted.date, with_blobs=settings.backup_blobs).chain,)
+    newer = {chain.timestamp: _newer_format(repository, stamps_of(chain)) for chain in chains}
     for chain in chains:
         found = findings.setdefault(chain.timestamp, [])
-        what = chain.damage or _newer_format(repository, chain)
+        what = chain.damage or newer[chain.timestamp]
         if what is not None:
             found.append(Finding(tuple(stamps_of(chain)), str(what)))
     readable = [chain for chain in chains if chain.lines and not findings[chain.timestamp]]
@@ -149,6 +150,7 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
             unknown.get(chain.timestamp, frozenset()),
             sum(size_of(repository.location / line.file.name) or 0 for line in chain.lines),
             blobs.get(chain.newest.timestamp) if chain.lines else None,
+            newer[chain.timestamp] is not None,
         )
         for chain in chains
     )
@@ -185,11 +187,11 @@ def _every_chain(repository: Repository, findings: dict[str, list[Finding]]) -> 
     return tuple(sorted(chains, key=lambda chain: chain.timestamp))
 
 
-def _newer_format(repository: Repository, chain: Chain) -> NewerFormat | None:
-    """Why this version can say nothing of a chain: a later one wrote its records."""
+def _newer_format(repository: Repository, timestamps: Iterable[str]) -> NewerFormat | None:
+    """Why this version can say nothing of backups that belong together: a later one wrote their records."""
     try:
-        for line in chain.lines:
-            repository.record(line.timestamp)
+        for timestamp in timestamps:
+            repository.record(timestamp)
     except NewerFormat as error:
         return error
     return None
@@ -331,7 +333,9 @@ def _verify_blobs_alone(settings: Settings, name: str, places: Places, wanted: W
             if choice is not None:
                 findings += verifier.look([BlobDate(timestamp, choice)])
             stamps = (timestamp,)
-            found.append(VerifiedChain(timestamp, stamps, stamps, tuple(findings), blobs=verifier.blobs.get(timestamp)))
+            is_newer = _newer_format(repository, stamps) is not None
+            blobs = verifier.blobs.get(timestamp)
+            found.append(VerifiedChain(timestamp, stamps, stamps, tuple(findings), blobs=blobs, is_newer=is_newer))
     names = list_files(places.location) if any(state.findings for state in found) else repository.names
     gone = {state.timestamp for state in found if state.timestamp + RECORD_SUFFIX not in names}
     for timestamp in sorted(gone):
@@ -370,7 +374,8 @@ def _with_standing_damage(place: VerifiedPlace, standing: Mapping[str, str]) -> 
 def _keep(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> dict[str, str]:
     """Keep what was found beside the backups; what stands of earlier findings, as keep_verdicts gives it."""
     source = settings.blob_storage if settings.only_blobs and settings.blob_storage is not None else settings.datafs
-    verdicts = {date: verdict for chain in place.chains for date, verdict in chain.verdicts.items()}
+    known = [chain for chain in place.chains if not chain.is_newer]
+    verdicts = {date: verdict for chain in known for date, verdict in chain.verdicts.items()}
     ownership = repository_ownership(source_ownership(source), place.places.location) if verdicts else None
     if ownership is None:
         return {}

@@ -163,6 +163,7 @@ def test_of_blobs_alone(site: Site) -> None:
     chains = done["locations"][0]["chains"]
     assert not chains[0]["stays"]
     assert chains[0]["reasons"] == ["older than 4 days"]
+    assert "0 groups of states would go; " in site.command("backup-prune", "--dry-run").stdout
     left = {name[:19] for name in site.names(site.blob_location) if name.endswith(".json")}
     assert min(left) == staying(done)[0]
     assert site.verify().good

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from zodbvault.blobs.layouts import Layout
     from zodbvault.io.durable import PartFile
 
+# A newer one comes with a newer format of the records: by these an older version sees that it has to leave all alone.
 FORMAT_VERSION = 1
 
 # Uncompressed bytes of a gzip member, and what a reader is ready to hold of one.

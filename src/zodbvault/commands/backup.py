@@ -30,7 +30,7 @@ from zodbvault.filestorage.tail import Tail, read_tail
 from zodbvault.repository.identity import ensure_identity
 from zodbvault.repository.names import container_states
 from zodbvault.repository.prune import Retention, prune_chains
-from zodbvault.repository.store import chain_problem, read_repository, record_problem, size_of
+from zodbvault.repository.store import chain_problem, read_repository, record_problem, refuse_newer_format, size_of
 from zodbvault.repository.sweep import sweep
 from zodbvault.repository.timestamps import seconds_of
 
@@ -102,6 +102,7 @@ def swept_repository(settings: Settings, places: Places, clock: Clock) -> Iterat
     ownership = ownership_beside(settings, places.location)
     with locked((places,), started), BlobBackup.opened(settings, places, ownership) as blobs:
         repository = read_repository(places.location, places.blobs)
+        refuse_newer_format(repository)
         ensure_identity(repository, ownership)
         blobs.sweep(repository)
         swept = sweep(repository, blobs.are_there, ownership)

@@ -32,6 +32,7 @@ from zodbvault.filestorage.format import LAST_TID, NO_TID
 from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.space import NotEnoughSpace
 from zodbvault.repository.checks import Checks, read_checks, write_checks
+from zodbvault.repository.records import NewerFormat
 from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def drill(
     """Rehearse a restore of the newest backup, or of the newest at or before `when`.
 
     which: in LOCATIONS. sample: read so many objects; None for all. tmp: where the folder is made; None for beside the
-    live data. Raises NothingThere, and ZodbvaultError where the rehearsal itself cannot be made: too little space, no
-    folder to write.
+    live data. Raises NothingThere, NewerFormat, and ZodbvaultError where the rehearsal itself cannot be made: too
+    little space, no folder to write.
     """
     source = SOURCE_OF[which]
     request = Request(source, parse_when(when), None, None, None, accept_missing_blobs=False, checksum=False)
@@ -122,7 +123,7 @@ def drill(
         reading = None
         try:
             restore_copy(settings, request, folder / SITE_FOLDER, said)
-        except (NothingThere, NotEnoughSpace):
+        except (NothingThere, NotEnoughSpace, NewerFormat):
             raise
         except ZodbvaultError as error:
             if _is_no_fault_of_the_backup(error, folder):

@@ -50,7 +50,7 @@ from zodbvault.repository.names import (
 )
 from zodbvault.repository.publish import publish_record
 from zodbvault.repository.records import BLOBS, POOL, Record
-from zodbvault.repository.store import Repository, list_files, read_repository
+from zodbvault.repository.store import Repository, list_files, read_repository, refuse_newer_format
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def _swept(places: Places, base: str, elsewhere: frozenset[str] | None) -> Repos
     their records there; where these are not known no manifest is touched.
     """
     repository = read_repository(places.location, places.location)
+    refuse_newer_format(repository)
     for name in repository.names:
         parts = split_name(name)
         if parts is not None and parts[1] == PRUNED_RECORD_SUFFIX:

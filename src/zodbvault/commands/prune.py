@@ -165,7 +165,8 @@ def _lines(settings: Settings, plans: Sequence[Plan], *, dry_run: bool) -> tuple
             lines.append(f"{place}No backups in {one.places.location}.")
             continue
         gone = [each for each in one.judged if not each.stays]
-        what = plural(len(gone), "group of states" if settings.only_blobs else "chain")
+        groups = f"{len(gone):,} {'group' if len(gone) == 1 else 'groups'} of states"
+        what = groups if settings.only_blobs else plural(len(gone), "chain")
         size = "" if settings.only_blobs or not gone else f" with {size_text(sum(each.stored_size for each in gone))}"
         blobs = ", and the blobs that only these need" if gone and settings.backup_blobs else ""
         verb = "would go" if dry_run else "went"

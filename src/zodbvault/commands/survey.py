@@ -123,11 +123,13 @@ def _look(settings: Settings, name: str, places: Places) -> Survey:
 
 
 def _seen_chain(repository: Repository, chain: Chain, *, with_blobs: bool) -> SeenChain:
-    backups = tuple(_seen_line(repository, line) for line in chain.lines)
     try:
         problem = chain_problem(repository, chain, with_blobs=with_blobs)
+    except NewerFormat as error:
+        problem = _told(repository, error)
     except ZodbvaultError as error:
         problem = str(error)
+    backups = tuple(_seen_line(repository, line) for line in chain.lines)
     lacks_blobs = bool(chain.lines) and with_blobs and not _has_exact_blobs(repository, chain)
     return SeenChain(chain.timestamp, backups, problem, lacks_blobs)
 
@@ -194,8 +196,15 @@ def _record(repository: Repository, timestamp: str) -> Record | None:
     try:
         return repository.record(timestamp)
     except NewerFormat as error:
-        logger.warning("%s", error)
+        if error.path not in repository.told:
+            logger.warning("%s", _told(repository, error))
         return None
+
+
+def _told(repository: Repository, error: NewerFormat) -> str:
+    """What is said of a record, once."""
+    repository.told.add(str(error.path))
+    return str(error)
 
 
 def _checks(repository: Repository, timestamp: str) -> Checks | None:
@@ -209,26 +218,38 @@ def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
 
     complete = {state.timestamp for state in recorded_states(repository) if state.is_complete}
     groups: list[list[SeenBackup]] = []
-    for stamp in recorded_blob_states(repository.names):
+    stamps = recorded_blob_states(repository.names)
+    newer = _newer_format(repository, stamps[-1]) if stamps else None
+    for stamp in stamps:
         is_complete = stamp in complete
         seen = SeenBackup(stamp, BLOBS, is_complete, checks=_checks(repository, stamp))
         record = _record(repository, stamp)
         if is_complete or not groups:
             groups.append([])
         groups[-1].append(seen if record is None else _with_record(seen, record))
-    return tuple(
-        SeenChain(
-            group[0].timestamp, tuple(group), None if group[0].is_complete else "no complete manifest is before it"
+    seen_groups = []
+    for group in groups:
+        problem = None if group[0].is_complete else "no complete manifest is before it"
+        seen_groups.append(
+            SeenChain(group[0].timestamp, tuple(group), (newer if group is groups[-1] else None) or problem)
         )
-        for group in groups
-    )
+    return tuple(seen_groups)
+
+
+def _newer_format(repository: Repository, timestamp: str) -> str | None:
+    """Why this version knows nothing of the newest state, and so of whether it restores."""
+    try:
+        repository.record(timestamp)
+    except NewerFormat as error:
+        return _told(repository, error)
+    return None
 
 
 def _warnings(repository: Repository, chains: tuple[SeenChain, ...]) -> Iterator[str]:
     """What an administrator has to know, a sentence each; the weightiest first."""
     for chain in chains:
         if chain.problem is not None:
-            yield f"The chain of {chain.timestamp}: {chain.problem}."
+            yield f"The chain of {chain.timestamp}: {chain.problem.rstrip('.')}."
         if chain.lacks_blobs:
             yield f"The chain of {chain.timestamp} has no blob state: it restores where its blobs are there."
     for chain in chains:

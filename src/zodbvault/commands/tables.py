@@ -24,7 +24,7 @@ class Table(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
-ALARMS = ("MISSING", "DAMAGED", "NO BLOBS", " lost")
+ALARMS = ("MISSING", "DAMAGED", "NO BLOBS", "UNKNOWN", " lost")
 """What a cell says that is not as it should be."""
 
 

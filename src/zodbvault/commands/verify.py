@@ -95,9 +95,10 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
         chains = chains_to_verify(repository, findings)
     else:
         chains = (choose(repository, wanted.date, with_blobs=settings.backup_blobs).chain,)
+    newer = {chain.timestamp: newer_format(repository, stamps_of(chain)) for chain in chains}
     for chain in chains:
         found = findings.setdefault(chain.timestamp, [])
-        what = chain.damage or newer_format(repository, chain)
+        what = chain.damage or newer[chain.timestamp]
         if what is not None:
             found.append(Finding(tuple(stamps_of(chain)), str(what)))
     readable = [chain for chain in chains if chain.lines and not findings[chain.timestamp]]
@@ -124,6 +125,7 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
             unknown.get(chain.timestamp, frozenset()),
             sum(size_of(repository.location / line.file.name) or 0 for line in chain.lines),
             blobs.get(chain.newest.timestamp) if chain.lines else None,
+            newer[chain.timestamp] is not None,
         )
         for chain in chains
     )
@@ -157,7 +159,9 @@ def _verify_blobs_alone(settings: Settings, name: str, places: Places, wanted: W
             if choice is not None:
                 findings += verifier.look([BlobDate(timestamp, choice)])
             stamps = (timestamp,)
-            found.append(VerifiedChain(timestamp, stamps, stamps, tuple(findings), blobs=verifier.blobs.get(timestamp)))
+            is_newer = newer_format(repository, stamps) is not None
+            blobs = verifier.blobs.get(timestamp)
+            found.append(VerifiedChain(timestamp, stamps, stamps, tuple(findings), blobs=blobs, is_newer=is_newer))
     names = list_files(places.location) if any(state.findings for state in found) else repository.names
     gone = {state.timestamp for state in found if state.timestamp + RECORD_SUFFIX not in names}
     for timestamp in sorted(gone):

@@ -32,7 +32,7 @@ from zodbvault.repository.checks import DEEP, QUICK
 from zodbvault.repository.records import NewerFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
@@ -69,11 +69,11 @@ def chains_to_verify(repository: Repository, findings: dict[str, list[Finding]])
     return tuple(sorted(chains, key=lambda chain: chain.timestamp))
 
 
-def newer_format(repository: Repository, chain: Chain) -> NewerFormat | None:
-    """Why this version can say nothing of a chain: a later one wrote its records."""
+def newer_format(repository: Repository, timestamps: Iterable[str]) -> NewerFormat | None:
+    """Why this version can say nothing of backups that belong together: a later one wrote their records."""
     try:
-        for line in chain.lines:
-            repository.record(line.timestamp)
+        for timestamp in timestamps:
+            repository.record(timestamp)
     except NewerFormat as error:
         return error
     return None

@@ -41,7 +41,8 @@ class VerifiedChain:
 
     dates: timestamps of the backups that were looked at, oldest first. requested: those of them that were asked for.
     without_blobs: those whose data may be good, but which nobody knows the blobs of. stored_size: bytes of its data
-    files. blobs: number of blobs of the newest date, None where they were not looked at.
+    files. blobs: number of blobs of the newest date, None where they were not looked at. is_newer: a later version
+    wrote it, so that this one can say nothing of it but that.
     """
 
     timestamp: str
@@ -51,10 +52,13 @@ class VerifiedChain:
     without_blobs: frozenset[str] = frozenset()
     stored_size: int | None = None
     blobs: int | None = None
+    is_newer: bool = False
 
     @property
     def verdicts(self) -> dict[str, bool | None]:
-        """Of each date whether it restores; None where nobody knows its blobs."""
+        """Of each date whether it restores; None where nobody knows its blobs, or this version nothing of it."""
+        if self.is_newer:
+            return dict.fromkeys(self.dates)
         bad = {date for finding in self.findings for date in finding.dates}
         return {date: False if date in bad else None if date in self.without_blobs else True for date in self.dates}
 
@@ -138,6 +142,8 @@ def _cells(chain: VerifiedChain) -> tuple[str, ...]:
     verdicts = chain.verdicts
     restore = [date for date, verdict in verdicts.items() if verdict]
     result = "DAMAGED" if chain.findings else "NO BLOBS" if len(restore) < len(verdicts) else "good"
+    if chain.is_newer:
+        result = "UNKNOWN"
     return (
         chain.timestamp,
         max(verdicts),
@@ -156,6 +162,8 @@ def _explained(chain: VerifiedChain) -> list[str]:
         f"{chain.timestamp}: {finding.what}; affected: {_ranges(finding.dates, verdicts)}."
         for finding in chain.findings
     ]
+    if chain.is_newer:
+        return lines
     if chain.findings:
         left = [date for date, verdict in verdicts.items() if verdict]
         lines.append(f"{chain.timestamp}: dates that still restore: {_ranges(left, verdicts) if left else 'none'}.")

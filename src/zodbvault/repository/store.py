@@ -5,6 +5,7 @@ Reads; the writing is in publish.py, sweep.py and prune.py. Knows nothing of blo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -127,6 +128,17 @@ def _look(location: Path, blob_location: Path | None) -> tuple[Repository, bool]
                 has_all = has_all and all(line.file.name in names for line in lines)
     chains, listed = chains_with_dat(dats), chains_without_dat(names)
     return Repository(location, blob_location, names, blob_names, chains, listed, set()), has_all
+
+
+def refuse_newer_format(repository: Repository) -> None:
+    """Raises NewerFormat where a later version wrote the newest record: what else it wrote is not to be tidied up."""
+    parts = (split_name(name) for name in repository.names if name.endswith(RECORD_SUFFIX))
+    newest = max((part[0] for part in parts if part is not None and part[1] == RECORD_SUFFIX), default=None)
+    if newest is not None:
+        name = newest + RECORD_SUFFIX
+        # What else is wrong with it is told where it is needed.
+        with contextlib.suppress(FileNotFoundError, DamagedRecord, UnreadableFile):
+            parse_record(read_small(repository.location / name), name)
 
 
 def was_pruned(timestamp: str, before: frozenset[str], now: frozenset[str]) -> bool:

@@ -77,7 +77,6 @@ CORNERS = (
     Environment("310", "60", "6", "isal"),
     Environment("311", "41", "6", "isal"),
     Environment("312", "52", "58", "isal"),
-    Environment("313", "33", "58", "isal"),
     Environment("313", "60", "6", "noisal"),
 )
 
@@ -129,7 +128,7 @@ def find_pythons() -> dict[str, str]:
 
 
 def _starts(python: str, version: str) -> bool:
-    command = [python, "-c", "import sys, ensurepip; print('%d.%d' % sys.version_info[:2])"]
+    command = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     return finished.returncode == 0 and finished.stdout.strip() == version
 

@@ -25,11 +25,11 @@ demo: packages-of-demo $(MADE) ## back up a real site, destroy it, restore it, c
 
 .PHONY: test
 test: packages-of-test $(MADE) ## run all tests but the long ones, which faults, interop and integration run
-	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full and not integration"
+	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full and not integration and not smoke"
 
 .PHONY: coverage
 coverage: packages-of-test $(MADE) ## run the same tests, and say which lines and branches of src none of them reaches
-	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full and not integration" --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not interop_full and not integration and not smoke" --cov --cov-report=term
 
 # Goes on where the last run stopped. FAULTS_AGAIN=1 begins anew, FAULTS_SHARD=2/5 does one of five parts.
 .PHONY: faults
@@ -95,9 +95,16 @@ generated-docs: $(MADE) ## write docs/options.rst, docs/commands.rst and man/ an
 docs-check: $(MADE) ## check the pages: their markup, the commands in them, the table of options
 	$(BIN)/python -m pytest tests/test_docs.py
 
+.PHONY: corners
+corners: $(MADE) ## run the smoke suite in corners of the matrix: those whose Python is here
+	$(BIN)/python tools/matrix.py --corners
+
+# MATRIX="py312 zodb6" runs those cells only.
+MATRIX ?=
+
 .PHONY: matrix
-matrix: $(MADE) ## run tox: all Pythons and versions of zc.buildout that are here
-	$(BIN)/tox
+matrix: $(MADE) ## run it with every Python, zc.buildout and ZODB, with isal and without; .tox/matrix.txt is the table (hours)
+	$(BIN)/python tools/matrix.py --table .tox/matrix.txt $(MATRIX)
 
 .PHONY: release-check
 release-check: $(MADE) ## build what would be published, check it, use it in an empty environment; publishes nothing

@@ -49,12 +49,14 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     root_level = logging.getLogger().level
     handlers = logging.getLogger().handlers[:]
 
-    def loaded(text: str, parts: str = "backup", name: str = "buildout.cfg") -> Any:
+    def loaded(
+        text: str, parts: str = "backup", name: str = "buildout.cfg", bin_directory: Path = tmp_path / "bin"
+    ) -> Any:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         parts_line = f"parts = {parts}\n" if parts else ""
         path.write_text(f"[buildout]\n{parts_line}offline = true\n{textwrap.dedent(text)}", encoding="utf-8")
-        return zc_buildout.Buildout(str(path), [("buildout", "bin-directory", str(tmp_path / "bin"))], False)
+        return zc_buildout.Buildout(str(path), [("buildout", "bin-directory", str(bin_directory))], False)
 
     yield loaded
     logging.getLogger().setLevel(root_level)
@@ -427,6 +429,76 @@ def test_the_settings_of_a_script_are_the_settings(load: Callable[..., Any]) -> 
     exec(source, names)
     assert settings_from_plain(names["settings"]) == settings
     assert names["settings"] == settings_to_plain(settings)
+
+
+# relative-paths
+
+
+RELATIVE = """
+[buildout]
+relative-paths = true
+[backup]
+recipe = zodbvault
+datafs = var/filestorage/Data.fs
+blob_storage = var/blobstorage
+snapshotlocation = /disk/snapshots
+"""
+
+
+def settings_after_a_move(options: Any, base: str) -> Any:
+    """What a script of a part says when the folder of the buildout is `base` by now."""
+    names: dict[str, Any] = {"base": base, "join": os.path.join}
+    exec(settings_source(options.recipe.settings, options.recipe._tree), names)
+    return settings_from_plain(names["settings"])
+
+
+def test_what_is_below_a_tree_with_relative_paths_moves_with_it(load: Callable[..., Any], tmp_path: Path) -> None:
+    options = load(RELATIVE)["backup"]
+    assert settings_after_a_move(options, str(tmp_path)) == options.recipe.settings
+    moved = settings_after_a_move(options, "/srv/moved")
+    assert (moved.datafs, moved.location) == (
+        Path("/srv/moved/var/filestorage/Data.fs"),
+        Path("/srv/moved/var/backups"),
+    )
+    assert moved.snapshotlocation == Path("/disk/snapshots")
+    assert moved._replace(**options.recipe.settings._asdict()) == options.recipe.settings
+
+
+@pytest.mark.parametrize(
+    ("general", "own", "moves"), [("false", "", False), ("true", "false", False), ("false", "true", True)]
+)
+def test_a_part_may_have_relative_paths_for_itself(
+    general: str, own: str, moves: bool, load: Callable[..., Any]
+) -> None:
+    text = RELATIVE.replace("relative-paths = true", f"relative-paths = {general}")
+    options = load(f"{text}relative-paths = {own}\n" if own else text)["backup"]
+    assert (settings_after_a_move(options, "/srv/moved") != options.recipe.settings) == moves
+
+
+def test_a_tree_is_known_by_its_link_and_by_itself(load: Callable[..., Any], tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    text = f"{RELATIVE}location = {real}/backups\n"
+    text = text.replace("[backup]", f"directory = {link}\nbin-directory = {link}/bin\n[backup]", 1)
+    moved = settings_after_a_move(load(text, bin_directory=link / "bin")["backup"], "/srv/moved")
+    assert (moved.location, moved.datafs) == (Path("/srv/moved/backups"), Path("/srv/moved/var/filestorage/Data.fs"))
+
+
+def test_what_a_move_does_not_change_is_warned_about(
+    load: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = f"{RELATIVE}pre_command = ls {tmp_path}/var\npost_command = ls /disk\n"
+    with caplog.at_level(logging.WARNING, logger="zodbvault"):
+        load(text)["backup"]
+    (message,) = caplog.messages
+    assert message.startswith(f"[backup] pre_command: names {tmp_path}")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="zodbvault"):
+        options = load(text, bin_directory=Path("/elsewhere/bin"))["backup"]
+    (message,) = caplog.messages
+    assert message.startswith("[backup] relative-paths: has no effect, because bin-directory /elsewhere/bin")
+    assert settings_after_a_move(options, "/srv/moved") == options.recipe.settings
 
 
 # bin/buildout

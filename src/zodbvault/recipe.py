@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import zc.buildout
 import zc.buildout.easy_install
@@ -82,6 +82,9 @@ class Recipe:
         for note in parsed.notes:
             logger.info("%s", note)
         self.settings = parsed.settings
+        self._tree = _tree(buildout, options, self._bin)
+        for warning in _warnings_of_tree(self.settings, self._tree):
+            logger.warning("%s", warning)
         _refuse_conflicts(self.settings, buildout)
         for key, value in settings_to_plain(self.settings).items():
             if key != "part" and value is not None:
@@ -99,9 +102,10 @@ class Recipe:
                 [(script, "zodbvault.scripts", "run")],
                 working_set,
                 sys.executable,
-                self._bin,
-                initialization=settings_source(self.settings),
+                self._tree.bin if self._tree.may_move else self._bin,
+                initialization=settings_source(self.settings, self._tree),
                 arguments=f"{command!r}, settings",
+                relative_paths=self._tree.root if self._tree.may_move else False,
             )
         return generated
 
@@ -121,9 +125,41 @@ def script_names(settings: Settings) -> dict[str, str]:
     return {script: command for command, script in names.items()}
 
 
-def settings_source(settings: Settings) -> str:
-    """What a script does first: its settings, a line per option; in ASCII, for a buildout may run in any locale."""
-    lines = (f"    {name!r}: {value!a}," for name, value in settings_to_plain(settings).items())
+class Tree(NamedTuple):
+    """The folder of a buildout, which may be moved with all that is in it where `relative-paths = true` is set.
+
+    directory: as buildout calls it. root, bin: it and the folder of scripts, without links. is_wanted: the option.
+    """
+
+    directory: str
+    root: str
+    bin: str
+    is_wanted: bool
+
+    @property
+    def may_move(self) -> bool:
+        """Whether scripts find what is in the tree from where they are themselves."""
+        return self.is_wanted and self.bin.startswith(f"{self.root}/")
+
+    def below(self, path: Path) -> str | None:
+        """A path from the tree on; None for one that stays where it is when the tree is moved."""
+        if self.may_move:
+            for folder in (self.directory, self.root):
+                if path.is_relative_to(folder):
+                    return str(path.relative_to(folder))
+        return None
+
+
+def settings_source(settings: Settings, tree: Tree | None = None) -> str:
+    """What a script does first: its settings, a line per option; in ASCII, for a buildout may run in any locale.
+
+    tree: what is in it is found from `base`, which buildout puts into a script together with `join`.
+    """
+    plain = {name: f"{value!a}" for name, value in settings_to_plain(settings).items()}
+    for name, value in zip(settings._fields, settings, strict=True):
+        if tree is not None and isinstance(value, Path) and (below := tree.below(value)) is not None:
+            plain[name] = f"join(base, {below!a})"
+    lines = (f"    {name!r}: {value}," for name, value in plain.items())
     # Nothing that the start makes is garbage, and looking for some costs a tenth of it; run() switches it on again.
     return "\n".join(["import gc", "gc.disable()", "settings = {", *lines, "}"])
 
@@ -131,6 +167,28 @@ def settings_source(settings: Settings) -> str:
 def _belongs_to_buildout(key: str) -> bool:
     # zc.recipe.egg adds keys such as `_d`; `<` is what a section inherits from.
     return key in BUILDOUT_KEYS or key.startswith(("_", "<"))
+
+
+def _tree(buildout: Buildout, options: Mapping[str, str], bin_folder: str) -> Tree:
+    """The buildout's folder, and whether its scripts are to work elsewhere too; a part may say so for itself."""
+    directory = os.path.abspath(buildout["buildout"]["directory"])
+    wanted = options.get("relative-paths", buildout["buildout"].get("relative-paths", "false"))
+    return Tree(directory, os.path.realpath(directory), os.path.realpath(bin_folder), wanted == "true")
+
+
+def _warnings_of_tree(settings: Settings, tree: Tree) -> Iterator[str]:
+    """What a tree that may be moved does not take along."""
+    if not tree.is_wanted:
+        return
+    if not tree.may_move:
+        yield (
+            f"[{settings.part}] relative-paths: has no effect, because bin-directory {tree.bin} is not below"
+            f" {tree.directory}"
+        )
+        return
+    for name in ("pre_command", "post_command"):
+        if tree.directory in getattr(settings, name):
+            yield f"[{settings.part}] {name}: names {tree.directory}, and will name it after a move (relative-paths)"
 
 
 def _surroundings(buildout: Buildout, part: str, base: Path) -> Surroundings:

@@ -42,6 +42,14 @@ faults: packages-of-test $(MADE) ## kills, errors, power cuts, damage and races 
 search: packages-of-test $(MADE) ## look for faults by chance: the tests with random examples, with 5000 each (hours)
 	$(BIN)/python -m pytest -n $(PROCESSES) -m hypothesis --hypothesis-profile=faults
 
+# MODULE=repository/dat: that one alone. Goes on where the last run stopped; MUTATION_AGAIN=1 begins anew.
+MODULE ?=
+
+.PHONY: mutation
+mutation: packages-of-test $(MADE) ## change what decides, place by place, and see whether a test notices (an hour or two; MODULE=repository/dat)
+	$(BIN)/python -m pip install --quiet --quiet --editable ".[test,mutation]"
+	@$(BIN)/python tools/mutation.py $(MODULE) --processes $(PROCESSES) $(if $(MUTATION_AGAIN),--again)
+
 .PHONY: interop
 interop: packages-of-test $(MADE) ## back up and restore by turns with collective.recipe.backup, in all layouts (a quarter of an hour)
 	$(BIN)/python -m pytest -n $(PROCESSES) tests/interop
@@ -132,6 +140,6 @@ packages-of-demo packages-of-test: packages-of-%:
 .PHONY: clean
 clean: ## remove all that make and the tests made, the environment too
 	rm -rf docs/_build
-	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache htmlcov .tox build dist
+	rm -rf $(VENV) .coverage* .hypothesis .mutation .mypy_cache .pytest_cache .ruff_cache htmlcov .tox build dist
 	rm -rf .installed.cfg bin develop-eggs eggs parts src/*.egg-info
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # A loaded machine is slow, and real databases are: neither is a failure.
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -16,6 +16,10 @@ settings.register_profile(
 )
 settings.register_profile(
     "faults", max_examples=5000, deadline=None, derandomize=False, print_blob=True, suppress_health_check=_SLOW
+)
+# `make mutation` runs the tests very many times, and asks only whether one fails.
+settings.register_profile(
+    "mutation", settings.get_profile("ci"), database=None, phases=[Phase.explicit, Phase.generate]
 )
 # --hypothesis-profile comes later than this and wins.
 settings.load_profile("ci")

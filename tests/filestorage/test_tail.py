@@ -85,6 +85,30 @@ def test_what_is_no_boundary_is_none(site: Site, opened: Callable[..., DataFs]) 
         assert read_tail(source, ends[-1], header) is None
 
 
+def test_what_is_cut_does_not_end_where_it_did(opened: Callable[..., DataFs]) -> None:
+    made = three()
+    source = opened(bytes(made.data[:-1]))
+    assert read_tail(source, made.ends[2], made.starts[2]) is None
+    assert read_tail(source, made.ends[2], None) is None
+
+
+def test_the_shortest_transaction_is_a_tail(opened: Callable[..., DataFs]) -> None:
+    made = Handmade()
+    made.add(records=())
+    end = made.ends[0]
+    assert end == 4 + 23 + 8
+    for known in (4, None):
+        assert read_tail(opened(made), end, known) == Tail(number(made.tids[0]), 4, end, has_more=False)
+
+
+def test_a_transaction_shorter_than_its_header_ends_nothing(opened: Callable[..., DataFs]) -> None:
+    made = three()
+    start = len(made.data)
+    header = struct.pack(">QQcHHH", made.tids[2] + 1, 22, b" ", 0, 0, 0)
+    source = opened(bytes(made.data) + header + bytes(7))
+    assert read_tail(source, start + 22 + 8, start) is None
+
+
 def test_a_packed_database_does_not_continue(site: Site) -> None:
     for step in range(5):
         site.commit_page(text=f"text {step}")

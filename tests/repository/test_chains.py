@@ -129,14 +129,31 @@ def test_a_chain_whose_dat_is_damaged_is_chosen_as_such_and_not_passed_over() ->
     chosen = choose_chain(chains, (), None)
     assert isinstance(chosen, Chain)
     assert chosen.damage is damage
+    assert chosen.lines == ()
+    assert choose_chain(chains, (), stamp(2)) == chosen
     assert choose_chain(chains, (), stamp(0)) == chains[0]
+
+
+def test_a_date_that_is_a_backups_own_means_that_backup() -> None:
+    names = names_of([True, False, False])
+    for number in range(3):
+        chosen = choose_chain((), chains_without_dat(frozenset(names)), stamp(number))
+        assert isinstance(chosen, ListedChain)
+        assert [file.name for file in chosen.files] == names[: number + 1]
+
+
+def test_what_a_dat_says_goes_before_what_is_only_listed() -> None:
+    (chain,) = chains_of([True])
+    (listed,) = chains_without_dat(frozenset(names_of([True])))
+    assert choose_chain([chain], [listed], None) is chain
 
 
 def test_a_bare_date_knows_the_newest_backup_of_its_day() -> None:
     chains = chains_of([True, False, True, False])
     assert newest_within(chains, "2026-11-01") == stamp(3)
     assert newest_within(chains, "2026-11-02") is None
-    assert newest_within(chains, "2026-11-01-18-05-00") is None
+    assert newest_within(chains, stamp(3)[:-3]) == stamp(3)
+    assert newest_within(chains, stamp(3)) is None
 
 
 @pytest.mark.parametrize(

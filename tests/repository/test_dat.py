@@ -97,6 +97,8 @@ def test_a_shortened_file_is_never_read_as_another_one(length: int) -> None:
         (TEXT.replace(DELTA, "2026-11-23-18-06-00.deltafsz.orphan"), "no data file"),
         (TEXT.replace(DELTA, "notes"), "no data file"),
         (TEXT + TEXT.splitlines()[1], "twice"),
+        (TEXT + f"{DELTA} 150 160 {MD5}\n", "a second one at the same time"),
+        (TEXT.replace(DELTA, "2026-11-23-18-05-00.deltafsz"), "at the time of its full"),
         (TEXT.replace(MD5, MD5.upper()), "upper case"),
         (TEXT.replace(MD5, MD5[1:]), "short sum"),
         (TEXT.replace(MD5, "x" * 32), "no sum"),
@@ -110,6 +112,24 @@ def test_what_repozo_could_not_have_written_is_damage(text: str, why: str) -> No
     with pytest.raises(DamagedDat) as error:
         parse_dat(text.encode(), NAME)
     assert str(error.value).startswith(NAME)
+
+
+def test_damage_is_told_with_its_line_and_what_is_safe() -> None:
+    noise = "x" * 150 + "y" * 150
+    with pytest.raises(DamagedDat) as error:
+        parse_dat(f"{TEXT}\n{noise}\n".encode(), NAME)
+    assert error.value.what == f"line 4 cannot be right: {noise[:200]!r}"
+    assert error.value.hint == "The files of this chain are still there; nothing was changed."
+    with pytest.raises(DamagedDat) as error:
+        parse_dat(b"", NAME)
+    assert error.value.what == "does not begin with the line of its full backup"
+
+
+def test_offsets_have_as_many_digits_as_a_file_can_be_long() -> None:
+    largest = 10**19 - 1
+    assert parse_dat(f"{FULL} 0 {largest} {MD5}\n".encode(), NAME)[0].end == largest
+    with pytest.raises(DamagedDat):
+        parse_dat(f"{FULL} 0 {largest + 1} {MD5}\n".encode(), NAME)
 
 
 @given(st.binary(max_size=300))

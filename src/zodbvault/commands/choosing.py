@@ -188,8 +188,10 @@ def what_there_is(timestamps: Sequence[str], when: str | None) -> str:
 
 def _meant(chains: tuple[Chain, ...], when: str | None) -> str:
     """A sentence for somebody whose date means its first moment, where backups follow that."""
-    newer = newest_within(chains, when) if when is not None else None
-    return f" {meaning_of(when or '')}; newest of {when}: {newer}." if newer is not None else ""
+    if when is None:
+        return ""
+    newer = newest_within(chains, when)
+    return "" if newer is None else f" {meaning_of(when)}; newest of {when}: {newer}."
 
 
 def recorded_blob_states(names: frozenset[str]) -> tuple[str, ...]:

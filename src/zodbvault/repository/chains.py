@@ -56,9 +56,9 @@ class ListedChain(NamedTuple):
 
 
 def data_files(names: Iterable[str]) -> tuple[DataFile, ...]:
-    """The data files among `names`, oldest first."""
+    """The data files among `names`, oldest first: their names, which they compare by, begin with the timestamp."""
     files = (data_file(name) for name in names)
-    return tuple(sorted((file for file in files if file is not None), key=lambda file: (file.timestamp, file.name)))
+    return tuple(sorted(file for file in files if file is not None))
 
 
 def chains_with_dat(dats: Mapping[str, tuple[Line, ...] | DamagedDat]) -> tuple[Chain, ...]:

@@ -79,7 +79,7 @@ def _parse_line(text: str) -> Line | None:
     if len(fields) != 4:
         return None
     path, start, end, md5 = fields
-    file = data_file(path.rsplit("/", 1)[-1])
+    file = data_file(path.rpartition("/")[2])
     if file is None or not (_is_number(start) and _is_number(end)):
         return None
     return Line(file, int(start), int(end), md5)

@@ -599,3 +599,74 @@ def test_a_part_that_cannot_get_its_name_tells_that_name(tmp_path: Path) -> None
     ):
         part.publish()
     assert caught.value.filename == str(tmp_path / "taken")
+
+
+# What the system refuses
+
+
+def test_an_owner_that_we_may_not_give_leaves_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root gives files away; a site's user may still choose among the groups that it is in."""
+    asked = []
+
+    def fchown(_: int, uid: int, gid: int) -> None:
+        asked.append((uid, gid))
+        if uid != -1:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    path.chmod(0o600)
+    status = path.stat()
+    monkeypatch.setattr(os, "fchown", fchown)
+    with open(path, "rb") as file:
+        Ownership(0o640, status.st_uid + 1, status.st_gid + 1).apply(file.fileno())
+    assert asked == [(status.st_uid + 1, status.st_gid + 1), (-1, status.st_gid + 1)]
+    assert mode_of(path) == 0o640
+
+
+def test_a_folder_that_is_gone_need_not_be_synced(tmp_path: Path) -> None:
+    with SyncBatch() as batch:
+        batch.add_folder(tmp_path / "gone")
+        batch.finish()
+
+
+def test_what_keeps_a_folder_from_being_removed_is_named_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays = tmp_path / "folder/in it/file"
+    stays.parent.mkdir(parents=True)
+    stays.write_bytes(b"")
+    original = os.unlink
+
+    def unlink(path: str, **keywords: Any) -> None:
+        if os.path.basename(path) == "file":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        original(path, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        with pytest.raises(OSError, match="Input/output") as caught:
+            durable.remove_tree(tmp_path / "folder")
+    assert caught.value.filename == str(stays)
+    assert stays.exists()
+
+
+@pytest.mark.parametrize("is_only", [True, False])
+def test_a_part_that_cannot_be_removed_does_not_hide_the_first_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_only: bool
+) -> None:
+    def refuse(path: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(path))
+
+    def write() -> None:
+        with PartFile(tmp_path / "file") as part:
+            part.file.write(b"half")
+            monkeypatch.setattr(os, "unlink", refuse)
+            if not is_only:
+                raise ValueError("the one to be read")
+
+    with pytest.raises(OSError if is_only else ValueError) as caught:
+        write()
+    monkeypatch.undo()
+    assert (tmp_path / "file.part").exists()
+    assert "Input/output" in str(caught.value) if is_only else str(caught.value) == "the one to be read"

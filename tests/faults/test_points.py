@@ -1,7 +1,8 @@
 """Every command, killed or failing at every one of its calls: nothing is lost, nothing is left, and it says why.
 
-A usual run tries a sample, by a seed; `make faults` all points of the pool and one in so many of the other layouts. It
-goes on where the last one stopped, and FAULTS_SHARD=2/5 does one part of five.
+A usual run tries a sample, by a seed; `make faults` all points of the pool and one in so many of the other layouts; of
+commands beside the main ones all kills, and one error in so many. It goes on where the last one stopped, and
+FAULTS_SHARD=2/5 does one part of five.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ OF_THE_POOL = {"kill": 1, "error": 1, "read": 3, "close": 1}
 OF_OTHER_LAYOUTS = {"kill": 5, "error": 17, "read": 23, "close": 5}
 SAMPLED = {"kill": 20, "error": 80, "read": 90, "close": 120}
 OF_OTHER_COMMANDS = 3
-"""One point in so many; SAMPLED: of those that `make faults` tries; OF_OTHER_COMMANDS: beside that."""
+ERRORS_OF_OTHER_COMMANDS = 7
+"""One point in so many; SAMPLED: of those that `make faults` tries. OF_OTHER_COMMANDS, ERRORS_OF_OTHER_COMMANDS: in a
+usual run and in `make faults` beside that, for commands that share most of their code with the main ones."""
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in cases_of_a_usual_run()])
@@ -90,6 +93,8 @@ def chosen(calls: tuple[Call, ...], kind: str, case: Case, *, sampled: bool) -> 
     step = (OF_THE_POOL if case.layout == "pool" else OF_OTHER_LAYOUTS)[kind]
     if sampled:
         step *= SAMPLED[kind] * (1 if case.is_main else OF_OTHER_COMMANDS)
+    elif kind != "kill" and not case.is_main:
+        step *= ERRORS_OF_OTHER_COMMANDS
     # Of the sample a case may get none; all cases together get their share.
     begin = random.Random(f"{kind} {case.scenario.name} {case.layout}").randrange(step)
     return KINDS[kind](calls)[begin::step]

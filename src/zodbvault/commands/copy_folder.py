@@ -13,7 +13,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, explained
-from zodbvault.io.durable import make_folder, remove_durably
+from zodbvault.io.durable import make_folder, remove_durably, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,13 +76,22 @@ def folder_for_copy(settings: Settings, folder: Path) -> Iterator[None]:
     mark = folder / UNFINISHED
     try:
         with explained("the folder cannot be written", path=folder):
-            mark.write_bytes(_UNFINISHED_TEXT)
+            _mark(mark)
         yield
         with explained("the copy cannot be finished", path=mark):
             remove_durably(mark)
     except BaseException:
         _remove_copy(folder, is_new=is_new)
         raise
+
+
+def _mark(path: Path) -> None:
+    """Say that what is written beside `path` is not whole, before anything is. Without a part: the name is enough."""
+    with open(path, "xb") as file:
+        file.write(_UNFINISHED_TEXT)
+        file.flush()
+        sync_file(file.fileno())
+    sync_folder(path.parent)
 
 
 def _remove_copy(folder: Path, *, is_new: bool) -> None:

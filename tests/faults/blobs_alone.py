@@ -70,7 +70,8 @@ def _full_that_prunes(story: Story) -> None:
     story.backup()
     _live_on(story)
     story.arguments = ("--full",)
-    story.may_go(*may_go)
+    # A directory or an archive stands for itself, so that `keep` counts each of them.
+    story.may_go(*(may_go if story.layout == "pool" else story.reported[:-1]))
 
 
 def _snapshot(story: Story) -> None:
@@ -104,6 +105,7 @@ def _restore_over_other_blobs(story: Story) -> None:
 
 
 def _restore_of_an_older_date(story: Story) -> None:
+    story.site.options["keep"] = "0"
     _history(story)
     story.backup(full=True)
     _live_on(story)

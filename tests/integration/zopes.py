@@ -106,13 +106,14 @@ def make_buildout_environment(folder: Path) -> Path:
 class ZopeSite:
     """A buildout with Zope in it. port: of HTTP. with_zeo: whether a ZEO server has the database.
 
-    killed: what its own script did not stop.
+    killed: what its own script did not stop. said: what was said by those that started something.
     """
 
     folder: Path
     port: int
     with_zeo: bool
     killed: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     @property
     def datafs(self) -> Path:
@@ -172,8 +173,8 @@ class ZopeSite:
         if not self.with_zeo:
             yield
             return
-        self._start("zeoserver")
         try:
+            self._start("zeoserver")
             yield
         finally:
             self._stop("zeoserver")
@@ -183,23 +184,22 @@ class ZopeSite:
         """The site runs; stopped by its own scripts, whatever happens."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._zeo_running())
-            self._start("instance")
             stack.callback(self._stop, "instance")
+            self._start("instance")
             self._wait()
             yield
 
     def _start(self, name: str) -> None:
-        # It ends with 0 also where nothing runs then; the path of a socket may be too long, say.
+        # It ends with 0 also where nothing runs then (the path of a socket may be too long, say) or not yet.
         finished = self.script(name, "start")
-        if "not running" in finished.stdout:
-            raise AssertionError(f"bin/{name} did not start:\n{finished.stdout}{finished.stderr}")
+        self.said.append(finished.stdout + finished.stderr)
 
     def _wait(self) -> None:
         end = time.monotonic() + PATIENCE
         while not self._answers():
             if time.monotonic() > end:
                 logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("var/log/*"))
-                raise AssertionError(f"Zope does not answer.\n{logs}")
+                raise AssertionError("\n".join(["Zope does not answer.", *self.said, logs]))
             time.sleep(0.3)
 
     def _answers(self) -> bool:

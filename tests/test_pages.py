@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -31,7 +32,13 @@ def page(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wheel of zodbvault, in the place of the registry that will have it."""
+    """A folder with a wheel of zodbvault, in the place of the registry that will have it.
+
+    ZODBVAULT_TEST_WHEELS names one that is there: `make release-check` has built what would be published.
+    """
+    built = os.environ.get("ZODBVAULT_TEST_WHEELS")
+    if built:
+        return Path(built)
     project = tmp_path_factory.mktemp("project")
     for name in ("pyproject.toml", "setup.py", "README.rst", "LICENSE"):
         shutil.copy(PROJECT / name, project)

@@ -1,11 +1,13 @@
 """Build what would be published, check it, and use it where nothing else is: `make release-check`. Publishes nothing.
 
 The source archive and the wheel are built from the files that git has, checked with twine, compared with git's list of
-files, and the wheel is installed into an empty environment, where a site is made, backed up, destroyed and restored.
+files, and the wheel is installed into an empty environment, where a site is made, backed up, destroyed and restored;
+once more by the commands of the tutorial, as they stand there.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -44,10 +46,10 @@ db.close()
 """
 
 
-def run(*command: str | Path, cwd: Path = PROJECT) -> None:
-    """Run a command, and say so; one that fails ends the check."""
+def run(*command: str | Path, cwd: Path = PROJECT, **environment: str) -> None:
+    """Run a command, and say so; one that fails ends the check. environment: variables besides those that are set."""
     print("+", *(str(word) if "\n" not in str(word) else "..." for word in command), flush=True)
-    subprocess.run([str(word) for word in command], cwd=cwd, check=True)
+    subprocess.run([str(word) for word in command], cwd=cwd, check=True, env={**os.environ, **environment})
 
 
 def build() -> tuple[Path, Path]:
@@ -90,6 +92,12 @@ def use(wheel: Path, folder: Path) -> None:
     run(python, "-c", READ, cwd=site)
 
 
+def follow_the_tutorial() -> None:
+    """What a newcomer does with the wheel, from an empty folder to a restored site; the page's own test does it."""
+    test = "tests/test_pages.py::test_the_tutorial_goes_from_an_empty_folder_to_a_restored_site"
+    run(sys.executable, "-m", "pytest", "-q", test, ZODBVAULT_TEST_WHEELS=str(DIST))
+
+
 def main() -> None:
     """All of it."""
     archive, wheel = build()
@@ -98,6 +106,7 @@ def main() -> None:
     check_wheel(wheel)
     with tempfile.TemporaryDirectory() as folder:
         use(wheel, Path(folder))
+    follow_the_tutorial()
     print(f"{archive.name} and {wheel.name} are good. Nothing was published.")
 
 

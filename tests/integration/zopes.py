@@ -6,17 +6,19 @@ scripts, also when a test fails.
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,12 @@ BLOBPAGES = Path(__file__).resolve().parent / "blobpages"
 
 PATIENCE = 180
 """Seconds that a server may take to answer for the first time."""
+
+CRON_SECTION = "With buildout, by z3c.recipe.usercrontab"
+"""Of the page on schedules."""
+
+PID_FILES = {"instance": "instance/Z4.pid", "zeoserver": "zeoserver.pid"}
+"""Where the recipes let each process write its number, below var; the first one stays when the process has ended."""
 
 COMMON = """\
 [buildout]
@@ -42,11 +50,11 @@ show-picked-versions = false
 
 [backup]
 recipe = zodbvault
+"""
 
-[cron]
-recipe = z3c.recipe.usercrontab
-times = 0 3 * * *
-command = ${{buildout:bin-directory}}/backup -q
+# A user's crontab is none of the tests' business: another file takes its place.
+OTHER_CRONTAB = """
+[{part}]
 readcrontab = cat ${{buildout:directory}}/crontab
 writecrontab = tee ${{buildout:directory}}/crontab
 """
@@ -96,16 +104,26 @@ def make_buildout_environment(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class ZopeSite:
-    """A buildout with Zope in it. port: of HTTP. with_zeo: whether a ZEO server has the database."""
+    """A buildout with Zope in it. port: of HTTP. with_zeo: whether a ZEO server has the database.
+
+    killed: what its own script did not stop. said: what was said by those that started something.
+    """
 
     folder: Path
     port: int
     with_zeo: bool
+    killed: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     @property
     def datafs(self) -> Path:
         """The database."""
         return self.folder / "var" / "filestorage" / "Data.fs"
+
+    @property
+    def location(self) -> Path:
+        """Its backups, where our part keeps them without being told."""
+        return self.folder / "var" / "backups"
 
     @property
     def blob_storage(self) -> Path:
@@ -155,8 +173,8 @@ class ZopeSite:
         if not self.with_zeo:
             yield
             return
-        self.script("zeoserver", "start")
         try:
+            self._start("zeoserver")
             yield
         finally:
             self._stop("zeoserver")
@@ -166,17 +184,22 @@ class ZopeSite:
         """The site runs; stopped by its own scripts, whatever happens."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._zeo_running())
-            self.script("instance", "start")
             stack.callback(self._stop, "instance")
+            self._start("instance")
             self._wait()
             yield
+
+    def _start(self, name: str) -> None:
+        # It ends with 0 also where nothing runs then (the path of a socket may be too long, say) or not yet.
+        finished = self.script(name, "start")
+        self.said.append(finished.stdout + finished.stderr)
 
     def _wait(self) -> None:
         end = time.monotonic() + PATIENCE
         while not self._answers():
             if time.monotonic() > end:
                 logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("var/log/*"))
-                raise AssertionError(f"Zope does not answer.\n{logs}")
+                raise AssertionError("\n".join(["Zope does not answer.", *self.said, logs]))
             time.sleep(0.3)
 
     def _answers(self) -> bool:
@@ -192,17 +215,24 @@ class ZopeSite:
         pid = self._pid(name)
         self.script(name, "stop", check=False)
         end = time.monotonic() + 60
-        while pid is not None and _is_alive(pid):
+        while pid is not None and is_alive(pid):
             if time.monotonic() > end:
                 os.kill(pid, signal.SIGKILL)
+                self.killed.append(name)
             time.sleep(0.1)
 
+    def pids(self) -> list[int]:
+        """The processes of the site that run."""
+        found = [self._pid(name) for name in PID_FILES]
+        return [pid for pid in found if pid is not None and is_alive(pid)]
+
     def _pid(self, name: str) -> int | None:
-        path = self.folder / "var" / f"{name}.pid"
+        path = self.folder / "var" / PID_FILES[name]
         return int(path.read_text()) if path.exists() else None
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -210,17 +240,34 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def cron_of_the_page() -> str:
+    """What the page on schedules lets a reader put into buildout.cfg."""
+    page = (PROJECT / "docs" / "schedule.rst").read_text(encoding="utf-8")
+    section = page.partition(CRON_SECTION)[2]
+    return textwrap.dedent(section.partition(".. code-block:: ini\n\n")[2].partition("\nSimpler:")[0])
+
+
+def cron_parts() -> dict[str, dict[str, str]]:
+    """The parts of that, with their options."""
+    parser = configparser.RawConfigParser()
+    parser.read_string(cron_of_the_page())
+    return {name: dict(parser[name]) for name in parser.sections() if name != "buildout"}
+
+
 def make_zope(buildout: Path, folder: Path, eggs: Path, *, with_zeo: bool, packages: str = "Zope[wsgi]") -> ZopeSite:
     """A buildout of a site, run; its database is still empty."""
     ports = {"zeo_port": free_port(), "http_port": free_port()}
-    parts = "zeoserver instance backup cron" if with_zeo else "instance backup cron"
+    parts = "zeoserver instance backup" if with_zeo else "instance backup"
     configuration = COMMON.format(parts=parts, project=PROJECT, blobpages=BLOBPAGES, eggs=eggs)
     configuration += INSTANCE.format(eggs=packages, **ports)
     if with_zeo:
         configuration += ZEO_CLIENT.format(**ports) + ZEOSERVER.format(**ports)
+    configuration += "".join(OTHER_CRONTAB.format(part=part) for part in cron_parts())
     folder.mkdir(parents=True)
     (folder / "crontab").write_text("# the administrator's own\n")
-    (folder / "buildout.cfg").write_text(configuration)
+    (folder / "base.cfg").write_text(configuration)
+    extended = cron_of_the_page().replace("[buildout]", "[buildout]\nextends = base.cfg")
+    (folder / "buildout.cfg").write_text(extended)
     finished = subprocess.run([buildout], cwd=folder, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     return ZopeSite(folder, ports["http_port"], with_zeo)

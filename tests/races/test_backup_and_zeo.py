@@ -109,10 +109,11 @@ def require_it_holds(server: Server, step: Step, kind: str, how: signal.Signals)
     site = server.site
     first = site.backup().timestamp
     assert first is not None
+    size = len(site.data)
     server.wait_for_commits(4)
     if kind == INCREMENTAL:
         # Two blobs at least, and more than a block of bytes.
-        while len(site.data) < BIG + 2 * 2**20:
+        while len(site.data) < size + BIG:
             server.wait_for_commits(4)
     known = server.committed()
     with pytest.MonkeyPatch.context() as patched:

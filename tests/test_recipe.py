@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import zc.buildout.buildout as zc_buildout
+from tools.demo import FETCH_NOTHING
 
 from tests.site import Site as Database
 from zodbvault.recipe import Recipe, script_names, settings_source
@@ -541,6 +542,7 @@ class Site:
 
 def run_python(arguments: list[str], folder: Path) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV"))}
+    environment |= FETCH_NOTHING
     finished = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,

@@ -32,6 +32,11 @@ develop = {PROJECT}
 """
 
 
+# Buildout lets pip make the develop egg. pip is to fetch nothing, and to build without isolation, which it would fetch
+# something for: the variable has the value of what `--no-build-isolation` switches off.
+FETCH_NOTHING = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+
+
 class DemoFailed(Exception):
     """Something was not as it has to be."""
 
@@ -116,7 +121,14 @@ class Site:
 
     def _run(self, command: list[str], *, answer: str = "", expected: int = 0) -> subprocess.CompletedProcess[str]:
         finished = subprocess.run(
-            command, cwd=self.folder, input=answer, capture_output=True, text=True, timeout=600, check=False
+            command,
+            cwd=self.folder,
+            env={**os.environ, **FETCH_NOTHING},
+            input=answer,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         if finished.returncode != expected:
             what = f"{' '.join(command)}: exit code {finished.returncode}, expected was {expected}"

@@ -304,8 +304,9 @@ def test_a_tree_behind_a_link_may_be_moved(site: Site, tmp_path: Path) -> None:
     link = tmp_path / "current"
     link.symlink_to(site.folder)
     linked = Site(link, site.packages)
-    linked.configure(head="parts = backup\neggs-directory = eggs\nrelative-paths = true")
-    linked.buildout()
+    path = linked.configure(head="parts = backup\neggs-directory = eggs\nrelative-paths = true")
+    # From another folder: in its own the system would tell buildout where that really is.
+    linked.buildout("-c", str(path), folder=tmp_path)
     linked.write(1)
     linked.script("backup")
     link.unlink()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -256,6 +257,24 @@ def test_an_incremental_that_does_not_fit_is_put_aside_with_its_companions(
     assert ab.names() == names
 
 
+def test_an_incremental_that_the_disk_cannot_read_is_put_aside(
+    ab: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ab.incremental(C, upto="data")
+    open_ = os.open
+
+    def failing(path: Any, *arguments: Any, **keywords: Any) -> int:
+        if str(path).endswith(f"{C}.deltafsz"):
+            raise OSError(errno.EIO, "Input/output error")
+        return open_(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", failing)
+    repository = ab.sweep().repository
+    assert lines(repository) == [f"{A}.fsz", f"{B}.deltafsz"]
+    assert f"{C}.deltafsz" in orphans(ab)
+    assert told(caplog)[0] == f"{ab.location}/{C}.deltafsz: cannot be read: Input/output error"
+
+
 def test_an_incremental_whose_blobs_are_not_there_is_put_aside(ab: Made) -> None:
     ab.incremental(C, upto="data")
     ab.sweep(blobs_are_there=False)
@@ -313,7 +332,7 @@ def test_killed_while_putting_aside_nothing_is_deleted(ab: Made, disk: Disk, ste
     with disk.killing_before(step):
         ab.sweep()
     assert disk.has_killed == (step < 3)
-    ab.sweep()
+    assert ab.sweep().repository.names == ab.read().names
     assert orphans(ab) == {f"{C}.deltafsz", f"{C}.json", f"{C}.deltablobs.gz"}
     ab.assert_repozo_restores()
 
@@ -446,7 +465,8 @@ def test_damage_in_an_older_chain_lets_no_trap_stay_in_the_newest(ab: Made) -> N
     harm_content(ab, ab.incremental(D, upto="data"))
     (ab.location / f"{A}.dat").write_bytes(b"")
     ab.sweep()
-    assert f"{D}.deltafsz" in orphans(ab)
+    # Its companions too, and where they are not looked for later: beside what is damaged nothing is removed.
+    assert orphans(ab) == {f"{D}.deltafsz", f"{D}.json", f"{D}.deltablobs.gz"}
     assert {f"{A}.fsz", f"{B}.deltafsz"} <= ab.names()
 
 

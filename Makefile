@@ -46,7 +46,7 @@ search: packages-of-test $(MADE) ## look for faults by chance: the tests with ra
 MODULE ?=
 
 .PHONY: mutation
-mutation: packages-of-test $(MADE) ## change what decides, place by place, and see whether a test notices (an hour or two; MODULE=repository/dat)
+mutation: packages-of-test $(MADE) ## change what decides, place by place, and see whether a test notices (long; MODULE=repository/dat is one module)
 	$(BIN)/python -m pip install --quiet --quiet --editable ".[test,mutation]"
 	@$(BIN)/python tools/mutation.py $(MODULE) --processes $(PROCESSES) $(if $(MUTATION_AGAIN),--again)
 

@@ -51,6 +51,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "filestorage/checking": ("filestorage/test_checking.py",),
     "filestorage/copying": ("filestorage/test_copying.py",),
     "filestorage/details": ("filestorage/test_details.py",),
+    "filestorage/format": ("filestorage/test_walk.py",),
     "filestorage/index": ("filestorage/test_index.py",),
     "filestorage/source": ("filestorage/test_data_fs.py",),
     "filestorage/tids": ("filestorage/test_tids.py",),
@@ -132,7 +133,7 @@ def shared_by_tests() -> list[Path]:
 def run(module: str, processes: int, *, again: bool) -> Outcome:
     """Run one module's changes, or take what an earlier run of the same files found."""
     folder = RESULTS / module.replace("/", ".")
-    result = folder / "result.json"
+    result, made_by = folder / "result.json", folder / "made-by"
     before = json.loads(result.read_text()) if result.exists() and not again else {}
     state = state_of(module)
     if before.get("state") != state or before["unchecked"]:
@@ -142,10 +143,13 @@ def run(module: str, processes: int, *, again: bool) -> Outcome:
             "module": module,
             "tests": [f"tests/{name}" for name in TESTS[module]],
             "processes": processes,
-            "again": again or before.get("state", state)["tools"] != state["tools"],
+            "tools": state["tools"],
+            # Of what another version of the tools has made nothing is taken over, finished or not.
+            "again": again or not made_by.exists() or made_by.read_text() != state["tools"],
         }
         command = [sys.executable, str(PROJECT / "tools" / "mutation_worker.py"), json.dumps(work)]
         folder.mkdir(parents=True, exist_ok=True)
+        result.unlink(missing_ok=True)
         with (folder / "log").open("wb") as log:
             code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
         if code != 0:

@@ -88,13 +88,14 @@ def add_changes() -> None:
     controls: list[Any] = []
 
     def unchanged(node: Any) -> Iterator[Any]:
-        if not controls:
+        if not controls and (isinstance(node, cst.Return) or isinstance(node.value, cst.Call)):
             controls.append(node)
             yield node.with_changes()
 
     operators.extend(
         [
             (cst.Return, unchanged),
+            (cst.Expr, unchanged),
             (cst.If, turned_round),
             (cst.While, turned_round),
             (cst.CompIf, turned_round),
@@ -109,6 +110,7 @@ def prepare(work: dict[str, Any]) -> None:
     project, folder = Path(work["project"]), Path(work["folder"])
     if work["again"]:
         shutil.rmtree(folder / "mutants", ignore_errors=True)
+    (folder / "made-by").write_text(work["tools"], encoding="utf-8")
     for path in (project / "src").rglob("*.py"):
         content = path.read_text(encoding="utf-8")
         if path == project / "src" / "zodbvault" / f"{work['module']}.py":

@@ -16,6 +16,7 @@ from zodbvault.repository.names import (
     PART_SUFFIX,
     PRUNED_SUFFIX,
     DataFile,
+    container_states,
     data_file,
     is_our_part,
     split_name,
@@ -78,3 +79,23 @@ def test_what_we_write_is_ours_while_it_is_a_part(name: str) -> None:
 )
 def test_other_peoples_part_files_are_not_ours(name: str) -> None:
     assert not is_our_part(name)
+
+
+def test_manifests_tell_which_states_are_in_directories_and_archives() -> None:
+    other = "2026-11-24-18-05-00"
+    names = [
+        STAMP + ".directoryblobs.gz",
+        other + ".directoryblobs.gz",
+        STAMP + ".archiveblobs.gz",
+        other + ".blobs.gz",
+        other + ".x.archiveblobs.gz",
+        "notes.archiveblobs.gz",
+        STAMP + ".fsz",
+    ]
+    assert container_states(names) == {(STAMP, True), (other, True), (STAMP, False)}
+
+
+def test_checks_that_several_may_write_have_something_random_in_the_name_of_their_part() -> None:
+    assert is_our_part(STAMP + ".checks.json.x7.part")
+    assert not is_our_part(STAMP + ".checks.jsonx.part")
+    assert not is_our_part(STAMP + ".json.x7.part")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.repository.conftest import Disk
+    from zodbvault.repository.chains import Chain
     from zodbvault.repository.store import Repository
 
 FIRST = [stamp(0), stamp(1), stamp(2)]
@@ -45,6 +48,10 @@ def test_the_newest_whole_chains_stay_and_all_that_is_younger(chains: list[tuple
 
 def test_the_reasons_say_what_was_counted() -> None:
     chains = [(stamp(0), None), (stamp(1), None), (stamp(2), "it is damaged"), (stamp(3), None)]
+    assert [verdict.reasons for verdict in plan_prune(chains[2:], Retention(0))] == [
+        ("not counted, because it is damaged",),
+        ("number 1 of all",),
+    ]
     assert plan_prune(chains, Retention(2)) == (
         Verdict(stamp(0), False, ("older than the newest 2 whole chains",)),
         Verdict(stamp(1), True, ("number 2 of 2",)),
@@ -130,6 +137,14 @@ def test_weeks_are_those_of_the_calendar(day: date) -> None:
     assert week_of(f"{day:%Y-%m-%d}-23-59-59".rjust(19, "0")) == "{:04}-W{:02}".format(*day.isocalendar())
 
 
+def test_weeks_begin_at_midnight_in_utc_wherever_the_site_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "America/Caracas")
+        time.tzset()
+        assert week_of("2026-11-23-01-00-00") == "2026-W48"
+    time.tzset()
+
+
 @pytest.fixture
 def four(made: Made) -> Made:
     for chain in (FIRST, SECOND, THIRD, FOURTH):
@@ -140,6 +155,37 @@ def four(made: Made) -> Made:
 def stamps_left(made: Made) -> set[str]:
     parts = (split_name(name) for name in made.names())
     return {part[0] for part in parts if part is not None}
+
+
+def test_who_wants_to_is_told_first_what_goes_and_what_stays(four: Made, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[tuple[list[str], list[str]]] = []
+    before = four.names()
+
+    def remember(leaving: tuple[Chain, ...], staying: tuple[Chain, ...]) -> None:
+        assert four.names() == before
+        told.append(([chain.timestamp for chain in leaving], [chain.timestamp for chain in staying]))
+
+    caplog.set_level(logging.INFO, "zodbvault")
+    prune_chains(four.read(), Retention(2), with_blobs=True, before=remember)
+    assert told == [([FIRST[0], SECOND[0]], [THIRD[0], FOURTH[0]])]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Removed the backup of {stamp} and its incrementals." for stamp in (FIRST[0], SECOND[0])
+    ]
+    prune_chains(four.read(), Retention(2), with_blobs=True, before=remember)
+    assert len(told) == 1
+
+
+def test_missing_manifests_count_only_with_blobs(four: Made) -> None:
+    for timestamp in THIRD:
+        (four.blob_location / f"{timestamp}.blobs.gz").unlink()
+    assert prune_chains(four.read(), Retention(2), with_blobs=True) == (FIRST[0],)
+    assert prune_chains(four.read(), Retention(2), with_blobs=False) == (SECOND[0],)
+
+
+def test_nothing_is_left_of_a_chain_that_had_lost_a_file(four: Made) -> None:
+    (four.location / f"{FIRST[1]}.deltafsz").unlink()
+    assert prune(four, 3) == (FIRST[0],)
+    assert stamps_left(four) == {*SECOND, *THIRD, *FOURTH}
 
 
 def prune(made: Made, keep: int) -> tuple[str, ...]:
@@ -211,15 +257,15 @@ def test_a_foreign_full_without_a_dat_stays_and_nothing_is_joined_to_it(four: Ma
 
 
 def test_what_a_sweep_put_aside_goes_with_its_chain(four: Made) -> None:
-    for stamp_, goes in ((FIRST[1], True), (SECOND[1], True), (FOURTH[1], False)):
-        for name in (f"{stamp_[:-2]}30.deltafsz.orphan", f"{stamp_[:-2]}30.json.orphan"):
-            (four.location / name).touch()
-        (four.blob_location / f"{stamp_[:-2]}30.deltablobs.gz.orphan").touch()
-        assert goes == (stamp_ < THIRD[0])
+    between = [f"{timestamp[:-2]}30" for timestamp in (FIRST[1], SECOND[1], FOURTH[1])]
+    for timestamp in (*between, FIRST[0], THIRD[0]):
+        for suffix in (".deltafsz", ".json"):
+            (four.location / f"{timestamp}{suffix}.orphan").touch()
+        (four.blob_location / f"{timestamp}.deltablobs.gz.orphan").touch()
     prune(four, 2)
     orphans = {name for name in four.names() if name.endswith(".orphan")}
-    assert {name[:19] for name in orphans} == {f"{FOURTH[1][:-2]}30"}
-    assert len(orphans) == 3
+    assert {name[:19] for name in orphans} == {between[2], THIRD[0]}
+    assert len(orphans) == 6
 
 
 @pytest.mark.parametrize("damage", [False, True])
@@ -234,12 +280,14 @@ def test_a_younger_chain_that_lost_its_full_is_not_touched(four: Made, damage: b
     assert not stamps_left(four) & set(FIRST)
 
 
-def test_a_dat_that_names_files_of_a_younger_chain_takes_none_of_them(four: Made) -> None:
+@pytest.mark.parametrize("stray", SECOND)
+def test_a_dat_that_names_files_of_a_younger_chain_takes_none_of_them(four: Made, stray: str) -> None:
     with open(four.location / f"{FIRST[0]}.dat", "a") as dat:
         end = four.chains[FIRST[0]][-1].end
-        dat.write(f"{SECOND[1]}.deltafsz {end} {end + 1} {'0' * 32}\n")
+        dat.write(f"{stray}.deltafsz {end} {end + 1} {'0' * 32}\n")
+    younger = {name for name in four.names() if name[:19] in {*SECOND, *THIRD, *FOURTH}}
     assert prune(four, 3) == (FIRST[0],)
-    assert stamps_left(four) == {*SECOND, *THIRD, *FOURTH}
+    assert four.names() == younger
     four.assert_repozo_restores([*SECOND, *THIRD, *FOURTH])
 
 
@@ -248,7 +296,12 @@ def test_a_marker_beside_a_dat_removes_nothing(four: Made, caplog: pytest.LogCap
     before = four.names()
     assert finish_begun_prunes(four.read()) == ()
     assert four.names() == before
-    assert "the chain is kept" in caplog.text
+    told = f"{four.location}/{FIRST[0]}.dat.pruned stands beside the chain's .dat; the chain is kept."
+    assert [record.getMessage() for record in caplog.records] == [told]
+    # It does not keep others from being finished; one without a successor neither.
+    os.rename(four.location / f"{FOURTH[0]}.dat", four.location / f"{FOURTH[0]}.dat.pruned")
+    assert finish_begun_prunes(four.read()) == (FOURTH[0],)
+    assert stamps_left(four) == {*FIRST, *SECOND, *THIRD}
 
 
 def test_the_order_of_removals_is_safe_at_every_instant(four: Made, disk: Disk) -> None:

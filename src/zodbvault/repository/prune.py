@@ -79,17 +79,17 @@ class _Rule:
 
     def __init__(self, name: str, number: int, period_of: Callable[[str], str]) -> None:
         self.name = name
-        self._number = number
+        self.number = number
         self._period_of = period_of
         self._seen: list[str] = []
 
     def reason_to_keep(self, timestamp: str) -> str | None:
         """Why the chain stays, as far as this rule is asked; None for no reason."""
         period = self._period_of(timestamp)
-        if len(self._seen) == self._number or period in self._seen:
+        if len(self._seen) == self.number or period in self._seen:
             return None
         self._seen.append(period)
-        return f"newest of the {self.name} {period} ({len(self._seen)} of {self._number})"
+        return f"newest of the {self.name} {period} ({len(self._seen)} of {self.number})"
 
 
 def _rules(retention: Retention) -> list[_Rule]:
@@ -98,8 +98,7 @@ def _rules(retention: Retention) -> list[_Rule]:
         _Rule("week", retention.weekly, week_of),
         _Rule("month", retention.monthly, lambda timestamp: timestamp[: len("2026-11")]),
     )
-    numbers = (retention.daily, retention.weekly, retention.monthly)
-    return [rule for rule, number in zip(rules, numbers, strict=True) if number]
+    return [rule for rule in rules if rule.number]
 
 
 def _not_the_newest(rules: list[_Rule]) -> str:

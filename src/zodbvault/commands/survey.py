@@ -107,7 +107,9 @@ def survey_site(settings: Settings, which: str) -> tuple[Survey, ...]:
 def survey(settings: Settings, name: str, places: Places) -> Survey:
     """Look at one repository; once more where a backup seems to have pruned it meanwhile."""
     seen = _look(settings, name, places)
-    is_strange = any(backup.is_missing for backup in seen.backups) or any(chain.problem for chain in seen.chains)
+    is_strange = any(backup.is_missing for backup in seen.backups) or any(
+        chain.problem or chain.lacks_blobs for chain in seen.chains
+    )
     return _look(settings, name, places) if is_strange else seen
 
 

@@ -173,7 +173,7 @@ def _still_there(
     repository: Repository, chains: Sequence[Chain], verified: tuple[VerifiedChain, ...]
 ) -> tuple[VerifiedChain, ...]:
     """What was verified, without the chains that a backup let go meanwhile."""
-    if not any(chain.findings for chain in verified):
+    if not any(chain.findings or chain.without_blobs for chain in verified):
         return verified
     names = read_repository(repository.location, repository.blob_location).names
     gone = {chain.timestamp for chain in chains if was_pruned(chain.timestamp, repository.names, names)}
@@ -199,7 +199,8 @@ def _with_standing_damage(place: VerifiedPlace, standing: Mapping[str, str]) -> 
 
 def _keep(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock) -> dict[str, str]:
     """Keep what was found beside the backups; what stands of earlier findings, as keep_verdicts gives it."""
-    verdicts = {date: verdict for chain in place.chains for date, verdict in chain.verdicts.items()}
+    known = [chain for chain in place.chains if not chain.is_newer]
+    verdicts = {date: verdict for chain in known for date, verdict in chain.verdicts.items()}
     if not verdicts:
         return {}
     ownership = ownership_beside(settings, place.places.location)

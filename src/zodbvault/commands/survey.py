@@ -21,7 +21,7 @@ from zodbvault.repository.names import (
     split_name,
 )
 from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL, NewerFormat
-from zodbvault.repository.store import chain_problem, read_repository, size_of
+from zodbvault.repository.store import MOST_LOOKS, chain_problem, read_repository, size_of
 from zodbvault.repository.sweep import one_step_from_done, unnamed_files
 from zodbvault.repository.timestamps import seconds_of
 
@@ -105,12 +105,22 @@ def survey_site(settings: Settings, which: str) -> tuple[Survey, ...]:
 
 
 def survey(settings: Settings, name: str, places: Places) -> Survey:
-    """Look at one repository; once more where a backup seems to have pruned it meanwhile."""
+    """Look at one repository; again where a backup seems to prune it meanwhile, until two looks see the same."""
     seen = _look(settings, name, places)
-    is_strange = any(backup.is_missing for backup in seen.backups) or any(
+    for _ in range(MOST_LOOKS - 1):
+        if not _is_strange(seen):
+            break
+        before, seen = seen, _look(settings, name, places)
+        if seen == before:
+            break
+    return seen
+
+
+def _is_strange(seen: Survey) -> bool:
+    """Whether something is not all there."""
+    return any(backup.is_missing for backup in seen.backups) or any(
         chain.problem or chain.lacks_blobs for chain in seen.chains
     )
-    return _look(settings, name, places) if is_strange else seen
 
 
 def _look(settings: Settings, name: str, places: Places) -> Survey:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +26,7 @@ from zodbvault.io.durable import (
     SyncBatch,
     named,
     ownership_of,
+    remove_as_far_as_possible,
     remove_tree,
     rename_durably,
     set_mode,
@@ -146,7 +146,7 @@ class DirectoryWriter(Closing):
         """Let go of what was not finished, and remove what was not published."""
         self._batch.__exit__(None, None, None)
         if not self._is_published:
-            shutil.rmtree(self.part, ignore_errors=True)
+            remove_as_far_as_possible(self.part)
 
     def _written(self, key: bytes, known: Entry | None, held: Linkable | None, *, link_live: bool) -> Entry | None:
         """One blob: its entry, None when it has gone."""

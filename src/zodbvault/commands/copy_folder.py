@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, explained
-from zodbvault.io.durable import make_folder, remove_durably, sync_file, sync_folder
+from zodbvault.io.durable import make_folder, remove_as_far_as_possible, remove_durably, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +74,7 @@ def folder_for_copy(settings: Settings, folder: Path) -> Iterator[None]:
         make_folder(folder)
     mark = folder / UNFINISHED
     try:
-        with explained("the folder cannot be written", path=folder):
+        with explained("cannot be written", path=mark):
             _mark(mark)
         yield
         with explained("the copy cannot be finished", path=mark):
@@ -97,7 +96,7 @@ def _mark(path: Path) -> None:
 def _remove_copy(folder: Path, *, is_new: bool) -> None:
     """Remove what was written, and last what says that it is not whole. What stays is warned about."""
     for name in (FILESTORAGE_FOLDER, BLOB_FOLDER):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        remove_as_far_as_possible(folder / name)
     with contextlib.suppress(OSError):
         if not _stands_in(folder, FILESTORAGE_FOLDER, BLOB_FOLDER):
             remove_durably(folder / UNFINISHED)

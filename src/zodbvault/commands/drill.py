@@ -10,7 +10,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import stat
 import tempfile
 import time
@@ -29,6 +28,7 @@ from zodbvault.commands.restore_choice import SOURCE_OF, Request, choose_and_say
 from zodbvault.commands.summary import iso_time, plural
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.filestorage.format import LAST_TID, NO_TID
+from zodbvault.io.durable import remove_as_far_as_possible
 from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.space import NotEnoughSpace
 from zodbvault.repository.checks import Checks, read_checks, write_checks
@@ -172,9 +172,9 @@ def _folder(place: Path, now: float) -> Iterator[Path]:
 
 def _remove(folder: Path) -> None:
     """Remove the folder of a rehearsal, its lock last: by that the next one knows what is nobody's."""
-    shutil.rmtree(folder / SITE_FOLDER, ignore_errors=True)
+    remove_as_far_as_possible(folder / SITE_FOLDER)
     if not os.path.lexists(folder / SITE_FOLDER):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_as_far_as_possible(folder)
     if os.path.lexists(folder):
         logger.warning("%s cannot be removed. The next rehearsal beside it tries that again.", folder)
 
@@ -210,7 +210,7 @@ def _is_no_fault_of_the_backup(error: ZodbvaultError, folder: Path) -> bool:
         return False
     name = cause.filename
     return cause.errno in _DISK_FULL or (
-        isinstance(name, (str, bytes)) and folder.resolve() in Path(os.fsdecode(name)).resolve().parents
+        isinstance(name, (str, bytes)) and Path(os.fsdecode(name)).resolve().is_relative_to(folder.resolve())
     )
 
 

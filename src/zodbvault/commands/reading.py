@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from contextlib import closing
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zodbvault.filestorage.blob_records import is_encrypted
@@ -135,7 +135,7 @@ def read_database(datafs: Path, blob_storage: Path | None, sample: int | None) -
         storage = FileStorage(str(datafs), read_only=True, blob_dir=None if blob_storage is None else str(blob_storage))
     except Exception as error:  # noqa: BLE001 - whatever keeps it from being opened is the finding
         return Reading(0, 0, 0, 0, 1, (_why_not_opened(datafs, error),))
-    with closing(storage):
+    try:
         reader = _Reader(storage, has_blobs=blob_storage is not None)
         objects = len(storage)
         for oid in _chosen(storage, objects, sample):
@@ -143,6 +143,10 @@ def read_database(datafs: Path, blob_storage: Path | None, sample: int | None) -
         if objects:
             reader.load_root()
         return Reading(objects, reader.read, reader.blobs, reader.encrypted, reader.failed, tuple(reader.failures))
+    finally:
+        # It was read: an error in closing it says nothing of it.
+        with suppress(OSError):
+            storage.close()
 
 
 def _why_not_opened(datafs: Path, error: Exception) -> str:

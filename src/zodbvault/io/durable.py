@@ -453,6 +453,15 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder, onerror=fail)
 
 
+def remove_as_far_as_possible(folder: Path) -> None:
+    """Remove a folder that nobody needs and all below it, following no symlink; what cannot be removed stays."""
+    import shutil
+
+    # Beside the errors that it ignores, rmtree raises those of closing a folder.
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _unlink(path: Path) -> bool:
     """Whether there was a file to remove."""
     try:

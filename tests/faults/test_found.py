@@ -238,3 +238,26 @@ def test_a_backup_is_not_blamed_for_the_place_of_a_rehearsal(disturber: Disturbe
     assert "ERROR: " in outcome.stderr
     assert "FAILED" not in outcome.stdout
     assert read_checks(disturber.start.site.location, disturber.start.reported[-1].timestamp) is None
+
+
+@of("drill")
+@pytest.mark.parametrize("path", ["/site/filestorage/Data.fs", "/site/filestorage", "/site"])
+def test_an_error_on_closing_what_was_rehearsed_is_none(disturber: Disturber, path: str) -> None:
+    outcome = disturber.at_call(disturber.calls(CLOSE, "close", rf"filestorage/{PREFIX}\w+{path}")[-1], FAIL, "EIO")
+    assert "ERROR" not in outcome.stderr
+    assert outcome.exit_code == 0
+
+
+@of("drill")
+def test_a_backup_is_not_blamed_for_the_folder_of_a_rehearsal(disturber: Disturber) -> None:
+    outcome = disturber.at_call(disturber.calls(CHANGE, "fsync", rf"filestorage/{PREFIX}\w+")[0], FAIL, "EACCES")
+    assert outcome.exit_code == 1
+    assert "FAILED" not in outcome.stdout
+    assert read_checks(disturber.start.site.location, disturber.start.reported[-1].timestamp) is None
+
+
+@of("copy")
+def test_an_error_at_the_mark_of_a_copy_names_the_mark(disturber: Disturber) -> None:
+    outcome = disturber.at(CHANGE, "fsync", f"{COPY}/{UNFINISHED}", FAIL, "EACCES")
+    assert outcome.exit_code == 1
+    assert f"{COPY}/{UNFINISHED}: cannot be written" in outcome.stderr

@@ -18,7 +18,7 @@ import pytest
 from tests.integration.test_zeo import CONFIGURATION, WRITER, free_port, wait_for
 from tests.races.happenings import BIG
 from tests.races.steps import BACKUP_STEPS, FULL, INCREMENTAL, Step, let_happen
-from tests.site import Site, State, committed_part, committed_tids, referenced_blobs, timestamp
+from tests.site import Site, State, blob_files, committed_part, committed_tids, referenced_blobs, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,16 +105,20 @@ CELLS = [
 SAMPLE = random.Random(3).sample(CELLS, 3)
 
 
+def number_of_blobs(site: Site) -> int:
+    assert site.blob_storage is not None
+    return len(blob_files(site.blob_storage))
+
+
 def require_it_holds(server: Server, step: Step, kind: str, how: signal.Signals) -> None:
     site = server.site
     first = site.backup().timestamp
     assert first is not None
-    size = len(site.data)
+    # Two blobs at least that the first backup has not, and more than a block of bytes for one that has no others.
+    size, blobs = len(site.data), number_of_blobs(site)
     server.wait_for_commits(4)
-    if kind == INCREMENTAL:
-        # Two blobs at least, and more than a block of bytes.
-        while len(site.data) < size + BIG:
-            server.wait_for_commits(4)
+    while number_of_blobs(site) < blobs + 2 or (kind == INCREMENTAL and len(site.data) < size + BIG):
+        server.wait_for_commits(4)
     known = server.committed()
     with pytest.MonkeyPatch.context() as patched:
         happening = let_happen(patched, step, lambda: server.restart(how))

@@ -249,8 +249,9 @@ def test_an_error_on_closing_what_was_rehearsed_is_none(disturber: Disturber, pa
 
 
 @of("drill")
-def test_a_backup_is_not_blamed_for_the_folder_of_a_rehearsal(disturber: Disturber) -> None:
-    outcome = disturber.at_call(disturber.calls(CHANGE, "fsync", rf"filestorage/{PREFIX}\w+")[0], FAIL, "EACCES")
+@pytest.mark.parametrize(("name", "path"), [("fsync", ""), ("write", f"/site/{UNFINISHED}")])
+def test_a_backup_is_not_blamed_for_the_folder_of_a_rehearsal(disturber: Disturber, name: str, path: str) -> None:
+    outcome = disturber.at_call(disturber.calls(CHANGE, name, rf"filestorage/{PREFIX}\w+{path}")[0], FAIL, "EIO")
     assert outcome.exit_code == 1
     assert "FAILED" not in outcome.stdout
     assert read_checks(disturber.start.site.location, disturber.start.reported[-1].timestamp) is None

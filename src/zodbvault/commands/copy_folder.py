@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, explained
-from zodbvault.io.durable import make_folder, remove_as_far_as_possible, remove_durably, sync_file, sync_folder
+from zodbvault.io.durable import make_folder, named, remove_as_far_as_possible, remove_durably, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def folder_for_copy(settings: Settings, folder: Path) -> Iterator[None]:
 
 def _mark(path: Path) -> None:
     """Say that what is written beside `path` is not whole, before anything is. Without a part: the name is enough."""
-    with open(path, "xb") as file:
+    with named(path), open(path, "xb") as file:
         file.write(_UNFINISHED_TEXT)
         file.flush()
         sync_file(file.fileno())

@@ -7,6 +7,7 @@ What a kill leaves of it holds a file that says so.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -86,11 +87,21 @@ def folder_for_copy(settings: Settings, folder: Path) -> Iterator[None]:
 
 def _mark(path: Path) -> None:
     """Say that what is written beside `path` is not whole, before anything is. Without a part: the name is enough."""
-    with named(path), open(path, "xb") as file:
-        file.write(_UNFINISHED_TEXT)
-        file.flush()
+    with named(path), open(path, "xb", buffering=0) as file:
+        # Where there is no room even for this, the restore says how much it needs.
+        with _no_error_of_a_full_disk():
+            file.write(_UNFINISHED_TEXT)
         sync_file(file.fileno())
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _no_error_of_a_full_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def _remove_copy(folder: Path, *, is_new: bool) -> None:

@@ -262,3 +262,13 @@ def test_an_error_at_the_mark_of_a_copy_names_the_mark(disturber: Disturber) -> 
     outcome = disturber.at(CHANGE, "fsync", f"{COPY}/{UNFINISHED}", FAIL, "EACCES")
     assert outcome.exit_code == 1
     assert f"{COPY}/{UNFINISHED}: cannot be written" in outcome.stderr
+
+
+@of("drill")
+def test_a_backup_is_not_blamed_for_a_copy_that_the_disk_does_not_give_back(disturber: Disturber) -> None:
+    """ZODB reads the copy, and its errors do not name every file."""
+    path = rf"filestorage/{PREFIX}\w+/site/blobstorage/\.layout"
+    outcomes = [disturber.at_call(call, FAIL, "EIO") for call in disturber.calls(CLOSE, "close", path)]
+    assert not [outcome for outcome in outcomes if "FAILED" in outcome.stdout]
+    told = [outcome for outcome in outcomes if "/site: cannot be read: Input/output error" in outcome.stderr]
+    assert {outcome.exit_code for outcome in told} == {1}

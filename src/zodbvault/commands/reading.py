@@ -6,12 +6,14 @@ classes, which belong to the site and are not installed here. Knows nothing of b
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.filestorage.blob_records import is_encrypted
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ MOST_FAILURES = 20
 ROOT_OID = bytes(8)
 
 PYTHON_2_MAGIC = b"FS21"
+
+# What damaged data never lead to.
+_OF_THE_DISK = (errno.EIO, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 
 _ZLIB_MARK = b".z"
 """Begins the data of records that zc.zlibstorage compressed."""
@@ -126,6 +131,7 @@ def read_database(datafs: Path, blob_storage: Path | None, sample: int | None) -
     """Open the database at `datafs`, for reading only, and read its root and every object, or `sample` of them.
 
     What cannot be read is a failure of the reading, no exception; also when the database cannot be opened at all.
+    Raises ZodbvaultError where it is the disk that keeps it from being opened.
     """
     from ZODB.FileStorage import FileStorage
 
@@ -133,7 +139,13 @@ def read_database(datafs: Path, blob_storage: Path | None, sample: int | None) -
     logging.getLogger("ZODB").addHandler(logging.NullHandler())
     try:
         storage = FileStorage(str(datafs), read_only=True, blob_dir=None if blob_storage is None else str(blob_storage))
-    except Exception as error:  # noqa: BLE001 - whatever keeps it from being opened is the finding
+    except Exception as error:
+        # Whatever keeps it from being opened is the finding.
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            # ZODB's errors do not name every file.
+            raise ZodbvaultError(
+                f"cannot be read: {reason_of(error)}", path=error.filename or datafs.parent.parent
+            ) from error
         return Reading(0, 0, 0, 0, 1, (_why_not_opened(datafs, error),))
     try:
         reader = _Reader(storage, has_blobs=blob_storage is not None)

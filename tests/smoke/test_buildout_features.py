@@ -23,7 +23,7 @@ NEWER = "90.2"
 
 SITE_POLICY = """
 from setuptools import find_packages, setup
-setup(name="site.policy", version="1", package_dir={"": "src"}, packages=find_packages("src"))
+setup(name="sitepolicy", version="1", package_dir={"": "src"}, packages=find_packages("src"))
 """
 
 
@@ -127,12 +127,12 @@ def test_sources_below_src_are_developed(site: Site, packages: Packages) -> None
     sources = site.folder / "src"
     project = Path(shutil.copytree(packages.project, sources / "zodbvault"))
     set_version(project, "90.3")
-    policy = sources / "site.policy"
-    (policy / "src" / "site_policy").mkdir(parents=True)
-    (policy / "src" / "site_policy" / "__init__.py").write_text("")
+    policy = sources / "sitepolicy"
+    (policy / "src" / "sitepolicy").mkdir(parents=True)
+    (policy / "src" / "sitepolicy" / "__init__.py").write_text("")
     (policy / "setup.py").write_text(SITE_POLICY)
     head = "parts = backup\ndevelop = src/*"
-    site.configure(f"{PART}eggs =\n    zodbvault\n    site.policy\n", head=head)
+    site.configure(f"{PART}eggs =\n    zodbvault\n    sitepolicy\n", head=head)
     site.buildout()
     text = (site.folder / "bin" / "backup").read_text()
     assert str(project / "src") in text

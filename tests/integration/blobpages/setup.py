@@ -2,4 +2,4 @@
 
 from setuptools import setup
 
-setup(name="blobpages", version="1.0", py_modules=["blobpages"], install_requires=["Zope"])
+setup(name="blobpages", version="1.0", package_dir={"": "src"}, py_modules=["blobpages"], install_requires=["Zope"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -36,8 +37,32 @@ def mounted(folder: Path, size: str = "200m") -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def mounted_file(folder: Path, make: str, size: int = 64 << 20) -> Iterator[Path]:
+    """A file system on a disk that is a file. make: the program that makes it. size: bytes."""
+    folder.mkdir(parents=True)
+    image = folder.with_name(f"{folder.name}.img")
+    with image.open("wb") as file:
+        file.truncate(size)
+    subprocess.run([make, "-q", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        image.unlink()
+
+
+@contextlib.contextmanager
 def another_file_system(than: Path) -> Iterator[Path]:
-    """A new folder in another file system than that of `than`: memory, or disk. Fails where there is no other."""
+    """A new folder in another file system than that of `than`: one in a file, or memory, or disk.
+
+    Fails where there is no other.
+    """
+    make = shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if make is not None and os.path.exists("/dev/loop-control") and os.geteuid() == 0:
+        with mounted_file(than / "another file system", make) as folder:
+            yield folder
+        return
     for place in ("/dev/shm", "/tmp", "/var/tmp"):
         if os.path.isdir(place) and os.stat(place).st_dev != os.stat(than).st_dev:
             with tempfile.TemporaryDirectory(dir=place) as folder:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 A, B, C, D, E = (f"2026-11-2{number}-18-05-00" for number in range(5))
 SIZE = len(f"<{A}>") * 7
-WARNING = "was one step from done when its run was killed; it counts as a backup."
+WARNING = "is one step from done: a backup is at it, or was killed; it counts as one."
 
 
 @pytest.fixture

@@ -158,9 +158,8 @@ def require_turned_away(results: list[tuple[int, str]]) -> None:
 
 
 def warnings_in(text: str) -> list[str]:
-    """What readers warn of; that a chain is being removed at this moment is true beside a backup that prunes."""
-    lines = [line for line in text.splitlines() if "WARNING" in line]
-    return [line for line in lines if not line.endswith("a backup is at it, or the next finishes it.")]
+    """What readers warn of, but for what is true beside a backup: that it is at work on a chain at this moment."""
+    return [line for line in text.splitlines() if "WARNING" in line and "a backup is at it, or " not in line]
 
 
 def require_all_states(site: Site, history: History, *, source: str = "location", location: Path | None = None) -> int:

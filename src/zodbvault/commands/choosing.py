@@ -74,7 +74,7 @@ def chains_to_restore(repository: Repository) -> tuple[Chain, ...]:
         if step is None:
             continue
         line, chain = step
-        logger.warning("%s was one step from done when its run was killed; it counts as a backup.", file.name)
+        logger.warning("%s is one step from done: a backup is at it, or was killed; it counts as one.", file.name)
         if chain is None:
             chains.append(Chain(line.timestamp, (line,)))
         else:

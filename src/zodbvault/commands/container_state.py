@@ -35,7 +35,7 @@ from zodbvault.commands.basis import (
 )
 from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.new_state import NewState, nothing_to_settle
-from zodbvault.commands.written_manifests import believable, vouched_for
+from zodbvault.commands.written_manifests import believable, recorded
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import PartFile, remove_durably
 from zodbvault.io.progress import step
@@ -100,7 +100,7 @@ class ContainerBackup:
             manifest = manifest_of(repository, earlier[-1]) if earlier else None
             if manifest is not None and not believable(repository, (manifest.name,)):
                 earlier, manifest = (), None
-            elif manifest is not None and not vouched_for(repository, (manifest.name,)):
+            elif manifest is not None and recorded(repository, manifest.name) is None:
                 # As after a change of layout and back: it is compared like another program's.
                 manifest = None
             basis = NO_BASIS

@@ -43,7 +43,7 @@ def require_as_written(repository: Repository, choice: BlobChoice, *, quick: boo
     _require_that_none_is_between(repository, choice)
     is_proved = True
     for path in (choice.complete, *choice.deltas):
-        blobs = _recorded(repository, path.name)
+        blobs = recorded(repository, path.name)
         what = None if blobs is None else wrong_with_manifest(repository, blobs, quick=quick)
         if what is not None:
             raise DamagedManifest(what, path=path)
@@ -82,7 +82,7 @@ def believable(repository: Repository, names: Iterable[str]) -> frozenset[str]:
     """Those of some manifests that no record says to be others than were written; the others are warned about, once."""
     found = set()
     for name in names:
-        blobs = _recorded(repository, name)
+        blobs = recorded(repository, name)
         what = None if blobs is None else wrong_with_manifest(repository, blobs)
         if what is None:
             found.add(name)
@@ -97,7 +97,7 @@ def vouched_for(repository: Repository, names: Iterable[str]) -> frozenset[str]:
     Only of these a checksum may be taken over for a blob that is not read again: one whose record is gone may say
     anything, and still close well.
     """
-    return believable(repository, [name for name in names if _recorded(repository, name) is not None])
+    return believable(repository, [name for name in names if recorded(repository, name) is not None])
 
 
 @functools.lru_cache(maxsize=64)
@@ -106,7 +106,7 @@ def _warn_of(path: Path, what: str) -> None:
     logger.warning("%s: %s. What it says of blobs is not used.", path, what)
 
 
-def _recorded(repository: Repository, name: str) -> BlobRecord | None:
+def recorded(repository: Repository, name: str) -> BlobRecord | None:
     """What the record of its backup says of a manifest; None where none does."""
     parts = split_name(name)
     record = repository.record(parts[0]) if parts is not None else None
@@ -117,7 +117,7 @@ def is_recorded(repository: Repository, choice: BlobChoice) -> bool:
     """Whether records tell of every manifest of a state. No manifest is read."""
     if choice.complete is None:
         return False
-    return all(_recorded(repository, path.name) is not None for path in (choice.complete, *choice.deltas))
+    return all(recorded(repository, path.name) is not None for path in (choice.complete, *choice.deltas))
 
 
 def wrong_with_manifest(repository: Repository, blobs: BlobRecord, *, quick: bool = False) -> str | None:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tests.faults.aftermath import live_tree, require_clear_end
-from tests.faults.scenarios import LOCATION, SNAPSHOT, WHICH, Reported, Scenario, Story, beside, leftovers
+from tests.faults.scenarios import LOCATION, SNAPSHOT, WHICH, Reported, Scenario, Story, each_restored, leftovers
 from tests.site import blob_files, tree
 
 if TYPE_CHECKING:
@@ -207,14 +207,9 @@ def _require_restored(site: Site, blobs: dict[BlobKey, bytes]) -> None:
 
 def _require_states(site: Site, backups: tuple[Reported, ...], folder: Path) -> None:
     """Restore each of these states of `site` into `folder`, from nothing, and compare every byte of every blob."""
-    for source, stamp, state in backups:
-        shutil.rmtree(folder, ignore_errors=True)
-        other = beside(site, folder)
-        report = other.restore(stamp, source=source)
-        assert report.timestamp == stamp, f"{source} {stamp}: restored was {report.timestamp}"
+    for source, stamp, state, other in each_restored(site, backups, folder):
         assert other.blobs == state.blobs, f"{source} {stamp}: other blobs"
         assert not other.datafs.exists(), f"{source} {stamp}: a Data.fs was made"
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _states(site: Site, source: str) -> list[str]:

@@ -390,20 +390,26 @@ def _is_final(name: str) -> bool:
     return any(pattern.fullmatch(name) for pattern in _FINAL)
 
 
-def require_restores(site: Site, backups: tuple[Reported, ...], folder: Path) -> None:
-    """Restore each of these backups of `site` into `folder`, from nothing, and compare every byte of data and blobs."""
+def each_restored(site: Site, backups: tuple[Reported, ...], folder: Path) -> Iterator[tuple[str, str, State, Site]]:
+    """Restore each of these backups of `site` into `folder`, from nothing; what it is, and the site that came of it."""
     for source, stamp, state in backups:
         shutil.rmtree(folder, ignore_errors=True)
         other = beside(site, folder)
         report = other.restore(stamp, source=source)
         assert report.timestamp == stamp, f"{source} {stamp}: restored was {report.timestamp}"
+        yield source, stamp, state, other
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_restores(site: Site, backups: tuple[Reported, ...], folder: Path) -> None:
+    """Restore each of these backups of `site` into `folder`, from nothing, and compare every byte of data and blobs."""
+    for source, stamp, state, other in each_restored(site, backups, folder):
         assert other.datafs.read_bytes() == state.data, f"{source} {stamp}: other bytes"
         found = other.blobs
         lost = {key for key, content in state.needed.items() if found.get(key) != content}
         assert not lost, f"{source} {stamp}: {len(lost)} blobs are lost or differ"
         strange = {key for key, content in found.items() if state.blobs.get(key) != content}
         assert not strange, f"{source} {stamp}: {len(strange)} blobs that the state never had"
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def beside(site: Site, folder: Path) -> Site:

@@ -206,6 +206,18 @@ def test_a_full_reads_the_database_once(site: Site) -> None:
     assert trace.opened.count(data) == 1
 
 
+def test_the_first_backup_of_many_blobs_looks_at_the_folders_of_the_pool_once(site: Site, tmp_path: Path) -> None:
+    """Not at all eight on the way to each blob; one that a blob's own look finds missing, and is made then, is new."""
+    shutil.rmtree(site.blob_location)
+    output = tmp_path / "looks"
+    prefix = ("strace", "-f", "-s", "0", "-e", "trace=newfstatat,lstat", "-o", str(output))
+    finished = site.command("backup", "--full", prefix=prefix)
+    assert finished.returncode == 0, finished.stderr
+    folder = re.compile(rf'"{site.blob_location}/blobs(/0x..)+", .*AT_SYMLINK_NOFOLLOW|lstat\("{site.blob_location}')
+    looks = sum(1 for line in output.read_text(errors="replace").splitlines() if folder.search(line))
+    assert MANY < looks < 5 * MANY
+
+
 def test_a_restore_reads_the_chain_once_and_touches_only_blobs_that_differ(site: Site) -> None:
     stamps = site.timestamps()
     site.close()

@@ -17,8 +17,8 @@ class RealFolders:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        # The folders on the way to the last path that was asked for, all of them real ones.
-        self._known: list[str] | None = None
+        # The last folder that was seen to be a real one, as are all between it and the root.
+        self._known = ""
 
     def lead_to(self, path: str) -> bool:
         """Whether the root and all folders on the way from it to the file at `path` are there, and real ones."""
@@ -39,29 +39,30 @@ class RealFolders:
         return self._first_strange(path, missing_is_strange=False)
 
     def _first_strange(self, path: str, *, missing_is_strange: bool) -> str | None:
-        names = os.path.dirname(path)[len(self._root) + 1 :].split("/")
         known = self._known
-        number = 0
-        if known is None:
-            if not _is_real(self._root, missing_is_strange=missing_is_strange):
-                return self._root
-        else:
-            while number < min(len(names), len(known)) and names[number] == known[number]:
-                number += 1
-        for length in range(number + 1, len(names) + 1):
-            folder = "/".join((self._root, *names[:length])).rstrip("/")
-            if not _is_real(folder, missing_is_strange=missing_is_strange):
+        unknown = []
+        folder = path.rpartition("/")[0]
+        # Paths come in their order: mostly the folder above is on the way that is known.
+        while not (known == folder or known.startswith(f"{folder}/")) and len(folder) >= len(self._root):
+            unknown.append(folder)
+            folder = folder.rpartition("/")[0]
+        for folder in reversed(unknown):
+            is_real = _is_real(folder)
+            if is_real is None:
+                # Below it nothing can be there either.
+                return folder if missing_is_strange else None
+            if not is_real:
                 return folder
-        if missing_is_strange:
-            self._known = names
+            self._known = folder
         return None
 
 
-def _is_real(folder: str, *, missing_is_strange: bool) -> bool:
+def _is_real(folder: str) -> bool | None:
+    """Whether a folder, and no link to one, stands there; None where nothing does."""
     try:
         mode = os.lstat(folder).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return not missing_is_strange
+        return None
     except OSError:
         return False
     return stat.S_ISDIR(mode)

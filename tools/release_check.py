@@ -2,7 +2,8 @@
 
 The source archive and the wheel are built from the files that git has, checked with twine, compared with git's list of
 files, and the wheel is installed into an empty environment, where a site is made, backed up, destroyed and restored;
-once more by the commands of the tutorial, as they stand there.
+once more by the commands of the tutorial, as they stand there. For the Python that is not in the matrix yet the wheels
+are looked for, and nothing is run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ DIST = PROJECT / "dist"
 
 WHEEL_HAS = ("zodbvault/py.typed", "zodbvault/recipe.py", "zodbvault/cli.py")
 ENTRY_POINTS = ("zodbvault = zodbvault.cli:main", "default = zodbvault.recipe:Recipe")
+
+NEXT_PYTHON = "3.14"
+# What it is used with, and does not bring itself.
+USED_WITH = ("ZODB>=6", "zc.buildout>=6")
 
 SITE = """\
 [site.plone]
@@ -73,6 +78,12 @@ def check_wheel(wheel: Path) -> None:
         raise SystemExit(f"{wheel.name}: lacks {lacking}, should not have {strange}")
 
 
+def check_wheels_for_next_python(wheel: Path) -> None:
+    """What the wheel needs is there for the Python that nothing is run with yet, without anything to compile."""
+    fits = ("--python-version", NEXT_PYTHON, "--only-binary", ":all:", "--target", DIST / "dry-run")
+    run(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", *fits, wheel, *USED_WITH)
+
+
 def use(wheel: Path, folder: Path) -> None:
     """Install the wheel into an empty environment, and back up and restore a site with it."""
     environment, site = folder / "environment", folder / "site"
@@ -104,6 +115,7 @@ def main() -> None:
     run(sys.executable, "-m", "twine", "check", "--strict", archive, wheel)
     run(sys.executable, "-m", "check_manifest")
     check_wheel(wheel)
+    check_wheels_for_next_python(wheel)
     with tempfile.TemporaryDirectory() as folder:
         use(wheel, Path(folder))
     follow_the_tutorial()

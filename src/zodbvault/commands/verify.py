@@ -20,7 +20,6 @@ from zodbvault.commands.verify_chain import (
     chains_to_verify,
     choices_of,
     groups_of,
-    newer_format,
     scratch_for,
     to_be_read,
     verify_chain,
@@ -31,7 +30,14 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.checks import DEEP, QUICK
 from zodbvault.repository.names import RECORD_SUFFIX
-from zodbvault.repository.store import MOST_LOOKS, list_files, read_repository, size_of, was_pruned
+from zodbvault.repository.store import (
+    MOST_LOOKS,
+    list_files,
+    newer_format,
+    read_repository,
+    size_of,
+    was_pruned,
+)
 from zodbvault.repository.timestamps import parse_when
 from zodbvault.site_settings import ConfigurationError
 

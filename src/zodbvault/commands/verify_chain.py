@@ -29,10 +29,9 @@ from zodbvault.commands.verify_result import Finding
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain
 from zodbvault.repository.checks import DEEP, QUICK
-from zodbvault.repository.records import NewerFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
@@ -67,16 +66,6 @@ def chains_to_verify(repository: Repository, findings: dict[str, list[Finding]])
             findings[listed.timestamp] = [Finding((listed.timestamp,), str(error))]
             chains.append(Chain(listed.timestamp, ()))
     return tuple(sorted(chains, key=lambda chain: chain.timestamp))
-
-
-def newer_format(repository: Repository, timestamps: Iterable[str]) -> NewerFormat | None:
-    """Why this version can say nothing of backups that belong together: a later one wrote their records."""
-    try:
-        for timestamp in timestamps:
-            repository.record(timestamp)
-    except NewerFormat as error:
-        return error
-    return None
 
 
 def to_be_read(repository: Repository, chains: Sequence[Chain], wanted: Wanted) -> list[Chain]:

@@ -23,7 +23,7 @@ from zodbvault.repository.names import (
     RECORD_SUFFIX,
     split_name,
 )
-from zodbvault.repository.records import MAXIMUM_SIZE, DamagedRecord, Record, parse_record
+from zodbvault.repository.records import MAXIMUM_SIZE, DamagedRecord, NewerFormat, Record, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -153,6 +153,16 @@ def refuse_newer_format(repository: Repository) -> None:
         # What else is wrong with it is told where it is needed.
         with contextlib.suppress(FileNotFoundError, DamagedRecord, UnreadableFile):
             repository.read_record(newest + RECORD_SUFFIX)
+
+
+def newer_format(repository: Repository, timestamps: Iterable[str]) -> NewerFormat | None:
+    """Why this version can say nothing of backups that belong together: a later one wrote the record of one of them."""
+    try:
+        for timestamp in timestamps:
+            repository.record(timestamp)
+    except NewerFormat as error:
+        return error
+    return None
 
 
 def was_pruned(timestamp: str, before: frozenset[str], now: frozenset[str]) -> bool:

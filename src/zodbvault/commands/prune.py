@@ -22,7 +22,7 @@ from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import explained
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.prune import judge_chains
-from zodbvault.repository.store import list_files, read_repository, size_of
+from zodbvault.repository.store import list_files, read_repository, refuse_newer_format, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +82,12 @@ def prune(settings: Settings, *, which: str, dry_run: bool, clock: Clock) -> Res
 
 
 def plan(settings: Settings, places: Places, clock: Clock) -> tuple[Judged, ...]:
-    """What becomes of each chain, or group of states, of a repository, oldest first."""
+    """What becomes of each chain, or group of states, of a repository, oldest first.
+
+    Raises NewerFormat where a later version wrote to it, as carrying it out does.
+    """
     repository = read_repository(places.location, places.blobs)
+    refuse_newer_format(repository)
     if settings.only_blobs:
         days = settings.keep_blob_days
         return _judged_groups(judge_states(recorded_states(repository), int(clock.now()), keep_blob_days=days, keep=0))

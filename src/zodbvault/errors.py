@@ -7,11 +7,15 @@ and only where a caller acts on the difference.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system answers where a disk, or a user's share of it, is full."""
 
 
 class ZodbvaultError(Exception):

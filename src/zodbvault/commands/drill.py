@@ -7,7 +7,6 @@ backup, for list, check and report to show.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import stat
@@ -26,7 +25,7 @@ from zodbvault.commands.restore import require_that_it_is_still_there, restore_c
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.restore_choice import SOURCE_OF, Request, choose_and_say, choose_state, last_tid_known
 from zodbvault.commands.summary import iso_time, plural
-from zodbvault.errors import ZodbvaultError, explained
+from zodbvault.errors import DISK_FULL, ZodbvaultError, explained
 from zodbvault.filestorage.format import LAST_TID, NO_TID
 from zodbvault.io.durable import remove_as_far_as_possible
 from zodbvault.io.locks import Locked, LockFile
@@ -50,8 +49,6 @@ SITE_FOLDER = "site"
 
 MAKING_TAKES_AT_MOST = 3600
 """Seconds after which a folder without a lock is no longer one that another rehearsal is making."""
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DrillReport(NamedTuple):
@@ -209,7 +206,7 @@ def _is_no_fault_of_the_backup(error: ZodbvaultError, folder: Path) -> bool:
     if not isinstance(cause, OSError):
         return False
     name = cause.filename
-    return cause.errno in _DISK_FULL or (
+    return cause.errno in DISK_FULL or (
         isinstance(name, (str, bytes)) and Path(os.fsdecode(name)).resolve().is_relative_to(folder.resolve())
     )
 

@@ -23,7 +23,7 @@ from zodbvault.commands.places import BACKUPS, chosen_places, live_place, owners
 from zodbvault.commands.reading import Reading, read_database
 from zodbvault.commands.restore import require_that_it_is_still_there, restore_copy
 from zodbvault.commands.restore_blobs import entries_of
-from zodbvault.commands.restore_choice import SOURCE_OF, Request, choose_and_say, choose_state, last_tid_known
+from zodbvault.commands.restore_choice import SOURCE_OF, choose_and_say, choose_state, last_tid_known, request_of
 from zodbvault.commands.summary import iso_time, plural
 from zodbvault.errors import DISK_FULL, ZodbvaultError, explained
 from zodbvault.filestorage.format import LAST_TID, NO_TID
@@ -32,11 +32,11 @@ from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.space import NotEnoughSpace
 from zodbvault.repository.checks import Checks, read_checks, write_checks
 from zodbvault.repository.records import NewerFormat
-from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from zodbvault.commands.restore_choice import Request
     from zodbvault.io.clock import Clock
     from zodbvault.settings import Settings
 
@@ -108,8 +108,7 @@ def drill(
     live data. Raises NothingThere, NewerFormat, and ZodbvaultError where the rehearsal itself cannot be made: too
     little space, no folder to write.
     """
-    source = SOURCE_OF[which]
-    request = Request(source, parse_when(when), None, None, None, accept_missing_blobs=False, checksum=False)
+    request = request_of(source=SOURCE_OF[which], when=when, at=None, to=None, only=None, checksum=False)
     place = tmp or _beside(settings)
     require_apart(settings, place)
     with _folder(place, clock.now()) as folder:

@@ -16,7 +16,7 @@ from zodbvault.commands.places import ALL
 from zodbvault.commands.run import printable
 from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.survey import SeenBackup, Survey, survey_site
-from zodbvault.commands.tables import Column, Result, Table, duration_text, without
+from zodbvault.commands.tables import Column, Result, Table, duration_text, shown
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL
 from zodbvault.repository.store import read_repository
@@ -125,7 +125,7 @@ def table_of(listing: Listing) -> Table:
         Column("verified"),
     )
     rows = tuple((survey.name, *_cells(backup)) for survey in listing.surveys for backup in survey.backups)
-    return without(Table(columns, rows), [number for number, column in enumerate(columns) if not column.is_shown])
+    return shown(Table(columns, rows))
 
 
 def lines_of(listing: Listing) -> tuple[str, ...]:

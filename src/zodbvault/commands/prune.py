@@ -17,7 +17,7 @@ from zodbvault.commands.only_blobs import prune_states_alone
 from zodbvault.commands.places import ZIPS, chosen_places
 from zodbvault.commands.run import printable
 from zodbvault.commands.summary import iso_time, plural
-from zodbvault.commands.tables import Column, Result, Table, without
+from zodbvault.commands.tables import Column, Result, Table, shown
 from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import explained
 from zodbvault.io.sizes import size_text
@@ -158,7 +158,7 @@ def _table(plans: Sequence[Plan]) -> Table:
         for one in plans
         for each in one.judged
     )
-    return without(Table(columns, rows), [number for number, column in enumerate(columns) if not column.is_shown])
+    return shown(Table(columns, rows))
 
 
 def _lines(settings: Settings, plans: Sequence[Plan], *, dry_run: bool) -> tuple[str, ...]:

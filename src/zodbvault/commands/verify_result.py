@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.run import printable
 from zodbvault.commands.summary import plural
-from zodbvault.commands.tables import Column, Table, without
+from zodbvault.commands.tables import Column, Table, shown
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.checks import DEEP, DEFAULT, QUICK
 
@@ -114,7 +114,7 @@ class VerifyReport:
             Column("restore"),
         )
         rows = tuple((place.name, *_cells(chain)) for place in self.found for chain in place.chains)
-        return without(Table(columns, rows), [number for number, column in enumerate(columns) if not column.is_shown])
+        return shown(Table(columns, rows))
 
     @property
     def lines(self) -> tuple[str, ...]:

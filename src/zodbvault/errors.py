@@ -53,6 +53,11 @@ class ZodbvaultError(Exception):
             text = f"{text}. {self.hint}"
         return one_line(text)
 
+    @property
+    def sentence(self) -> str:
+        """The same with a full stop, for a text that goes on behind it."""
+        return f"{str(self).rstrip('.')}."
+
 
 def one_line(text: str) -> str:
     """`text` as one printable line: file names may hold line breaks, commands of terminals and what is no text."""

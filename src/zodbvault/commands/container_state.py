@@ -181,7 +181,7 @@ class ContainerBackup:
             ):
                 return has_all(container, entries)
         except ZodbvaultError as error:
-            logger.warning("%s. A full archive is made.", error)
+            logger.warning("%s A full archive is made.", error.sentence)
             return False
 
     def _holds(self, basis: Basis, state: StateList) -> bool:
@@ -346,7 +346,7 @@ def _readable(basis: Basis, state: StateList) -> tuple[Basis, Unknown]:
     try:
         return basis, basis.unknown_in(state)
     except DamagedManifest as error:
-        logger.warning("%s. Nothing of it is used for this backup.", error)
+        logger.warning("%s Nothing of it is used for this backup.", error.sentence)
         return NO_BASIS, NO_BASIS.unknown_in(state)
 
 

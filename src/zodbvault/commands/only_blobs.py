@@ -292,7 +292,7 @@ class _Run:
                 with contextlib.closing(entries_of(self._newest, self.location)) as entries:
                     collections.deque(entries, maxlen=0)
         except ZodbvaultError as error:
-            logger.warning("%s. The new state stands on none before it.", error)
+            logger.warning("%s The new state stands on none before it.", error.sentence)
             return True
         return False
 

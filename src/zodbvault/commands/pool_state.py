@@ -171,7 +171,7 @@ class PoolBackup:
         try:
             return DirectoryContainer(directories[-1], self.pool.scratch)
         except ZodbvaultError as error:
-            logger.warning("%s. All blobs are copied.", error)
+            logger.warning("%s All blobs are copied.", error.sentence)
             return None
 
     @staticmethod

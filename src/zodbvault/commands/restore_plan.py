@@ -139,7 +139,8 @@ def _expected(
         _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
         expected, doubt = blobs.expected(), blobs.doubt()
     if doubt is not None:
-        problems.append(f"{doubt}. An earlier state is taken, and only if it has every blob that the data refer to")
+        what_follows = "An earlier state is taken, and only if it has every blob that the data refer to"
+        problems.append(f"{doubt.sentence} {what_follows}")
     return expected
 
 

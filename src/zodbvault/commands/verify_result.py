@@ -159,7 +159,7 @@ def _explained(chain: VerifiedChain) -> list[str]:
     """Sentences on what is wrong with a chain; none where nothing is."""
     verdicts = chain.verdicts
     lines = [
-        f"{chain.timestamp}: {finding.what}; affected: {_ranges(finding.dates, verdicts)}."
+        f"{chain.timestamp}: {finding.what.rstrip('.')}; affected: {_ranges(finding.dates, verdicts)}."
         for finding in chain.findings
     ]
     if chain.is_newer:

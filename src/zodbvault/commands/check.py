@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.commands.facts import Checked, look
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time
+from zodbvault.commands.summary import iso_time, printable
 from zodbvault.commands.watching import State, Thresholds, worst
 
 if TYPE_CHECKING:

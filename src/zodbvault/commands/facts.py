@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.commands.places import ALL, BACKUPS
-from zodbvault.commands.survey import SeenBackup, Survey, seconds_of_iso, survey_site
+from zodbvault.commands.summary import seconds_of_iso
+from zodbvault.commands.survey import SeenBackup, Survey, survey_site
 from zodbvault.commands.watching import Facts, Footprint, Judgement, State, Thresholds, growth_per_day, judge, worst
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.source import open_data_fs

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.commands.blob_states import choose_states
 from zodbvault.commands.choosing import choose
 from zodbvault.commands.places import ALL
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time, plural
+from zodbvault.commands.summary import iso_time, plural, printable
 from zodbvault.commands.survey import SeenBackup, Survey, survey_site
 from zodbvault.commands.tables import Column, Result, Table, duration_text, shown
 from zodbvault.io.sizes import size_text

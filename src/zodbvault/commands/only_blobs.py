@@ -28,8 +28,8 @@ from zodbvault.commands.new_state import NewState, nothing_to_settle
 from zodbvault.commands.places import Places, locked, make_folders, ownership_beside
 from zodbvault.commands.pool_state import PoolBackup, manifests_vouched_for
 from zodbvault.commands.restore_blobs import entries_of
-from zodbvault.commands.run import new_timestamp, printable
-from zodbvault.commands.summary import BackupReport, iso_time, plural
+from zodbvault.commands.run import new_timestamp
+from zodbvault.commands.summary import BackupReport, iso_time, plural, printable
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.clock import DAY

@@ -15,8 +15,7 @@ from zodbvault.commands.backup import retention_of, swept_repository
 from zodbvault.commands.blob_states import GroupVerdict, judge_states, recorded_states
 from zodbvault.commands.only_blobs import prune_states_alone
 from zodbvault.commands.places import ZIPS, chosen_places
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time, plural
+from zodbvault.commands.summary import iso_time, plural, printable
 from zodbvault.commands.tables import Column, Result, Table, shown
 from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import explained

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from zodbvault.commands.drawing import Series, bars, calendar, lines
 from zodbvault.commands.facts import Checked, look
 from zodbvault.commands.report_style import STYLE
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time, plural
+from zodbvault.commands.summary import iso_time, plural, printable
 from zodbvault.commands.tables import duration_text
 from zodbvault.commands.watching import State, Thresholds, worst
 from zodbvault.errors import explained

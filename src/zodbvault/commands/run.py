@@ -6,7 +6,6 @@ Part of what a backup without changes imports, so nothing heavy is imported here
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.filestorage.tids import nearest_tid_at
@@ -100,8 +99,3 @@ def new_timestamp(repository: Repository, clock: Clock, other: str | None = None
 def hex_of(tid: bytes | None) -> str | None:
     """A tid as a record holds it."""
     return None if tid is None else tid.hex()
-
-
-def printable(path: str | Path) -> str:
-    """A path as JSON can hold it: bytes that are not UTF-8 are written out."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

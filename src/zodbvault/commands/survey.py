@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.choosing import choose_blobs, recorded_blob_states
 from zodbvault.commands.places import chosen_places
-from zodbvault.commands.summary import plural
+from zodbvault.commands.summary import plural, seconds_of_iso
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.checks import Checks, read_checks
 from zodbvault.repository.names import (
@@ -23,7 +23,6 @@ from zodbvault.repository.names import (
 from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL, NewerFormat
 from zodbvault.repository.store import MOST_LOOKS, chain_problem, newer_format, read_repository, size_of
 from zodbvault.repository.sweep import one_step_from_done, unnamed_files
-from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,14 +192,6 @@ def _seconds_between(started: str, finished: str) -> int | None:
         return max(0, seconds_of_iso(finished) - seconds_of_iso(started))
     except ValueError:
         return None
-
-
-def seconds_of_iso(moment: str) -> int:
-    """Seconds since 1970 of a time as records and checks hold it, `2026-11-23T18:05:00Z`. Raises ValueError."""
-    parts = split_name(moment.replace("T", "-").replace(":", "-").replace("Z", "."))
-    if parts is None:
-        raise ValueError(moment)
-    return seconds_of(parts[0])
 
 
 def _record(repository: Repository, timestamp: str) -> Record | None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import plural
+from zodbvault.commands.summary import plural, printable
 from zodbvault.commands.tables import Column, Table, shown
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.checks import DEEP, DEFAULT, QUICK

@@ -22,8 +22,8 @@ from zodbvault.commands.restore_choice import (
     request_of,
 )
 from zodbvault.commands.restore_data import check_files, target_of
-from zodbvault.commands.summary import plural
-from zodbvault.errors import ZodbvaultError
+from zodbvault.commands.summary import plural, printable
+from zodbvault.errors import ZodbvaultError, one_line
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.locks import LockFile
 from zodbvault.io.sizes import size_text
@@ -238,15 +238,15 @@ def plan_as_data(plan: Plan) -> dict[str, object]:
         "timestamp": plan.timestamp,
         "tid": None if plan.tid is None else plan.tid.hex(),
         "time": None if plan.tid is None else time_of_tid(plan.tid),
-        "location": str(plan.location),
-        "target": str(plan.target),
+        "location": printable(plan.location),
+        "target": printable(plan.target),
         "backups": plan.backups,
         "bytes": plan.size,
         "blobs": _blobs_as_json(plan.blobs),
-        "space": [{"folder": str(one.folder), "needed": one.needed, "free": one.free} for one in plan.space],
+        "space": [{"folder": printable(one.folder), "needed": one.needed, "free": one.free} for one in plan.space],
         "running": plan.running is not None,
         "lost": _loss_as_json(plan.loss),
-        "problems": plan.problems,
+        "problems": [one_line(problem) for problem in plan.problems],
     }
 
 
@@ -255,7 +255,7 @@ def _blobs_as_json(blobs: Expected | None) -> dict[str, Any] | None:
         return None
     return {
         "timestamp": None if blobs.choice is None else blobs.choice.timestamp,
-        "from": None if blobs.choice is None else blobs.choice.place,
+        "from": None if blobs.choice is None else printable(blobs.choice.place),
         "add": blobs.add,
         "add_bytes": blobs.add_size,
         "remove": blobs.remove,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.summary import plural, printable
 from zodbvault.commands.tables import Column, Table, shown
+from zodbvault.errors import one_line
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.checks import DEEP, DEFAULT, QUICK
 
@@ -210,7 +211,7 @@ def _data_of_place(place: VerifiedPlace) -> dict[str, object]:
         "location": printable(place.places.location),
         "blob_location": None if blobs is None else printable(blobs),
         "good": place.good,
-        "problems": list(place.problems),
+        "problems": [one_line(problem) for problem in place.problems],
         "chains": [_data_of_chain(chain) for chain in place.chains],
     }
 
@@ -225,7 +226,7 @@ def _data_of_chain(chain: VerifiedChain) -> dict[str, object]:
             {"timestamp": date, "requested": date in chain.requested, "restores": verdict}
             for date, verdict in chain.verdicts.items()
         ],
-        "findings": [{"what": finding.what, "timestamps": list(finding.dates)} for finding in chain.findings],
+        "findings": [{"what": one_line(each.what), "timestamps": list(each.dates)} for each in chain.findings],
     }
 
 

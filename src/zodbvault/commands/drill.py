@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.layouts import BUSHY, OID_SIZE
 from zodbvault.blobs.target import open_target
-from zodbvault.commands.choosing import NothingThere
+from zodbvault.commands.choosing import NothingThere, of_each_that_has_some
 from zodbvault.commands.copy_folder import require_apart
 from zodbvault.commands.places import BACKUPS, chosen_places, live_place, ownership_beside
 from zodbvault.commands.reading import Reading, read_database
@@ -36,6 +36,7 @@ from zodbvault.repository.records import NewerFormat
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from zodbvault.commands.places import Places
     from zodbvault.commands.restore_choice import Request
     from zodbvault.io.clock import Clock
     from zodbvault.settings import Settings
@@ -78,25 +79,11 @@ def drill_each(
 
     A repository without a backup (for `when`) is left out where another one has some. Raises as `drill` does.
     """
-    reports = []
-    nothing: NothingThere | None = None
-    for name, _ in chosen_places(settings, which):
-        with _noted() as noted:
-            reports.append(drill(settings, when=when, which=name, sample=sample, tmp=tmp, clock=clock))
-        nothing = nothing or next(iter(noted), None)
-    if nothing is not None and not reports:
-        raise nothing
-    return tuple(reports)
 
+    def of_one(chosen: tuple[str, Places]) -> DrillReport:
+        return drill(settings, when=when, which=chosen[0], sample=sample, tmp=tmp, clock=clock)
 
-@contextlib.contextmanager
-def _noted() -> Iterator[list[NothingThere]]:
-    """Gives a list that takes a NothingThere of the block."""
-    noted: list[NothingThere] = []
-    try:
-        yield noted
-    except NothingThere as error:
-        noted.append(error)
+    return tuple(of_each_that_has_some(chosen_places(settings, which), of_one))
 
 
 def drill(

@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zodbvault.commands.choosing import Choice, choose
+from zodbvault.commands.choosing import Choice, choose, of_each_that_has_some
 from zodbvault.commands.places import ALL, chosen_places, ownership_beside
 from zodbvault.commands.recording import Verification, keep_verdicts
 from zodbvault.commands.summary import iso_time
@@ -68,7 +68,8 @@ def verify(
     how: QUICK looks at names and sizes; DEFAULT reads all that is stored and compares checksums; DEEP unpacks it and
     follows every transaction, as a restore does, without writing. opens: with DEEP, let ZODB read the newest date of
     each chain too. tmp: where that is restored to; None for beside the live data. which: in LOCATIONS, or ALL; a
-    repository without backups is left out then, if another one has some.
+    repository without backups (for `when`) is left out then, if another one has some. Raises NothingThere where none
+    has one for the date, and ConfigurationError for what cannot be asked together.
     """
     if opens and how != DEEP:
         raise ConfigurationError(["--open goes with --deep"])
@@ -78,12 +79,14 @@ def verify(
     chosen = chosen_places(settings, which)
     if which == ALL:
         chosen = tuple(each for each in chosen if newest_timestamp(list_files(each[1].location))) or chosen
-    found = []
-    for name, places in chosen:
+
+    def of_one(one: tuple[str, Places]) -> VerifiedPlace:
         look = _verify_blobs_alone if settings.only_blobs else _verify
-        place = look(settings, name, places, wanted)
+        place = look(settings, *one, wanted)
         standing = _keep(settings, place, wanted, clock)
-        found.append(_opened(settings, place, wanted, clock) if opens else _with_standing_damage(place, standing))
+        return _opened(settings, place, wanted, clock) if opens else _with_standing_damage(place, standing)
+
+    found = of_each_that_has_some(chosen, of_one)
     if which == ALL:
         # Files are there, but the first backup may be just on its way.
         found = [place for place in found if place.chains or place.problems] or found

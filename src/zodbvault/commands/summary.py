@@ -33,7 +33,9 @@ class RestoreReport(NamedTuple):
 
 def iso_time(seconds: float) -> str:
     """A moment in seconds since 1970 as ISO 8601, UTC, whole seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    moment = time.gmtime(seconds)
+    # Of a year before 1000, as a file can be named, strftime writes fewer digits.
+    return f"{moment.tm_year:04}{time.strftime('-%m-%dT%H:%M:%SZ', moment)}"
 
 
 def seconds_of_iso(moment: str) -> int:

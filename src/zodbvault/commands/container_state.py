@@ -33,8 +33,7 @@ from zodbvault.commands.basis import (
     pool_basis,
     series_to_continue,
 )
-from zodbvault.commands.blob_records import blob_record
-from zodbvault.commands.new_state import NewState, nothing_to_settle
+from zodbvault.commands.new_state import NewState, blob_record, nothing_to_settle
 from zodbvault.commands.written_manifests import believable, recorded
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import PartFile, remove_durably

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.intake import backup_change, backup_complete
 from zodbvault.blobs.layouts import OID_SIZE, POOL_FOLDER
 from zodbvault.blobs.pool import Pool, prune_pool
-from zodbvault.commands.blob_records import blob_record
-from zodbvault.commands.new_state import NewState, nothing_to_settle
+from zodbvault.commands.new_state import NewState, blob_record, nothing_to_settle
 from zodbvault.io.durable import PartFile
 from zodbvault.io.progress import step
 from zodbvault.repository.names import (

@@ -209,7 +209,7 @@ class ContainerBackup:
         record = blob_record(
             outcome, layout=self._settings.blob_layout, archives_size=self._archives_size(basis.stored)
         )
-        return NewState(part, record, outcome, part.publish, nothing_to_settle)
+        return NewState(record, outcome, part.publish, nothing_to_settle)
 
     @contextlib.contextmanager
     def _directory(
@@ -233,7 +233,7 @@ class ContainerBackup:
                 directory.publish()
 
             record = blob_record(outcome, layout=self._settings.blob_layout)
-            yield NewState(part, record, outcome, publish, nothing_to_settle)
+            yield NewState(record, outcome, publish, nothing_to_settle)
 
     @contextlib.contextmanager
     def _archive(
@@ -285,7 +285,7 @@ class ContainerBackup:
                         logger.warning("%s: cannot be written: %s; tar cannot go on.", name, reason_of(error))
 
             record = blob_record(outcome, layout=self._settings.blob_layout, archives_size=size)
-            yield NewState(part, record, outcome, publish, settle)
+            yield NewState(record, outcome, publish, settle)
 
     @contextlib.contextmanager
     def _snapshot_part(self, series_stamp: str) -> Iterator[PartFile | None]:

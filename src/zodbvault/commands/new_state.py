@@ -14,17 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zodbvault.blobs.outcome import BlobOutcome
-    from zodbvault.io.durable import PartFile
 
 
 class NewState(NamedTuple):
     """The blobs of one backup. record: for the backup's own; outcome: what was done for it.
 
-    manifest: finished, not published. publish(): gives the manifest, and what else stands under a temporary name, its
-    name, durably, before the backup exists; settle(): what has to wait until it does.
+    publish(): gives the manifest, and what else stands under a temporary name, its name, durably, before the backup
+    exists; settle(): what has to wait until it does.
     """
 
-    manifest: PartFile
     record: BlobRecord
     outcome: BlobOutcome
     publish: Callable[[], None]

@@ -230,7 +230,7 @@ class _Run:
             if not is_full and not outcome.summary.blobs and not outcome.removed:
                 yield None
                 return
-            yield NewState(part, blob_record(outcome), outcome, part.publish, nothing_to_settle)
+            yield NewState(blob_record(outcome), outcome, part.publish, nothing_to_settle)
 
     @contextlib.contextmanager
     def _container_state(self, stamp: str, *, is_full: bool, is_asked_for: bool) -> Iterator[NewState | None]:

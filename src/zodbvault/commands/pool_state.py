@@ -152,7 +152,7 @@ class PoolBackup:
             logger.info("Removed %d blobs that no backup needs any more.", removed)
 
     def _new(self, part: PartFile, outcome: BlobOutcome, before: BlobRecord | None) -> NewState:
-        return NewState(part, blob_record(outcome, before=before), outcome, part.publish, nothing_to_settle)
+        return NewState(blob_record(outcome, before=before), outcome, part.publish, nothing_to_settle)
 
     def _newest_directory(self) -> DirectoryContainer | None:
         """The newest directory of blobs that stands here; nothing where it cannot be read.

@@ -75,14 +75,13 @@ def verify(
         raise ConfigurationError(["--open goes with --deep"])
     if opens and settings.only_blobs:
         raise ConfigurationError(["--open: there is no database to open, this site's blobs alone are backed up"])
-    wanted = Wanted(parse_when(when), when is None, how, opens, tmp)
+    wanted = Wanted(parse_when(when), when is None, how, tmp)
     chosen = chosen_places(settings, which)
     if which == ALL:
         chosen = tuple(each for each in chosen if newest_timestamp(list_files(each[1].location))) or chosen
 
     def of_one(one: tuple[str, Places]) -> VerifiedPlace:
-        look = _verify_blobs_alone if settings.only_blobs else _verify
-        place = look(settings, *one, wanted)
+        place = _verify_blobs_alone(*one, wanted) if settings.only_blobs else _verify(settings, *one, wanted)
         standing = _keep(settings, place, wanted, clock)
         return _opened(settings, place, wanted, clock) if opens else _with_standing_damage(place, standing)
 
@@ -155,7 +154,7 @@ def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, 
     return tuple(finding for finding in dict.fromkeys(findings) if not set(dates).isdisjoint(finding.dates))
 
 
-def _verify_blobs_alone(settings: Settings, name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
+def _verify_blobs_alone(name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
     """The same for a site whose blobs alone are backed up."""
     from zodbvault.commands.blob_states import states_to_verify
 

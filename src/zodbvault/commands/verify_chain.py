@@ -42,13 +42,12 @@ logger = logging.getLogger("zodbvault")
 class Wanted(NamedTuple):
     """What is to be verified. date: as `parse_when` gives it; is_every: all backups, whatever the date.
 
-    how: QUICK, DEFAULT or DEEP. opens: rehearse a restore of the newest date of each chain too, in a folder below tmp.
+    how: QUICK, DEFAULT or DEEP. tmp: where the newest date of each chain is restored to, if ZODB is to open it.
     """
 
     date: str | None
     is_every: bool
     how: str
-    opens: bool
     tmp: Path | None
 
 

@@ -110,20 +110,13 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
         if what is not None:
             found.append(Finding(tuple(stamps_of(chain)), str(what)))
     readable = [chain for chain in chains if chain.lines and not findings[chain.timestamp]]
-    scratch = scratch_for(places.location)
     for timestamp, wrong in verify_files(repository, to_be_read(repository, readable, wanted), wanted.how).items():
         findings[timestamp] += wrong
     choices = {chain.timestamp: choices_of(settings, repository, chain, wanted) for chain in readable}
     unknown: dict[str, frozenset[str]] = {}
     for chain in readable:
         unknown[chain.timestamp] = verify_chain(settings, repository, chain, choices[chain.timestamp], wanted, findings)
-    blobs: dict[str, int] = {}
-    if settings.backup_blobs and repository.blob_location is not None:
-        with StateVerifier(repository.blob_location, scratch, quick=wanted.how == QUICK) as verifier:
-            for chain in reversed(readable):
-                for group in reversed(groups_of(repository, choices[chain.timestamp], wanted)):
-                    findings[chain.timestamp] += verifier.look(group)
-            blobs = verifier.blobs
+    blobs = _verify_states(repository, readable, choices, wanted, findings) if settings.backup_blobs else {}
     verified = tuple(
         VerifiedChain(
             chain.timestamp,
@@ -142,6 +135,27 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
         # All of them were pruned meanwhile; nothing would have been verified.
         return _verify(settings, name, places, wanted, tries=tries - 1)
     return VerifiedPlace(name, places, still_there)
+
+
+def _verify_states(
+    repository: Repository,
+    chains: Sequence[Chain],
+    choices: Mapping[str, Sequence[tuple[int, Choice]]],
+    wanted: Wanted,
+    findings: Mapping[str, list[Finding]],
+) -> dict[str, int]:
+    """Look at the blobs of some chains, the newest first; how many each date has that was looked at.
+
+    chains: oldest first. choices, findings: by the chains' timestamps; adds to the findings.
+    """
+    if repository.blob_location is None:
+        return {}
+    scratch = scratch_for(repository.location)
+    with StateVerifier(repository.blob_location, scratch, quick=wanted.how == QUICK) as verifier:
+        for chain in reversed(chains):
+            for group in reversed(groups_of(repository, choices[chain.timestamp], wanted)):
+                findings[chain.timestamp] += verifier.look(group)
+        return verifier.blobs
 
 
 def _dates(chain: Chain, choices: Sequence[tuple[int, Choice]] | None) -> tuple[str, ...]:

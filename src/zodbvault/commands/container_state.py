@@ -95,13 +95,7 @@ class ContainerBackup:
         moment = time.time_ns()
         stored = find_stored(self._location)
         with contextlib.ExitStack() as stack:
-            earlier = self._earlier(stored, repository, stamp, since)
-            manifest = manifest_of(repository, earlier[-1]) if earlier else None
-            if manifest is not None and not believable(repository, (manifest.name,)):
-                earlier, manifest = (), None
-            elif manifest is not None and recorded(repository, manifest.name) is None:
-                # As after a change of layout and back: it is compared like another program's.
-                manifest = None
+            earlier, manifest = _with_manifest(repository, self._earlier(stored, repository, stamp, since))
             basis = NO_BASIS
             if not earlier and self._is_directory:
                 basis = stack.enter_context(pool_basis(repository, self._location))
@@ -338,6 +332,20 @@ def settle_latest(settings: Settings, location: Path, base: str, timestamp: str)
     form = Form.DIRECTORY if settings.blob_layout == DIRECTORIES else Form.ARCHIVE
     is_wanted = settings.blob_timestamps and not settings.incremental_blobs
     point_latest(location, newest_link_target(location, base, timestamp, form) if is_wanted else None)
+
+
+def _with_manifest(repository: Repository, earlier: tuple[Stored, ...]) -> tuple[tuple[Stored, ...], Path | None]:
+    """What was found of earlier backups, and our manifest that tells what is in it.
+
+    Nothing where that manifest is another one than was written. No manifest where nobody knows that, as after a change
+    of layout and back: then it is compared with the site, like another program's.
+    """
+    manifest = manifest_of(repository, earlier[-1]) if earlier else None
+    if manifest is None:
+        return earlier, None
+    if not believable(repository, (manifest.name,)):
+        return (), None
+    return earlier, manifest if recorded(repository, manifest.name) is not None else None
 
 
 def _readable(basis: Basis, state: StateList) -> tuple[Basis, Unknown]:

@@ -62,6 +62,17 @@ def test_of_a_directory_that_holds_nothing_is_said_what_it_is_and_what_follows(
     assert said == [f"{directory}: holds no copy of a blob storage. {what_follows}"]
 
 
+def test_a_snapshot_file_that_cannot_be_written_is_named(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    change_layout(site, LAYOUTS["incremental archives"])
+    site.backup()
+    (snapshot_file,) = site.blob_location.glob("*.snar")
+    snapshot_file.unlink()
+    snapshot_file.mkdir()
+    site.commit_blobs(1)
+    site.backup()
+    assert f"{snapshot_file}: cannot be written: Is a directory; tar cannot go on with this series." in caplog.messages
+
+
 def history(site: Site, steps: int = 4) -> dict[str, State]:
     """Backups of a site that grows, is undone, and shrinks by a pack."""
     states: dict[str, State] = {}

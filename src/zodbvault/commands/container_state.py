@@ -276,7 +276,8 @@ class ContainerBackup:
                     try:
                         snapshot_part.publish()
                     except OSError as error:
-                        logger.warning("%s: cannot be written: %s; tar cannot go on.", name, reason_of(error))
+                        what = "%s: cannot be written: %s; tar cannot go on with this series."
+                        logger.warning(what, snapshot_part.path, reason_of(error))
 
             record = blob_record(outcome, layout=self._settings.blob_layout, archives_size=size)
             yield NewState(record, outcome, publish, settle)

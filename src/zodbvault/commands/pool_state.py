@@ -15,6 +15,7 @@ from zodbvault.blobs.intake import backup_change, backup_complete
 from zodbvault.blobs.layouts import OID_SIZE, POOL_FOLDER
 from zodbvault.blobs.pool import Pool, prune_pool
 from zodbvault.commands.new_state import NewState, blob_record, nothing_to_settle
+from zodbvault.commands.summary import plural
 from zodbvault.io.durable import PartFile
 from zodbvault.io.progress import step
 from zodbvault.repository.names import (
@@ -149,7 +150,7 @@ class PoolBackup:
             return
         removed = prune_pool(manifests, self.pool)
         if removed:
-            logger.info("Removed %d blobs that no backup needs any more.", removed)
+            logger.info("Removed %s that no backup needs any more.", plural(removed, "blob"))
 
     def _new(self, part: PartFile, outcome: BlobOutcome, before: BlobRecord | None) -> NewState:
         return NewState(blob_record(outcome, before=before), outcome, part.publish, nothing_to_settle)

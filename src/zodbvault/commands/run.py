@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.commands.summary import plural
 from zodbvault.filestorage.tids import nearest_tid_at
 from zodbvault.io.clock import TOLERATED_SKEW
 
@@ -57,10 +58,10 @@ def warn_of_state(run: BackupRun, record: Record) -> None:
     """Say what an administrator has to know about a backup that is good."""
     if record.blobs is not None and record.blobs.missing:
         logger.warning(
-            "%d blobs that Data.fs refers to are missing in %s, such as %s: the site has lost them.",
-            len(record.blobs.missing),
-            run.settings.blob_storage,
+            "The site has lost %s that Data.fs refers to, such as %s in %s.",
+            plural(len(record.blobs.missing), "blob"),
             record.blobs.missing[0],
+            run.settings.blob_storage,
         )
     if record.chain_backups > LONG_CHAIN:
         logger.warning(

@@ -7,11 +7,15 @@ and only where a caller acts on the difference.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system answers where a disk, or a user's share of it, is full."""
 
 
 class ZodbvaultError(Exception):
@@ -48,6 +52,11 @@ class ZodbvaultError(Exception):
         if self.hint:
             text = f"{text}. {self.hint}"
         return one_line(text)
+
+    @property
+    def sentence(self) -> str:
+        """The same with a full stop, for a text that goes on behind it."""
+        return f"{str(self).rstrip('.')}."
 
 
 def one_line(text: str) -> str:

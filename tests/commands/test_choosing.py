@@ -20,6 +20,7 @@ from zodbvault.commands.choosing import (
     chains_known_by_listing,
     chains_to_restore,
     choose,
+    of_each_that_has_some,
     recorded_blob_states,
     timestamps_of,
     what_there_is,
@@ -266,6 +267,18 @@ def test_timestamps_of_both_kinds_stand_in_their_order(made: Made) -> None:
     (made.location / f"{A}.dat").unlink()
     repository = made.read()
     assert timestamps_of(repository.chains, repository.listed) == [A, B, C, D]
+
+
+def test_of_several_repositories_those_count_that_have_something_for_the_date() -> None:
+    def look(number: int) -> int:
+        if number % 2:
+            raise NothingThere(f"holds no backup {number}")
+        return 10 * number
+
+    assert of_each_that_has_some((1, 2, 3, 4), look) == [20, 40]
+    assert of_each_that_has_some((), look) == []
+    with pytest.raises(NothingThere, match="holds no backup 3"):
+        of_each_that_has_some((3, 1), look)
 
 
 def test_states_of_blobs_alone_are_those_with_a_record_and_without_data() -> None:

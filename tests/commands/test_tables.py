@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zodbvault.commands.tables import Column, Table, aligned, duration_text, fitting, width_of, without
+from zodbvault.commands.tables import Column, Table, aligned, duration_text, fitting, shown, width_of, without
 
 TABLE = Table(
     (Column("name"), Column("size", is_number=True, spare=1), Column("note", spare=2), Column("end")),
@@ -42,6 +42,12 @@ def test_what_fits_is_as_wide_as_it_says(width: int) -> None:
     table = fitting(TABLE, width, between=2)
     assert width_of(table, between=2) == max(map(len, aligned(table)))
     assert width_of(table, between=2) <= width or not any(column.spare for column in table.columns)
+
+
+def test_a_column_with_nothing_in_it_is_not_shown() -> None:
+    columns = (Column("location", is_shown=False), Column("backup", is_shown=True))
+    assert shown(Table(columns, (("backups", "one"),))) == Table(columns[1:], (("one",),))
+    assert shown(TABLE) == TABLE
 
 
 def test_a_column_goes_with_its_cells() -> None:

@@ -11,7 +11,7 @@ from tests.filestorage.handmade import Handmade, number
 from tests.filestorage.sites import ActingClock, KeptBytes, Site
 from zodbvault.filestorage.copying import copy_range
 from zodbvault.filestorage.source import DataFs, open_data_fs
-from zodbvault.filestorage.tail import Tail, read_tail
+from zodbvault.filestorage.tail import Tail, read_tail, tid_behind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,20 @@ def test_every_transaction_boundary_is_known(site: Site, opened: Callable[..., D
     tail = read_tail(source, 4, None)
     assert tail is not None
     assert (tail.tid, tail.has_more) == (None, True)
+
+
+def test_what_stands_behind_a_transaction_has_the_tid_of_the_next_one(
+    site: Site, opened: Callable[..., DataFs]
+) -> None:
+    tids = []
+    for step in range(3):
+        site.commit_page(text=f"text {step}")
+        tids.append(site.storage.lastTransaction())
+    data, ends = site.bytes, [4, *site.ends()]
+    assert [tid_behind(opened(data), end) for end in ends[-4:]] == [*tids, None]
+    for length in range(8):
+        assert tid_behind(opened(data[: ends[-2] + length]), ends[-2]) is None
+    assert tid_behind(opened(data[: ends[-2] + 8]), ends[-2]) == tids[-1]
 
 
 def test_what_is_no_boundary_is_none(site: Site, opened: Callable[..., DataFs]) -> None:

@@ -280,6 +280,19 @@ def test_a_lost_data_file_costs_one_more_look(made: Made, monkeypatch: pytest.Mo
     assert looks.count(made.location) == 2
 
 
+def test_of_the_records_the_last_one_is_read_once_in_a_look(made: Made) -> None:
+    made.chain(A, B)
+    repository = made.read()
+    record = repository.record(B)
+    assert record is not None
+    (made.location / f"{B}.json").unlink()
+    assert repository.record(B) == record
+    # Not all of them are kept: a chain may have thousands.
+    assert repository.record(A) is not None
+    assert repository.record(B) is None
+    assert made.read().record(B) is None
+
+
 def test_folders_and_missing_places_hold_no_files(made: Made, tmp_path: Path) -> None:
     made.full(A)
     (made.location / f"{B}.fsz").mkdir()

@@ -47,6 +47,32 @@ def change_layout(site: Site, options: dict[str, str]) -> None:
     site.options.update(options)
 
 
+@pytest.mark.parametrize(
+    ("options", "what_follows"),
+    [(POOL, "All blobs are copied."), (LAYOUTS["directories"], "Nothing of it is used for this backup.")],
+)
+def test_of_a_directory_that_holds_nothing_is_said_what_it_is_and_what_follows(
+    site: Site, options: dict[str, str], what_follows: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    change_layout(site, options)
+    directory = site.blob_location / "blobstorage.2076-11-23-18-00-00"
+    directory.mkdir(parents=True)
+    site.backup()
+    said = [record.getMessage() for record in caplog.records if "holds no copy" in record.getMessage()]
+    assert said == [f"{directory}: holds no copy of a blob storage. {what_follows}"]
+
+
+def test_a_snapshot_file_that_cannot_be_written_is_named(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    change_layout(site, LAYOUTS["incremental archives"])
+    site.backup()
+    (snapshot_file,) = site.blob_location.glob("*.snar")
+    snapshot_file.unlink()
+    snapshot_file.mkdir()
+    site.commit_blobs(1)
+    site.backup()
+    assert f"{snapshot_file}: cannot be written: Is a directory; tar cannot go on with this series." in caplog.messages
+
+
 def history(site: Site, steps: int = 4) -> dict[str, State]:
     """Backups of a site that grows, is undone, and shrinks by a pack."""
     states: dict[str, State] = {}

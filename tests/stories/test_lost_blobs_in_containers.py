@@ -63,7 +63,7 @@ def test_what_no_archive_has_is_recorded_as_lost(tmp_path: Path, caplog: pytest.
     oid, tid = lose_a_blob(site)
     site.commit_blobs(1)
     stamp, _ = site.backed_up()
-    assert "the site has lost them" in caplog.text
+    assert "The site has lost" in caplog.text
     (missing,) = json.loads((site.location / f"{stamp}.json").read_text())["blobs"]["missing"]
     assert missing.endswith(f"{oid:02x}/0x{tid:016x}.blob")
     site.close()
@@ -86,7 +86,7 @@ def test_what_is_lost_is_said_each_time_until_it_comes_back(
         site.commit_pages()
         caplog.clear()
         stamp = site.backup().timestamp
-        assert "1 blobs that Data.fs refers to are missing" in caplog.text
+        assert "The site has lost 1 blob that Data.fs refers to" in caplog.text
         assert '"missing": []' not in (site.location / f"{stamp}.json").read_text()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

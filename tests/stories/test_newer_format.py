@@ -88,6 +88,7 @@ REFUSED = {
     "backup": (),
     "restore": ("-n",),
     "backup-prune": (),
+    "backup-prune --dry-run": ("--dry-run",),
     "backup-verify": (),
     "backup-verify --deep": ("--deep",),
     "backup-verify of a date": ("2076-12-24",),
@@ -115,6 +116,17 @@ def test_what_shows_the_backups_shows_them_and_says_so_once(site: Downgraded) ->
     assert finished.returncode == 2
     assert re.search(f"CRITICAL.*{CLEAR}", finished.stdout), finished.stdout
     assert site.everything_there() == before
+
+
+def test_it_shows_backups_whose_manifest_has_a_name_that_only_the_newer_version_knows(site: Downgraded) -> None:
+    for manifest in site.blob_location.glob(f"{site.newest}.*blobs.gz"):
+        manifest.rename(manifest.with_name(f"{site.newest}.newblobs.gz"))
+    finished = site.command("backup-list")
+    assert finished.returncode == 0, finished.stderr
+    assert all(stamp in finished.stdout for stamp in site.states)
+    finished = site.command("backup-check")
+    assert finished.returncode == 2
+    assert re.search(f"CRITICAL.*{CLEAR}", finished.stdout), finished.stdout
 
 
 def test_the_dates_before_it_restore(site: Downgraded) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from tests.tour import ALL_LAYOUTS, InProcess, as_script, good, make_tour
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.file_systems import Poor
@@ -78,6 +79,39 @@ def test_every_command_in_a_folder_with_an_odd_name(tmp_path: Path, name: str, l
 @pytest.mark.parametrize("name", ["not UTF-8", "dashes"])
 def test_real_scripts_in_a_folder_with_an_odd_name(tmp_path: Path, name: str) -> None:
     make_tour(as_script, site_at(tmp_path / ODD_NAMES[name], "pool"))
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Every text in what was read of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(each)
+
+
+@pytest.mark.parametrize("layout", ["pool", "directories"])
+def test_what_programs_get_is_text_whatever_the_folders_are_called(tmp_path: Path, layout: str, run: Runner) -> None:
+    name = ODD_NAMES["not UTF-8"]
+    site = site_at(tmp_path / name, layout)
+    site.close()
+    assert site.blob_storage is not None
+    site.blob_storage = site.blob_storage.rename(site.blob_storage.with_name(name))
+    site.options["blob_storage"] = f"var/{name}"
+    site.backup()
+    newest = site.timestamps()[-1]
+    (site.location / f"{name}.orphan").touch()
+    max(site.blob_location.rglob("*.blob")).unlink()
+    for command in (
+        ("backup-list", newest),
+        ("backup-check",),
+        ("backup-verify",),
+        ("backup-prune", "--dry-run"),
+        ("restore", "--dry-run"),
+    ):
+        content = json.loads(run(site, command[0], *command[1:], "--json").out)
+        for text in texts_in(content):
+            text.encode("utf-8")
 
 
 # Symlinks and other file systems

@@ -149,11 +149,12 @@ def test_without_backups(site: Site) -> None:
     assert page.count("svg") == 0
 
 
-def test_a_name_that_is_no_date(site: Site) -> None:
+@pytest.mark.parametrize("name", ["2076-99-99-99-99-99", "0500-01-01-00-00-00", "0000-00-00-00-00-00"])
+def test_a_name_that_is_no_date_or_none_of_our_time(site: Site, name: str) -> None:
     stamp, _ = site.backed_up()
-    (site.location / f"{stamp}.fsz").rename(site.location / "2076-99-99-99-99-99.fsz")
+    (site.location / f"{stamp}.fsz").rename(site.location / f"{name}.fsz")
     (site.location / f"{stamp}.dat").unlink()
-    assert "2076-99-99-99-99-99" in Page(written(site)).all_text("main")
+    assert name in Page(written(site)).all_text("main")
 
 
 def test_of_blobs_alone(site: Site) -> None:

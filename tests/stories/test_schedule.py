@@ -283,7 +283,7 @@ def test_units_twice_and_removed(site: Site, tmp_path: Path) -> None:
     assert len(status) == 10
     assert "Nothing to do" in site.command("backup-schedule", *arguments, "--install").stderr
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == status
-    assert "4 units were written" in site.command("backup-schedule", *arguments, "--install", "--every", "1").stderr
+    assert "4 units written" in site.command("backup-schedule", *arguments, "--install", "--every", "1").stderr
     # As `systemctl enable` does.
     for timer in folder.glob("zodbvault-*.timer"):
         (folder / "timers.target.wants" / timer.name).symlink_to(timer)

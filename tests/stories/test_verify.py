@@ -242,7 +242,7 @@ def test_damage_does_not_keep_a_deep_look_from_what_stands_before_it(site: Site,
     report = site.verify(deep=True)
     assert verdicts(report) == dict.fromkeys(stamps, False)
     assert any(f"{stamps[1]}.deltafsz" in line for line in report.lines)
-    assert any("refers to 1 blobs that its manifest lacks" in line for line in report.lines)
+    assert any("refers to 1 blob that its manifest lacks" in line for line in report.lines)
 
 
 def test_a_backup_that_ends_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_manifest_that_was_made_to_fit_is_compared_with_the_data(site: Site, w
     assert site.verify().good
     report = site.verify(deep=True)
     assert verdicts(report) == {stamp: number < which for number, stamp in enumerate(stamps)}
-    assert any("refers to 1 blobs that its manifest lacks" in line for line in report.lines)
+    assert any("refers to 1 blob that its manifest lacks" in line for line in report.lines)
 
 
 def test_an_older_directory_whose_manifest_lacks_a_blob_is_found(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import pytest
 from tests.faults.damage import packed_manifest, unpacked_manifest
 from tests.layouts import LAYOUTS
 from tests.site import Site, blob_files
+from zodbvault.commands.choosing import NothingThere
+from zodbvault.commands.places import ALL, BACKUPS, SNAPSHOTS
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
@@ -51,6 +54,28 @@ def test_what_another_program_lacks_is_not_good_by_a_manifest_that_was_exchanged
     shutil.rmtree(site.blob_storage)
     with pytest.raises(ZodbvaultError):
         site.restore(first)
+
+
+@pytest.mark.parametrize("only_blobs", ["false", "true"])
+def test_repositories_that_have_nothing_for_the_date_are_left_out_where_another_has_some(
+    tmp_path: Path, only_blobs: str
+) -> None:
+    site = Site(tmp_path / "site", options={"only_blobs": only_blobs})
+    site.commit_blobs(2)
+    first = site.backup().timestamp
+    assert first is not None
+    site.commit_blobs(2)
+    site.tick()
+    snapshot = site.snapshot().timestamp
+    assert snapshot is not None
+    assert snapshot > first
+    report = site.verify(first, which=ALL)
+    assert report.good
+    assert [place.name for place in report.found] == [BACKUPS]
+    assert [place.name for place in site.verify(snapshot, which=ALL).found] == [BACKUPS, SNAPSHOTS]
+    with pytest.raises(NothingThere, match=re.escape(str(report.found[0].places.location))):
+        site.verify("2076-01-01", which=ALL)
+    site.close()
 
 
 def test_damage_that_the_date_does_not_need_is_not_told(tmp_path: Path) -> None:

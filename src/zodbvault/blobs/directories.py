@@ -100,4 +100,4 @@ def blobstorage_in(folder: Path) -> Path:
         return folder / parsed[0]
     if len(names) == 1:
         return folder / names[0]
-    raise ZodbvaultError("holds no copy of a blob storage", path=folder, hint="Choose another date.")
+    raise ZodbvaultError("holds no copy of a blob storage", path=folder)

@@ -11,7 +11,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from zodbvault.commands.run import printable
+from zodbvault.commands.summary import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

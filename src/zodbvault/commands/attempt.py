@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from zodbvault.commands.decision import Kind, Verdict
 from zodbvault.commands.index_file import copied_index
-from zodbvault.commands.run import BackupRun, hex_of, new_timestamp, printable, warn_of_state
-from zodbvault.commands.summary import BackupReport, iso_time, plural, speed_text
+from zodbvault.commands.run import BackupRun, hex_of, new_timestamp, warn_of_state
+from zodbvault.commands.summary import BackupReport, iso_time, plural, printable, speed_text
 from zodbvault.filestorage.copying import CopiedRange, copy_range
 from zodbvault.io.durable import PartFile
 from zodbvault.io.gzip_members import MemberWriter

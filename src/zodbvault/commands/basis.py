@@ -118,7 +118,7 @@ def opened_basis(
             else:
                 basis = _own_basis(stored, manifest, scratch)
         except ZodbvaultError as error:
-            logger.warning("%s. Nothing of it is used for this backup.", error)
+            logger.warning("%s Nothing of it is used for this backup.", error.sentence)
             stack.close()
             basis = NO_BASIS
         yield basis

@@ -20,7 +20,7 @@ from zodbvault.repository.names import (
     DELTA_MANIFEST_SUFFIX,
     DIRECTORY_MANIFEST_SUFFIX,
 )
-from zodbvault.repository.records import ARCHIVES, DIRECTORIES, POOL
+from zodbvault.repository.records import ARCHIVES, DIRECTORIES, POOL, NewerFormat
 from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def recorded_states(repository: Repository) -> tuple[State, ...]:
 
 
 def _state_of(stamp: str, repository: Repository) -> State:
-    """The state with this timestamp."""
+    """The state with this timestamp. Of one that a later version wrote nobody knows here whether it stands alone."""
     if stamp + DELTA_MANIFEST_SUFFIX in repository.names:
         return State(stamp, is_complete=False)
     if stamp + COMPLETE_MANIFEST_SUFFIX in repository.names:
@@ -55,7 +55,10 @@ def _state_of(stamp: str, repository: Repository) -> State:
     if stamp + ARCHIVE_MANIFEST_SUFFIX in repository.names:
         is_delta = any(name.endswith((f".{stamp}.delta.tar", f".{stamp}.delta.tar.gz")) for name in repository.names)
         return State(stamp, is_complete=not is_delta, layout=ARCHIVES)
-    record = repository.record(stamp)
+    try:
+        record = repository.record(stamp)
+    except NewerFormat:
+        record = None
     if record is None or record.blobs is None:
         return State(stamp, is_complete=False)
     return State(stamp, is_complete=record.blobs.complete, layout=record.blobs.layout)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.commands.facts import Checked, look
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time
+from zodbvault.commands.summary import iso_time, printable
 from zodbvault.commands.watching import State, Thresholds, worst
+from zodbvault.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +122,9 @@ def _data_of(one: Checked) -> dict[str, object]:
         "name": one.survey.name,
         "location": printable(one.survey.places.location),
         "state": one.state.name,
-        "judgements": [{"name": each.name, "state": each.state.name, "text": each.text} for each in one.judgements],
+        "judgements": [
+            {"name": each.name, "state": each.state.name, "text": one_line(each.text)} for each in one.judgements
+        ],
         "newest": time_of(facts.newest),
         "newest_full": time_of(facts.newest_full),
         "current": facts.is_current,

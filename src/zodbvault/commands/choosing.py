@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from zodbvault.blobs.stored import find_stored
 from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_blob_states
@@ -21,11 +21,14 @@ from zodbvault.repository.sweep import one_step_from_done, unnamed_files
 from zodbvault.repository.timestamps import meaning_of, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from zodbvault.repository.store import Repository
 
 logger = logging.getLogger("zodbvault")
+
+_Repository = TypeVar("_Repository")
+_Found = TypeVar("_Found")
 
 
 class NothingThere(ZodbvaultError):
@@ -64,6 +67,26 @@ class Choice:
     def end(self) -> int:
         """How many bytes of Data.fs the state has."""
         return self.chain.newest.end if self.cut is None else self.cut.end
+
+
+def of_each_that_has_some(every: Iterable[_Repository], look: Callable[[_Repository], _Found]) -> list[_Found]:
+    """What `look` finds in each of some repositories; one that has nothing for the date is left out.
+
+    Raises NothingThere, that of the first one, where none has.
+    """
+    outcomes = [_found_or_not(look, each) for each in every]
+    found = [outcome for outcome in outcomes if not isinstance(outcome, NothingThere)]
+    for outcome in outcomes:
+        if isinstance(outcome, NothingThere) and not found:
+            raise outcome
+    return found
+
+
+def _found_or_not(look: Callable[[_Repository], _Found], repository: _Repository) -> _Found | NothingThere:
+    try:
+        return look(repository)
+    except NothingThere as error:
+        return error
 
 
 def chains_to_restore(repository: Repository) -> tuple[Chain, ...]:

@@ -9,8 +9,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from zodbvault.commands.run import BackupRun, hex_of, printable
-from zodbvault.commands.summary import BackupReport, iso_time, plural
+from zodbvault.commands.run import BackupRun, hex_of
+from zodbvault.commands.summary import BackupReport, iso_time, plural, printable
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.publish import publish_record
 from zodbvault.repository.records import FULL, INCREMENTAL, Record

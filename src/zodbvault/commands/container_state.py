@@ -33,8 +33,7 @@ from zodbvault.commands.basis import (
     pool_basis,
     series_to_continue,
 )
-from zodbvault.commands.blob_records import blob_record
-from zodbvault.commands.new_state import NewState, nothing_to_settle
+from zodbvault.commands.new_state import NewState, blob_record, nothing_to_settle
 from zodbvault.commands.written_manifests import believable, recorded
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import PartFile, remove_durably
@@ -96,13 +95,7 @@ class ContainerBackup:
         moment = time.time_ns()
         stored = find_stored(self._location)
         with contextlib.ExitStack() as stack:
-            earlier = self._earlier(stored, repository, stamp, since)
-            manifest = manifest_of(repository, earlier[-1]) if earlier else None
-            if manifest is not None and not believable(repository, (manifest.name,)):
-                earlier, manifest = (), None
-            elif manifest is not None and recorded(repository, manifest.name) is None:
-                # As after a change of layout and back: it is compared like another program's.
-                manifest = None
+            earlier, manifest = _with_manifest(repository, self._earlier(stored, repository, stamp, since))
             basis = NO_BASIS
             if not earlier and self._is_directory:
                 basis = stack.enter_context(pool_basis(repository, self._location))
@@ -181,7 +174,7 @@ class ContainerBackup:
             ):
                 return has_all(container, entries)
         except ZodbvaultError as error:
-            logger.warning("%s. A full archive is made.", error)
+            logger.warning("%s A full archive is made.", error.sentence)
             return False
 
     def _holds(self, basis: Basis, state: StateList) -> bool:
@@ -210,7 +203,7 @@ class ContainerBackup:
         record = blob_record(
             outcome, layout=self._settings.blob_layout, archives_size=self._archives_size(basis.stored)
         )
-        return NewState(part, record, outcome, part.publish, nothing_to_settle)
+        return NewState(record, outcome, part.publish, nothing_to_settle)
 
     @contextlib.contextmanager
     def _directory(
@@ -234,7 +227,7 @@ class ContainerBackup:
                 directory.publish()
 
             record = blob_record(outcome, layout=self._settings.blob_layout)
-            yield NewState(part, record, outcome, publish, nothing_to_settle)
+            yield NewState(record, outcome, publish, nothing_to_settle)
 
     @contextlib.contextmanager
     def _archive(
@@ -283,10 +276,11 @@ class ContainerBackup:
                     try:
                         snapshot_part.publish()
                     except OSError as error:
-                        logger.warning("%s: cannot be written: %s; tar cannot go on.", name, reason_of(error))
+                        what = "%s: cannot be written: %s; tar cannot go on with this series."
+                        logger.warning(what, snapshot_part.path, reason_of(error))
 
             record = blob_record(outcome, layout=self._settings.blob_layout, archives_size=size)
-            yield NewState(part, record, outcome, publish, settle)
+            yield NewState(record, outcome, publish, settle)
 
     @contextlib.contextmanager
     def _snapshot_part(self, series_stamp: str) -> Iterator[PartFile | None]:
@@ -341,12 +335,26 @@ def settle_latest(settings: Settings, location: Path, base: str, timestamp: str)
     point_latest(location, newest_link_target(location, base, timestamp, form) if is_wanted else None)
 
 
+def _with_manifest(repository: Repository, earlier: tuple[Stored, ...]) -> tuple[tuple[Stored, ...], Path | None]:
+    """What was found of earlier backups, and our manifest that tells what is in it.
+
+    Nothing where that manifest is another one than was written. No manifest where nobody knows that, as after a change
+    of layout and back: then it is compared with the site, like another program's.
+    """
+    manifest = manifest_of(repository, earlier[-1]) if earlier else None
+    if manifest is None:
+        return earlier, None
+    if not believable(repository, (manifest.name,)):
+        return (), None
+    return earlier, manifest if recorded(repository, manifest.name) is not None else None
+
+
 def _readable(basis: Basis, state: StateList) -> tuple[Basis, Unknown]:
     """The basis and what a state has beyond it; nothing counts where our manifest of it turns out to be damaged."""
     try:
         return basis, basis.unknown_in(state)
     except DamagedManifest as error:
-        logger.warning("%s. Nothing of it is used for this backup.", error)
+        logger.warning("%s Nothing of it is used for this backup.", error.sentence)
         return NO_BASIS, NO_BASIS.unknown_in(state)
 
 

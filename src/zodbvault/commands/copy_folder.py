@@ -7,12 +7,11 @@ What a kill leaves of it holds a file that says so.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 from typing import TYPE_CHECKING
 
-from zodbvault.errors import ZodbvaultError, explained
+from zodbvault.errors import DISK_FULL, ZodbvaultError, explained
 from zodbvault.io.durable import make_folder, named, remove_as_far_as_possible, remove_durably, sync_file, sync_folder
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def _no_error_of_a_full_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
 
 

@@ -7,7 +7,6 @@ backup, for list, check and report to show.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import stat
@@ -18,26 +17,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.layouts import BUSHY, OID_SIZE
 from zodbvault.blobs.target import open_target
-from zodbvault.commands.choosing import NothingThere
+from zodbvault.commands.choosing import NothingThere, of_each_that_has_some
 from zodbvault.commands.copy_folder import require_apart
 from zodbvault.commands.places import BACKUPS, chosen_places, live_place, ownership_beside
 from zodbvault.commands.reading import Reading, read_database
 from zodbvault.commands.restore import require_that_it_is_still_there, restore_copy
 from zodbvault.commands.restore_blobs import entries_of
-from zodbvault.commands.restore_choice import SOURCE_OF, Request, choose_and_say, choose_state, last_tid_known
+from zodbvault.commands.restore_choice import SOURCE_OF, choose_and_say, choose_state, last_tid_known, request_of
 from zodbvault.commands.summary import iso_time, plural
-from zodbvault.errors import ZodbvaultError, explained
+from zodbvault.errors import DISK_FULL, ZodbvaultError, explained
 from zodbvault.filestorage.format import LAST_TID, NO_TID
 from zodbvault.io.durable import remove_as_far_as_possible
 from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.space import NotEnoughSpace
 from zodbvault.repository.checks import Checks, read_checks, write_checks
 from zodbvault.repository.records import NewerFormat
-from zodbvault.repository.timestamps import parse_when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from zodbvault.commands.places import Places
+    from zodbvault.commands.restore_choice import Request
     from zodbvault.io.clock import Clock
     from zodbvault.settings import Settings
 
@@ -50,8 +50,6 @@ SITE_FOLDER = "site"
 
 MAKING_TAKES_AT_MOST = 3600
 """Seconds after which a folder without a lock is no longer one that another rehearsal is making."""
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DrillReport(NamedTuple):
@@ -81,25 +79,11 @@ def drill_each(
 
     A repository without a backup (for `when`) is left out where another one has some. Raises as `drill` does.
     """
-    reports = []
-    nothing: NothingThere | None = None
-    for name, _ in chosen_places(settings, which):
-        with _noted() as noted:
-            reports.append(drill(settings, when=when, which=name, sample=sample, tmp=tmp, clock=clock))
-        nothing = nothing or next(iter(noted), None)
-    if nothing is not None and not reports:
-        raise nothing
-    return tuple(reports)
 
+    def of_one(chosen: tuple[str, Places]) -> DrillReport:
+        return drill(settings, when=when, which=chosen[0], sample=sample, tmp=tmp, clock=clock)
 
-@contextlib.contextmanager
-def _noted() -> Iterator[list[NothingThere]]:
-    """Gives a list that takes a NothingThere of the block."""
-    noted: list[NothingThere] = []
-    try:
-        yield noted
-    except NothingThere as error:
-        noted.append(error)
+    return tuple(of_each_that_has_some(chosen_places(settings, which), of_one))
 
 
 def drill(
@@ -111,8 +95,7 @@ def drill(
     live data. Raises NothingThere, NewerFormat, and ZodbvaultError where the rehearsal itself cannot be made: too
     little space, no folder to write.
     """
-    source = SOURCE_OF[which]
-    request = Request(source, parse_when(when), None, None, None, accept_missing_blobs=False, checksum=False)
+    request = request_of(source=SOURCE_OF[which], when=when, at=None, to=None, only=None, checksum=False)
     place = tmp or _beside(settings)
     require_apart(settings, place)
     with _folder(place, clock.now()) as folder:
@@ -209,7 +192,7 @@ def _is_no_fault_of_the_backup(error: ZodbvaultError, folder: Path) -> bool:
     if not isinstance(cause, OSError):
         return False
     name = cause.filename
-    return cause.errno in _DISK_FULL or (
+    return cause.errno in DISK_FULL or (
         isinstance(name, (str, bytes)) and Path(os.fsdecode(name)).resolve().is_relative_to(folder.resolve())
     )
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zodbvault.commands.places import ALL, BACKUPS
-from zodbvault.commands.survey import SeenBackup, Survey, seconds_of_iso, survey_site
+from zodbvault.commands.summary import seconds_of_iso
+from zodbvault.commands.survey import SeenBackup, Survey, survey_site
 from zodbvault.commands.watching import Facts, Footprint, Judgement, State, Thresholds, growth_per_day, judge, worst
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.source import open_data_fs
-from zodbvault.filestorage.tail import read_tail
+from zodbvault.filestorage.tail import read_tail, tid_behind
 from zodbvault.filestorage.tids import seconds_of_tid
 from zodbvault.io.space import disk_space
 from zodbvault.repository.checks import last_drilled, last_verified
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from zodbvault.settings import Settings
 
 logger = logging.getLogger("zodbvault")
-
-_TID_LENGTH = 8
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,8 @@ def _unsaved(settings: Settings, newest: SeenBackup, clock: Clock) -> tuple[bool
                 return False, None
             if not tail.has_more:
                 return True, None
-            following = source.read(newest.end, _TID_LENGTH)
-            return False, seconds_of_tid(following) if len(following) == _TID_LENGTH else None
+            following = tid_behind(source, newest.end)
+            return False, None if following is None else seconds_of_tid(following)
     except ZodbvaultError as error:
         logger.debug("%s", error)
         return None, None

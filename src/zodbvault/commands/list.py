@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from zodbvault.commands.blob_states import choose_states
 from zodbvault.commands.choosing import choose
 from zodbvault.commands.places import ALL
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time, plural
+from zodbvault.commands.summary import iso_time, plural, printable
 from zodbvault.commands.survey import SeenBackup, Survey, survey_site
-from zodbvault.commands.tables import Column, Result, Table, duration_text, without
+from zodbvault.commands.tables import Column, Result, Table, duration_text, shown
+from zodbvault.errors import one_line
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL
 from zodbvault.repository.store import read_repository
@@ -125,7 +125,7 @@ def table_of(listing: Listing) -> Table:
         Column("verified"),
     )
     rows = tuple((survey.name, *_cells(backup)) for survey in listing.surveys for backup in survey.backups)
-    return without(Table(columns, rows), [number for number, column in enumerate(columns) if not column.is_shown])
+    return shown(Table(columns, rows))
 
 
 def lines_of(listing: Listing) -> tuple[str, ...]:
@@ -260,7 +260,7 @@ def _data_of_survey(listing: Listing, survey: Survey) -> dict[str, object]:
         "chains": [
             {
                 "timestamp": chain.timestamp,
-                "problem": chain.problem,
+                "problem": None if chain.problem is None else one_line(chain.problem),
                 "lacks_blobs": chain.lacks_blobs,
                 "stored_size": chain.stored_size,
                 "backups": [data_of_backup(backup) for backup in chain.backups],
@@ -269,7 +269,7 @@ def _data_of_survey(listing: Listing, survey: Survey) -> dict[str, object]:
         ],
         "totals": _data_of_totals(survey.backups, len(survey.chains)),
         "restore": None if listing.taken is None else _data_of_taken(listing.taken[survey.name]),
-        "warnings": list(survey.warnings),
+        "warnings": [one_line(warning) for warning in survey.warnings],
     }
 
 
@@ -326,6 +326,6 @@ def _data_of_taken(taken: Taken) -> dict[str, object]:
             "timestamp": state.timestamp,
             "exact": state.is_exact,
             "manifests": [path.name for path in (state.complete, *state.deltas) if path is not None],
-            "stored": [one.path.name for one in state.stored],
+            "stored": [printable(one.path.name) for one in state.stored],
         },
     }

@@ -18,7 +18,14 @@ from zodbvault.commands.places import BACKUPS, chosen_places
 from zodbvault.commands.point_in_time import parse_point
 from zodbvault.errors import ZodbvaultError, one_line
 from zodbvault.filestorage.details import details_of
-from zodbvault.filestorage.format import FIRST_TRANSACTION, LAST_TID, NO_TID, PACKED_STATUS
+from zodbvault.filestorage.format import (
+    FIRST_TRANSACTION,
+    LAST_TID,
+    NO_TID,
+    PACKED_STATUS,
+    tid_as_bytes,
+    tid_as_number,
+)
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.repository.store import list_files, read_repository, was_pruned
 from zodbvault.site_settings import ConfigurationError
@@ -143,7 +150,7 @@ def _entries(repository: Repository, reach: Reach, after: bytes, last: bytes, sc
 
 def _before(tid: bytes) -> bytes:
     """The tid before this one; NO_TID has none before it."""
-    return max(int.from_bytes(tid, "big") - 1, 0).to_bytes(8, "big")
+    return tid_as_bytes(max(tid_as_number(tid) - 1, 0))
 
 
 def log_as_text(entries: Iterable[Entry], *, with_location: bool = False) -> Iterator[str]:

@@ -19,17 +19,16 @@ from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.stored import find_stored, timestamp_at
 from zodbvault.blobs.wanted import list_settled
 from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
-from zodbvault.commands.blob_records import blob_record
 from zodbvault.commands.blob_states import GroupVerdict, complete_is_due, judge_states, recorded_states
 from zodbvault.commands.choosing import recorded_blob_states
 from zodbvault.commands.container_state import ContainerBackup, settle_latest
 from zodbvault.commands.container_sweep import remove_made_with
-from zodbvault.commands.new_state import NewState, nothing_to_settle
+from zodbvault.commands.new_state import NewState, blob_record, nothing_to_settle
 from zodbvault.commands.places import Places, locked, make_folders, ownership_beside
 from zodbvault.commands.pool_state import PoolBackup, manifests_vouched_for
 from zodbvault.commands.restore_blobs import entries_of
-from zodbvault.commands.run import new_timestamp, printable
-from zodbvault.commands.summary import BackupReport, iso_time, plural
+from zodbvault.commands.run import new_timestamp
+from zodbvault.commands.summary import BackupReport, iso_time, plural, printable
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.io.clock import DAY
@@ -231,7 +230,7 @@ class _Run:
             if not is_full and not outcome.summary.blobs and not outcome.removed:
                 yield None
                 return
-            yield NewState(part, blob_record(outcome), outcome, part.publish, nothing_to_settle)
+            yield NewState(blob_record(outcome), outcome, part.publish, nothing_to_settle)
 
     @contextlib.contextmanager
     def _container_state(self, stamp: str, *, is_full: bool, is_asked_for: bool) -> Iterator[NewState | None]:
@@ -292,7 +291,7 @@ class _Run:
                 with contextlib.closing(entries_of(self._newest, self.location)) as entries:
                     collections.deque(entries, maxlen=0)
         except ZodbvaultError as error:
-            logger.warning("%s. The new state stands on none before it.", error)
+            logger.warning("%s The new state stands on none before it.", error.sentence)
             return True
         return False
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.commands.summary import iso_time
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.durable import Ownership, current_umask, make_folder, ownership_of
 from zodbvault.io.locks import LockFile
@@ -152,13 +152,12 @@ def locked(places: tuple[Places, ...], now: float, *, writable_only: bool = Fals
 
     now: seconds since 1970, told to who asks. writable_only: pass over folders that are missing or cannot be written.
     """
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     folders = dict.fromkeys(folder for place in places for folder in place.folders())
     with contextlib.ExitStack() as locks:
         for folder in folders:
             if writable_only and not _can_be_locked(folder):
                 continue
-            locks.enter_context(LockFile(folder / LOCK_NAME, since=since))
+            locks.enter_context(LockFile(folder / LOCK_NAME, since=iso_time(now)))
         yield
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.intake import backup_change, backup_complete
 from zodbvault.blobs.layouts import OID_SIZE, POOL_FOLDER
 from zodbvault.blobs.pool import Pool, prune_pool
-from zodbvault.commands.blob_records import blob_record
-from zodbvault.commands.new_state import NewState, nothing_to_settle
+from zodbvault.commands.new_state import NewState, blob_record, nothing_to_settle
+from zodbvault.commands.summary import plural
 from zodbvault.io.durable import PartFile
 from zodbvault.io.progress import step
 from zodbvault.repository.names import (
@@ -150,10 +150,10 @@ class PoolBackup:
             return
         removed = prune_pool(manifests, self.pool)
         if removed:
-            logger.info("Removed %d blobs that no backup needs any more.", removed)
+            logger.info("Removed %s that no backup needs any more.", plural(removed, "blob"))
 
     def _new(self, part: PartFile, outcome: BlobOutcome, before: BlobRecord | None) -> NewState:
-        return NewState(part, blob_record(outcome, before=before), outcome, part.publish, nothing_to_settle)
+        return NewState(blob_record(outcome, before=before), outcome, part.publish, nothing_to_settle)
 
     def _newest_directory(self) -> DirectoryContainer | None:
         """The newest directory of blobs that stands here; nothing where it cannot be read.
@@ -171,7 +171,7 @@ class PoolBackup:
         try:
             return DirectoryContainer(directories[-1], self.pool.scratch)
         except ZodbvaultError as error:
-            logger.warning("%s. All blobs are copied.", error)
+            logger.warning("%s All blobs are copied.", error.sentence)
             return None
 
     @staticmethod

@@ -15,14 +15,13 @@ from zodbvault.commands.backup import retention_of, swept_repository
 from zodbvault.commands.blob_states import GroupVerdict, judge_states, recorded_states
 from zodbvault.commands.only_blobs import prune_states_alone
 from zodbvault.commands.places import ZIPS, chosen_places
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time, plural
-from zodbvault.commands.tables import Column, Result, Table, without
+from zodbvault.commands.summary import iso_time, plural, printable
+from zodbvault.commands.tables import Column, Result, Table, shown
 from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import explained
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.prune import judge_chains
-from zodbvault.repository.store import list_files, read_repository, size_of
+from zodbvault.repository.store import list_files, read_repository, refuse_newer_format, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +81,12 @@ def prune(settings: Settings, *, which: str, dry_run: bool, clock: Clock) -> Res
 
 
 def plan(settings: Settings, places: Places, clock: Clock) -> tuple[Judged, ...]:
-    """What becomes of each chain, or group of states, of a repository, oldest first."""
+    """What becomes of each chain, or group of states, of a repository, oldest first.
+
+    Raises NewerFormat where a later version wrote to it, as carrying it out does.
+    """
     repository = read_repository(places.location, places.blobs)
+    refuse_newer_format(repository)
     if settings.only_blobs:
         days = settings.keep_blob_days
         return _judged_groups(judge_states(recorded_states(repository), int(clock.now()), keep_blob_days=days, keep=0))
@@ -154,7 +157,7 @@ def _table(plans: Sequence[Plan]) -> Table:
         for one in plans
         for each in one.judged
     )
-    return without(Table(columns, rows), [number for number, column in enumerate(columns) if not column.is_shown])
+    return shown(Table(columns, rows))
 
 
 def _lines(settings: Settings, plans: Sequence[Plan], *, dry_run: bool) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.errors import DISK_FULL, ZodbvaultError, reason_of
 from zodbvault.filestorage.blob_records import is_encrypted
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ ROOT_OID = bytes(8)
 PYTHON_2_MAGIC = b"FS21"
 
 # What damaged data never lead to.
-_OF_THE_DISK = (errno.EIO, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
+_OF_THE_DISK = frozenset({errno.EIO, errno.EACCES}) | DISK_FULL
 
 _ZLIB_MARK = b".z"
 """Begins the data of records that zc.zlibstorage compressed."""

@@ -5,7 +5,6 @@ The story of the page; what it shows comes from facts.py, its pictures from draw
 
 from __future__ import annotations
 
-import time
 from datetime import date, timedelta
 from html import escape
 from typing import TYPE_CHECKING
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING
 from zodbvault.commands.drawing import Series, bars, calendar, lines
 from zodbvault.commands.facts import Checked, look
 from zodbvault.commands.report_style import STYLE
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time, plural
+from zodbvault.commands.summary import iso_time, plural, printable
 from zodbvault.commands.tables import duration_text
 from zodbvault.commands.watching import State, Thresholds, worst
 from zodbvault.errors import explained
@@ -135,7 +133,7 @@ def _facts(one: Checked) -> str:
 
 
 def _day(moment: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(moment))
+    return iso_time(moment)[: len("2026-11-23")]
 
 
 def _figure(picture: str, caption: str, legend: Sequence[tuple[str, str]] = ()) -> str:

@@ -22,8 +22,8 @@ from zodbvault.commands.restore_choice import (
     request_of,
 )
 from zodbvault.commands.restore_data import check_files, target_of
-from zodbvault.commands.summary import plural
-from zodbvault.errors import ZodbvaultError
+from zodbvault.commands.summary import plural, printable
+from zodbvault.errors import ZodbvaultError, one_line
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.locks import LockFile
 from zodbvault.io.sizes import size_text
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from zodbvault.commands.choosing import Choice
     from zodbvault.commands.restore_blobs import Expected
+    from zodbvault.commands.restore_data import Target
     from zodbvault.commands.what_is_lost import Loss
     from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
@@ -94,23 +95,25 @@ def plan_restore(
     settings = request.narrowed(settings)
     if request.to is not None:
         require_place_for_copy(settings, request.to)
-    if settings.only_blobs:
-        return _plan_blobs_alone(settings, request)
+    return _plan_blobs_alone(settings, request) if settings.only_blobs else _plan_data_and_blobs(settings, request)
+
+
+def _plan_data_and_blobs(settings: Settings, request: Request) -> Plan:
+    """The plan for a site with a Data.fs, or for its data or blobs alone."""
     places, target_settings = request.places(settings), request.target(settings)
     repository, choice = choose_state(settings, request)
     problems: list[str] = []
     has_data = request.has_data(settings)
     if has_data:
         _noting(problems, lambda: check_files(repository, choice.chain.lines))
-    expected = _expected(target_settings, repository, choice, problems, checksum=checksum)
-    if not has_data:
-        expected = None if expected is None else expected._replace(remove=0, is_certain=True)
-        if choice.blobs is None:
-            problems.append(f"no blobs are known for the backup of {choice.timestamp}")
+    expected = _expected(target_settings, repository, choice, problems, checksum=request.checksum)
+    if expected is not None and not has_data:
+        # The data that stand there may be newer.
+        expected = expected._replace(remove=0, is_certain=True)
+    if not has_data and choice.blobs is None:
+        problems.append(f"no blobs are known for the backup of {choice.timestamp}")
     target = target_of(target_settings.datafs)
-    needs = {target.resolved.parent: choice.end - (size_of(target.restoring) or 0)} if has_data else {}
-    if expected is not None and target_settings.blob_storage is not None:
-        needs[target_settings.blob_storage] = expected.add_size
+    needs = _needs(target if has_data else None, choice.end, target_settings.blob_storage, expected)
     space = _space(needs, problems)
     problems += _unwritable(needs, target.locks if request.to is None else ())
     return Plan(
@@ -139,8 +142,21 @@ def _expected(
         _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
         expected, doubt = blobs.expected(), blobs.doubt()
     if doubt is not None:
-        problems.append(f"{doubt}. An earlier state is taken, and only if it has every blob that the data refer to")
+        what_follows = "An earlier state is taken, and only if it has every blob that the data refer to"
+        problems.append(f"{doubt.sentence} {what_follows}")
     return expected
+
+
+def _needs(target: Target | None, end: int, blob_storage: Path | None, expected: Expected | None) -> dict[Path, int]:
+    """Bytes that will be written, by the folder that they go to.
+
+    target: of the Data.fs, which will have `end` bytes; None where none is restored. What a killed restore left of it
+    goes first.
+    """
+    needs = {} if target is None else {target.resolved.parent: end - (size_of(target.restoring) or 0)}
+    if blob_storage is not None and expected is not None:
+        needs[blob_storage] = expected.add_size
+    return needs
 
 
 def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
@@ -164,7 +180,7 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
         size=None,
         blobs=expected,
         blob_note="see below" if problems else "",
-        space=_space({} if expected is None else {target.blob_storage: expected.add_size}, problems),
+        space=_space(_needs(None, 0, target.blob_storage, expected), problems),
         running=None,
         loss=None,
         problems=tuple(problems),
@@ -237,15 +253,15 @@ def plan_as_data(plan: Plan) -> dict[str, object]:
         "timestamp": plan.timestamp,
         "tid": None if plan.tid is None else plan.tid.hex(),
         "time": None if plan.tid is None else time_of_tid(plan.tid),
-        "location": str(plan.location),
-        "target": str(plan.target),
+        "location": printable(plan.location),
+        "target": printable(plan.target),
         "backups": plan.backups,
         "bytes": plan.size,
         "blobs": _blobs_as_json(plan.blobs),
-        "space": [{"folder": str(one.folder), "needed": one.needed, "free": one.free} for one in plan.space],
+        "space": [{"folder": printable(one.folder), "needed": one.needed, "free": one.free} for one in plan.space],
         "running": plan.running is not None,
         "lost": _loss_as_json(plan.loss),
-        "problems": plan.problems,
+        "problems": [one_line(problem) for problem in plan.problems],
     }
 
 
@@ -254,7 +270,7 @@ def _blobs_as_json(blobs: Expected | None) -> dict[str, Any] | None:
         return None
     return {
         "timestamp": None if blobs.choice is None else blobs.choice.timestamp,
-        "from": None if blobs.choice is None else blobs.choice.place,
+        "from": None if blobs.choice is None else printable(blobs.choice.place),
         "add": blobs.add,
         "add_bytes": blobs.add_size,
         "remove": blobs.remove,

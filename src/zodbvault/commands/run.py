@@ -6,9 +6,9 @@ Part of what a backup without changes imports, so nothing heavy is imported here
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.commands.summary import plural
 from zodbvault.filestorage.tids import nearest_tid_at
 from zodbvault.io.clock import TOLERATED_SKEW
 
@@ -58,10 +58,10 @@ def warn_of_state(run: BackupRun, record: Record) -> None:
     """Say what an administrator has to know about a backup that is good."""
     if record.blobs is not None and record.blobs.missing:
         logger.warning(
-            "%d blobs that Data.fs refers to are missing in %s, such as %s: the site has lost them.",
-            len(record.blobs.missing),
-            run.settings.blob_storage,
+            "The site has lost %s that Data.fs refers to, such as %s in %s.",
+            plural(len(record.blobs.missing), "blob"),
             record.blobs.missing[0],
+            run.settings.blob_storage,
         )
     if record.chain_backups > LONG_CHAIN:
         logger.warning(
@@ -100,8 +100,3 @@ def new_timestamp(repository: Repository, clock: Clock, other: str | None = None
 def hex_of(tid: bytes | None) -> str | None:
     """A tid as a record holds it."""
     return None if tid is None else tid.hex()
-
-
-def printable(path: str | Path) -> str:
-    """A path as JSON can hold it: bytes that are not UTF-8 are written out."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.crontab import block_of, cron_command, cron_times, read_crontab, with_block, write_crontab
+from zodbvault.commands.summary import plural
 from zodbvault.commands.systemd_units import Unit, unit_stem, units_of
 from zodbvault.commands.timetable import BACKUP, DRILL, FULL, JOBS, VERIFY, Entry, timetable
 from zodbvault.errors import explained
@@ -176,7 +177,7 @@ def install_units(units: Sequence[Unit], folder: Path) -> Scheduled:
         else f"{systemctl} link {shlex.join(str(folder / unit.name) for unit in units)} && "
     )
     notes = [
-        f"{len(changed)} units were written to {folder}.",
+        f"{plural(len(changed), 'unit')} written to {folder}.",
         f"To switch them on: {link}{systemctl} daemon-reload && {systemctl} enable --now {timers}",
     ]
     if systemctl != "systemctl":
@@ -199,7 +200,7 @@ def remove_units(part: str, place: str, folder: Path) -> Scheduled:
     return Scheduled(
         (),
         (
-            f"{len(there)} units were removed from {folder}.",
+            f"{plural(len(there), 'unit')} removed from {folder}.",
             f"To stop what runs still: {systemctl} stop {timers}; {systemctl} daemon-reload",
         ),
     )

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import iso_time
+from zodbvault.commands.summary import iso_time, printable
 from zodbvault.commands.tables import Column, Result, Table
 from zodbvault.options import OPTIONS, Option, Status
 from zodbvault.origins import DEFAULT, Origin

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.choosing import choose_blobs, recorded_blob_states
 from zodbvault.commands.places import chosen_places
-from zodbvault.commands.summary import plural
+from zodbvault.commands.summary import plural, seconds_of_iso
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.checks import Checks, read_checks
 from zodbvault.repository.names import (
@@ -21,9 +21,8 @@ from zodbvault.repository.names import (
     split_name,
 )
 from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL, NewerFormat
-from zodbvault.repository.store import MOST_LOOKS, chain_problem, read_repository, size_of
+from zodbvault.repository.store import MOST_LOOKS, chain_problem, newer_format, read_repository, size_of
 from zodbvault.repository.sweep import one_step_from_done, unnamed_files
-from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,14 +194,6 @@ def _seconds_between(started: str, finished: str) -> int | None:
         return None
 
 
-def seconds_of_iso(moment: str) -> int:
-    """Seconds since 1970 of a time as records and checks hold it, `2026-11-23T18:05:00Z`. Raises ValueError."""
-    parts = split_name(moment.replace("T", "-").replace(":", "-").replace("Z", "."))
-    if parts is None:
-        raise ValueError(moment)
-    return seconds_of(parts[0])
-
-
 def _record(repository: Repository, timestamp: str) -> Record | None:
     """The record, where it can be read: what one alone says is no reason to show nothing of the others."""
     try:
@@ -231,7 +222,9 @@ def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
     complete = {state.timestamp for state in recorded_states(repository) if state.is_complete}
     groups: list[list[SeenBackup]] = []
     stamps = recorded_blob_states(repository.names)
-    newer = _newer_format(repository, stamps[-1]) if stamps else None
+    # Of a state that a later version wrote nobody knows here whether it restores.
+    error = newer_format(repository, stamps[-1:])
+    newer = None if error is None else _told(repository, error)
     for stamp in stamps:
         is_complete = stamp in complete
         seen = SeenBackup(stamp, BLOBS, is_complete, checks=_checks(repository, stamp))
@@ -246,15 +239,6 @@ def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
             SeenChain(group[0].timestamp, tuple(group), (newer if group is groups[-1] else None) or problem)
         )
     return tuple(seen_groups)
-
-
-def _newer_format(repository: Repository, timestamp: str) -> str | None:
-    """Why this version knows nothing of the newest state, and so of whether it restores."""
-    try:
-        repository.record(timestamp)
-    except NewerFormat as error:
-        return _told(repository, error)
-    return None
 
 
 def _warnings(repository: Repository, chains: tuple[SeenChain, ...]) -> Iterator[str]:

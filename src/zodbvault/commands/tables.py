@@ -78,6 +78,11 @@ def without(table: Table, numbers: Container[int]) -> Table:
     )
 
 
+def shown(table: Table) -> Table:
+    """The table without the columns that there is nothing in."""
+    return without(table, [number for number, column in enumerate(table.columns) if not column.is_shown])
+
+
 def _widths(table: Table) -> list[int]:
     """Characters of the longest cell of each column."""
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from zodbvault.errors import ZodbvaultError
+from zodbvault.errors import ZodbvaultError, reason_of
 
 logger = logging.getLogger("zodbvault")
 
@@ -34,7 +34,7 @@ def run_users_command(
             check=False,
         )
     except OSError as error:
-        raise ZodbvaultError(f"{option} cannot be started: {error}", hint=outcome) from error
+        raise ZodbvaultError(f"{option} cannot be started: {reason_of(error)}", hint=outcome) from error
     output = finished.stdout.decode("utf-8", "backslashreplace").rstrip()
     failed = finished.returncode != 0
     for line in output.splitlines():

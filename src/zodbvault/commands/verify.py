@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zodbvault.commands.choosing import Choice, choose
+from zodbvault.commands.choosing import Choice, choose, of_each_that_has_some
 from zodbvault.commands.places import ALL, chosen_places, ownership_beside
 from zodbvault.commands.recording import Verification, keep_verdicts
 from zodbvault.commands.summary import iso_time
@@ -20,7 +20,6 @@ from zodbvault.commands.verify_chain import (
     chains_to_verify,
     choices_of,
     groups_of,
-    newer_format,
     scratch_for,
     to_be_read,
     verify_chain,
@@ -31,7 +30,14 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.checks import DEEP, QUICK
 from zodbvault.repository.names import RECORD_SUFFIX
-from zodbvault.repository.store import MOST_LOOKS, list_files, read_repository, size_of, was_pruned
+from zodbvault.repository.store import (
+    MOST_LOOKS,
+    list_files,
+    newer_format,
+    read_repository,
+    size_of,
+    was_pruned,
+)
 from zodbvault.repository.timestamps import parse_when
 from zodbvault.site_settings import ConfigurationError
 
@@ -62,22 +68,24 @@ def verify(
     how: QUICK looks at names and sizes; DEFAULT reads all that is stored and compares checksums; DEEP unpacks it and
     follows every transaction, as a restore does, without writing. opens: with DEEP, let ZODB read the newest date of
     each chain too. tmp: where that is restored to; None for beside the live data. which: in LOCATIONS, or ALL; a
-    repository without backups is left out then, if another one has some.
+    repository without backups (for `when`) is left out then, if another one has some. Raises NothingThere where none
+    has one for the date, and ConfigurationError for what cannot be asked together.
     """
     if opens and how != DEEP:
         raise ConfigurationError(["--open goes with --deep"])
     if opens and settings.only_blobs:
         raise ConfigurationError(["--open: there is no database to open, this site's blobs alone are backed up"])
-    wanted = Wanted(parse_when(when), when is None, how, opens, tmp)
+    wanted = Wanted(parse_when(when), when is None, how, tmp)
     chosen = chosen_places(settings, which)
     if which == ALL:
         chosen = tuple(each for each in chosen if newest_timestamp(list_files(each[1].location))) or chosen
-    found = []
-    for name, places in chosen:
-        look = _verify_blobs_alone if settings.only_blobs else _verify
-        place = look(settings, name, places, wanted)
+
+    def of_one(one: tuple[str, Places]) -> VerifiedPlace:
+        place = _verify_blobs_alone(*one, wanted) if settings.only_blobs else _verify(settings, *one, wanted)
         standing = _keep(settings, place, wanted, clock)
-        found.append(_opened(settings, place, wanted, clock) if opens else _with_standing_damage(place, standing))
+        return _opened(settings, place, wanted, clock) if opens else _with_standing_damage(place, standing)
+
+    found = of_each_that_has_some(chosen, of_one)
     if which == ALL:
         # Files are there, but the first backup may be just on its way.
         found = [place for place in found if place.chains or place.problems] or found
@@ -102,20 +110,13 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
         if what is not None:
             found.append(Finding(tuple(stamps_of(chain)), str(what)))
     readable = [chain for chain in chains if chain.lines and not findings[chain.timestamp]]
-    scratch = scratch_for(places.location)
     for timestamp, wrong in verify_files(repository, to_be_read(repository, readable, wanted), wanted.how).items():
         findings[timestamp] += wrong
     choices = {chain.timestamp: choices_of(settings, repository, chain, wanted) for chain in readable}
     unknown: dict[str, frozenset[str]] = {}
     for chain in readable:
         unknown[chain.timestamp] = verify_chain(settings, repository, chain, choices[chain.timestamp], wanted, findings)
-    blobs: dict[str, int] = {}
-    if settings.backup_blobs and repository.blob_location is not None:
-        with StateVerifier(repository.blob_location, scratch, quick=wanted.how == QUICK) as verifier:
-            for chain in reversed(readable):
-                for group in reversed(groups_of(repository, choices[chain.timestamp], wanted)):
-                    findings[chain.timestamp] += verifier.look(group)
-            blobs = verifier.blobs
+    blobs = _verify_states(repository, readable, choices, wanted, findings) if settings.backup_blobs else {}
     verified = tuple(
         VerifiedChain(
             chain.timestamp,
@@ -136,6 +137,27 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
     return VerifiedPlace(name, places, still_there)
 
 
+def _verify_states(
+    repository: Repository,
+    chains: Sequence[Chain],
+    choices: Mapping[str, Sequence[tuple[int, Choice]]],
+    wanted: Wanted,
+    findings: Mapping[str, list[Finding]],
+) -> dict[str, int]:
+    """Look at the blobs of some chains, the newest first; how many each date has that was looked at.
+
+    chains: oldest first. choices, findings: by the chains' timestamps; adds to the findings.
+    """
+    if repository.blob_location is None:
+        return {}
+    scratch = scratch_for(repository.location)
+    with StateVerifier(repository.blob_location, scratch, quick=wanted.how == QUICK) as verifier:
+        for chain in reversed(chains):
+            for group in reversed(groups_of(repository, choices[chain.timestamp], wanted)):
+                findings[chain.timestamp] += verifier.look(group)
+        return verifier.blobs
+
+
 def _dates(chain: Chain, choices: Sequence[tuple[int, Choice]] | None) -> tuple[str, ...]:
     """The dates that were looked at; all of a chain that nothing could be said of."""
     return tuple(stamps_of(chain)) if choices is None else tuple(choice.timestamp for _, choice in choices)
@@ -146,7 +168,7 @@ def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, 
     return tuple(finding for finding in dict.fromkeys(findings) if not set(dates).isdisjoint(finding.dates))
 
 
-def _verify_blobs_alone(settings: Settings, name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
+def _verify_blobs_alone(name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
     """The same for a site whose blobs alone are backed up."""
     from zodbvault.commands.blob_states import states_to_verify
 

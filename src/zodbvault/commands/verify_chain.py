@@ -29,10 +29,9 @@ from zodbvault.commands.verify_result import Finding
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain
 from zodbvault.repository.checks import DEEP, QUICK
-from zodbvault.repository.records import NewerFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
@@ -43,13 +42,12 @@ logger = logging.getLogger("zodbvault")
 class Wanted(NamedTuple):
     """What is to be verified. date: as `parse_when` gives it; is_every: all backups, whatever the date.
 
-    how: QUICK, DEFAULT or DEEP. opens: rehearse a restore of the newest date of each chain too, in a folder below tmp.
+    how: QUICK, DEFAULT or DEEP. tmp: where the newest date of each chain is restored to, if ZODB is to open it.
     """
 
     date: str | None
     is_every: bool
     how: str
-    opens: bool
     tmp: Path | None
 
 
@@ -67,16 +65,6 @@ def chains_to_verify(repository: Repository, findings: dict[str, list[Finding]])
             findings[listed.timestamp] = [Finding((listed.timestamp,), str(error))]
             chains.append(Chain(listed.timestamp, ()))
     return tuple(sorted(chains, key=lambda chain: chain.timestamp))
-
-
-def newer_format(repository: Repository, timestamps: Iterable[str]) -> NewerFormat | None:
-    """Why this version can say nothing of backups that belong together: a later one wrote their records."""
-    try:
-        for timestamp in timestamps:
-            repository.record(timestamp)
-    except NewerFormat as error:
-        return error
-    return None
 
 
 def to_be_read(repository: Repository, chains: Sequence[Chain], wanted: Wanted) -> list[Chain]:

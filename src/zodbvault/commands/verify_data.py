@@ -11,6 +11,7 @@ from bisect import bisect_left
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.layouts import OID_SIZE
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.commands.verify_result import Finding, from_then_on
 from zodbvault.errors import ZodbvaultError
@@ -160,11 +161,11 @@ class References:
         """The keys of those that the state of the `number`th backup (from 0) refers to, in ascending order."""
         last = self.last_tids[number]
         is_newest = number + 1 == len(self.last_tids)
-        return (key for key in self.keys if is_newest or key[8:] <= last)
+        return (key for key in self.keys if is_newest or key[OID_SIZE:] <= last)
 
     def number_of(self, key: bytes) -> int:
         """The number of the first backup that refers to a blob."""
-        return min(bisect_left(self.last_tids, key[8:]), len(self.last_tids) - 1)
+        return min(bisect_left(self.last_tids, key[OID_SIZE:]), len(self.last_tids) - 1)
 
     def __enter__(self) -> References:
         return self

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.layouts import bushy_path, key_of_bushy
 from zodbvault.blobs.manifest import read_manifest
 from zodbvault.commands.restore_blobs import entries_of
+from zodbvault.commands.summary import plural
 from zodbvault.commands.verify_blobs import part_of, stand_in
 from zodbvault.commands.verify_data import lacking
 from zodbvault.commands.verify_result import Finding
@@ -141,7 +142,7 @@ class DataAndBlobs:
             return str(error)
         if first is None:
             return None
-        return f"refers to {count} blobs that its manifest lacks, such as {bushy_path(first)}"
+        return f"refers to {plural(count, 'blob')} that its manifest lacks, such as {bushy_path(first)}"
 
     def _lost(self, choice: Choice) -> frozenset[bytes]:
         """The blobs that the site had lost when the backup was made."""

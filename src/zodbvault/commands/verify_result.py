@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.commands.run import printable
-from zodbvault.commands.summary import plural
-from zodbvault.commands.tables import Column, Table, without
+from zodbvault.commands.summary import plural, printable
+from zodbvault.commands.tables import Column, Table, shown
+from zodbvault.errors import one_line
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.checks import DEEP, DEFAULT, QUICK
 
@@ -114,7 +114,7 @@ class VerifyReport:
             Column("restore"),
         )
         rows = tuple((place.name, *_cells(chain)) for place in self.found for chain in place.chains)
-        return without(Table(columns, rows), [number for number, column in enumerate(columns) if not column.is_shown])
+        return shown(Table(columns, rows))
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ def _explained(chain: VerifiedChain) -> list[str]:
     """Sentences on what is wrong with a chain; none where nothing is."""
     verdicts = chain.verdicts
     lines = [
-        f"{chain.timestamp}: {finding.what}; affected: {_ranges(finding.dates, verdicts)}."
+        f"{chain.timestamp}: {finding.what.rstrip('.')}; affected: {_ranges(finding.dates, verdicts)}."
         for finding in chain.findings
     ]
     if chain.is_newer:
@@ -211,7 +211,7 @@ def _data_of_place(place: VerifiedPlace) -> dict[str, object]:
         "location": printable(place.places.location),
         "blob_location": None if blobs is None else printable(blobs),
         "good": place.good,
-        "problems": list(place.problems),
+        "problems": [one_line(problem) for problem in place.problems],
         "chains": [_data_of_chain(chain) for chain in place.chains],
     }
 
@@ -226,7 +226,7 @@ def _data_of_chain(chain: VerifiedChain) -> dict[str, object]:
             {"timestamp": date, "requested": date in chain.requested, "restores": verdict}
             for date, verdict in chain.verdicts.items()
         ],
-        "findings": [{"what": finding.what, "timestamps": list(finding.dates)} for finding in chain.findings],
+        "findings": [{"what": one_line(each.what), "timestamps": list(each.dates)} for each in chain.findings],
     }
 
 

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.summary import plural
-from zodbvault.errors import ZodbvaultError
+from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.filestorage.backward import Later, later_than
 from zodbvault.filestorage.format import MAGIC_LENGTH, MAGICS, NO_TID
 from zodbvault.filestorage.source import DamagedDataFs
@@ -90,7 +90,7 @@ def what_is_lost(datafs: Path, state: bytes, saved: bytes) -> Loss:
     except ZodbvaultError as error:
         return Loss(None, None, f"{error.path or datafs}: {error.what}")
     except OSError as error:
-        return Loss(None, None, f"{datafs}: {error.strerror}")
+        return Loss(None, None, f"{datafs}: {reason_of(error)}")
 
 
 def last_tid_of(repository: Repository, chain: Chain) -> bytes:

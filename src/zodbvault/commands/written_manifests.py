@@ -14,7 +14,7 @@ from zodbvault.blobs.manifest import DamagedManifest
 from zodbvault.blobs.stored import Form
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
-from zodbvault.repository.names import split_name
+from zodbvault.repository.names import RECORD_SUFFIX, split_name
 from zodbvault.repository.records import ARCHIVES, BLOBS, DIRECTORIES
 from zodbvault.repository.store import size_of
 
@@ -70,7 +70,7 @@ def _require_that_none_is_gone(repository: Repository, choice: BlobChoice) -> No
     is_directory = choice.stored[-1].form is Form.DIRECTORY
     is_ours = record.blobs.layout == (DIRECTORIES if is_directory else ARCHIVES)
     if is_ours and choice.stored[-1].timestamp == choice.timestamp:
-        name = f"{record.timestamp}.json"
+        name = record.timestamp + RECORD_SUFFIX
         raise DamagedManifest(
             f"{record.blobs.manifest} is missing, so nobody knows whether its blobs are as they were written",
             path=choice.stored[-1].path,

@@ -64,6 +64,15 @@ def read_tail(source: DataFs, end: int, last_header: int | None) -> Tail | None:
     return Tail(tid, start, size, _has_more(source, end, size, tid))
 
 
+def tid_behind(source: DataFs, end: int) -> bytes | None:
+    """The tid of what begins at `end`, the end of a transaction; None where it is not written yet.
+
+    It may belong to a transaction that is not finished, or to damage: read_tail() tells whether anything follows.
+    """
+    tid = source.read(end, len(NO_TID))
+    return tid if len(tid) == len(NO_TID) else None
+
+
 def _start_by_closing_length(source: DataFs, end: int) -> int | None:
     """Where the transaction that ends at `end` begins, going by its last 8 bytes alone."""
     if end < FIRST_TRANSACTION + CLOSING_LENGTH:

@@ -23,7 +23,7 @@ from zodbvault.repository.names import (
     RECORD_SUFFIX,
     split_name,
 )
-from zodbvault.repository.records import MAXIMUM_SIZE, DamagedRecord, Record, parse_record
+from zodbvault.repository.records import MAXIMUM_SIZE, DamagedRecord, NewerFormat, Record, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +44,8 @@ class Repository(NamedTuple):
 
     blob_location: where the manifests of the blob states are; None for a site without blobs. names, blob_names: the
     files in the two folders (none where the folder does not exist). told: the records that were warned about already.
+    last_read: by its file's name the record that was read last, which is asked for by one step after the other; no
+    more, since the records of a long chain would fill the memory.
     """
 
     location: Path
@@ -53,6 +55,7 @@ class Repository(NamedTuple):
     chains: tuple[Chain, ...]
     listed: tuple[ListedChain, ...]
     told: set[str]
+    last_read: dict[str, Record]
 
     def path(self, name: str) -> Path:
         """Where the file called `name` is: manifests in the blob location, everything else in the location."""
@@ -74,7 +77,7 @@ class Repository(NamedTuple):
         if name not in self.names:
             return None
         try:
-            record = parse_record(read_small(self.location / name), name)
+            record = self.read_record(name)
         except FileNotFoundError:
             return None
         except (DamagedRecord, UnreadableFile) as error:
@@ -84,6 +87,18 @@ class Repository(NamedTuple):
                 logger.warning("%s. The backup is treated as one without a record.", str(error))
             return None
         return record if record.timestamp == timestamp else None
+
+    def read_record(self, name: str) -> Record:
+        """The content of the record called `name`.
+
+        Raises FileNotFoundError, UnreadableFile, DamagedRecord, and NewerFormat when a later version wrote it.
+        """
+        record = self.last_read.get(name)
+        if record is None:
+            record = parse_record(read_small(self.location / name), name)
+            self.last_read.clear()
+            self.last_read[name] = record
+        return record
 
     def record_of(self, line: Line) -> Record | None:
         """The record that belongs to exactly this line: its data file, its start and its end."""
@@ -127,7 +142,7 @@ def _look(location: Path, blob_location: Path | None) -> tuple[Repository, bool]
             else:
                 has_all = has_all and all(line.file.name in names for line in lines)
     chains, listed = chains_with_dat(dats), chains_without_dat(names)
-    return Repository(location, blob_location, names, blob_names, chains, listed, set()), has_all
+    return Repository(location, blob_location, names, blob_names, chains, listed, set(), {}), has_all
 
 
 def refuse_newer_format(repository: Repository) -> None:
@@ -135,10 +150,19 @@ def refuse_newer_format(repository: Repository) -> None:
     parts = (split_name(name) for name in repository.names if name.endswith(RECORD_SUFFIX))
     newest = max((part[0] for part in parts if part is not None and part[1] == RECORD_SUFFIX), default=None)
     if newest is not None:
-        name = newest + RECORD_SUFFIX
         # What else is wrong with it is told where it is needed.
         with contextlib.suppress(FileNotFoundError, DamagedRecord, UnreadableFile):
-            parse_record(read_small(repository.location / name), name)
+            repository.read_record(newest + RECORD_SUFFIX)
+
+
+def newer_format(repository: Repository, timestamps: Iterable[str]) -> NewerFormat | None:
+    """Why this version can say nothing of backups that belong together: a later one wrote the record of one of them."""
+    try:
+        for timestamp in timestamps:
+            repository.record(timestamp)
+    except NewerFormat as error:
+        return error
+    return None
 
 
 def was_pruned(timestamp: str, before: frozenset[str], now: frozenset[str]) -> bool:

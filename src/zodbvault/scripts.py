@@ -68,7 +68,6 @@ def _defaults(plain: Mapping[str, PlainValue]) -> Mapping[str, PlainValue]:
 
 def run_command(command: str, settings: Settings, wanted: Arguments) -> int:
     """Run a command, a key of DESCRIPTIONS, and return its exit code."""
-    level = log_level(quiet=wanted.quiet, debug=wanted.debug or settings.debug)
 
     def perform() -> int:
         from zodbvault.io.clock import clock_from_environment
@@ -78,7 +77,13 @@ def run_command(command: str, settings: Settings, wanted: Arguments) -> int:
         with _bars(wanted):
             return _PERFORMERS[command](settings, wanted, clock_from_environment())
 
-    return exit_code_of(perform, level, error_code=error_code_of(command), log_json=wanted.log_json, settings=settings)
+    return run_at_site(command, settings, wanted, perform)
+
+
+def run_at_site(command: str, settings: Settings, wanted: Arguments, work: Callable[[], int]) -> int:
+    """Do the work of a command and return its exit code; log lines go where the site wants them too."""
+    level = log_level(quiet=wanted.quiet, debug=wanted.debug or settings.debug)
+    return exit_code_of(work, level, error_code=error_code_of(command), log_json=wanted.log_json, settings=settings)
 
 
 def _bars(wanted: Arguments) -> AbstractContextManager[None]:
@@ -405,11 +410,10 @@ def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
 def _schedule(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.schedule import Invocation
+    from zodbvault.script_names import names_of_scripts
 
-    folder = os.path.dirname(os.path.abspath(sys.argv[0]))
-    backup, verify, drill = (
-        (os.path.join(folder, f"{settings.part}{command}"),) for command in ("", "-verify", "-drill")
-    )
+    folder, names = os.path.dirname(os.path.abspath(sys.argv[0])), names_of_scripts(settings.part)
+    backup, verify, drill = ((os.path.join(folder, names[command]),) for command in ("backup", "verify", "drill"))
     return run_schedule(settings, Invocation(backup, verify, drill, folder), wanted)
 
 

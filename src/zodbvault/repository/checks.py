@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 FORMAT_VERSION = 1
+# Bytes.
 MAXIMUM_SIZE = 65_536
 
 QUICK = "quick"

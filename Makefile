@@ -140,6 +140,6 @@ packages-of-demo packages-of-test: packages-of-%:
 .PHONY: clean
 clean: ## remove all that make and the tests made, the environment too
 	rm -rf docs/_build
-	rm -rf $(VENV) .coverage* .hypothesis .mutation .mypy_cache .pytest_cache .ruff_cache htmlcov .tox build dist
+	rm -rf $(VENV) .coverage* .faults .hypothesis .mutation .mypy_cache .pytest_cache .ruff_cache htmlcov .tox build dist
 	rm -rf .installed.cfg bin develop-eggs eggs parts src/*.egg-info
-	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
+	find src tests tools benchmarks docs -name __pycache__ -prune -exec rm -rf {} +

@@ -101,6 +101,15 @@ def test_a_text_that_cannot_be_shown_is_as_good_as_none() -> None:
     assert (checks.verified, checks.verified_how) == (None, "deep")
 
 
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-Infinity", "1e400", "-1", "1" + 400 * "0"])
+def test_seconds_that_are_no_number_of_them_are_as_good_as_none(seconds: str) -> None:
+    content = format_checks(CHECKS._replace(drill_seconds=77.5, pruned_drill_seconds=77.5))
+    changed = content.replace(b"77.5", seconds.encode())
+    assert changed.count(seconds.encode()) >= 2
+    read = parse_checks(changed, CHECKS.timestamp)
+    assert read == CHECKS._replace(drill_seconds=None, pruned_drill_seconds=None)
+
+
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert not write_checks(tmp_path / "missing", CHECKS, OWNERSHIP)
     # Where the name is taken by a folder, nothing half done stays either.

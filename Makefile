@@ -40,7 +40,7 @@ faults: packages-of-test $(MADE) ## kills, errors, power cuts, damage and races 
 
 .PHONY: search
 search: packages-of-test $(MADE) ## look for faults by chance: the tests with random examples, with 5000 each (hours)
-	$(BIN)/python -m pytest -n $(PROCESSES) -m hypothesis --hypothesis-profile=faults
+	$(BIN)/python -m pytest -n $(PROCESSES) -m hypothesis --hypothesis-profile=search
 
 # MODULE=repository/dat: that one alone. Goes on where the last run stopped; MUTATION_AGAIN=1 begins anew.
 MODULE ?=

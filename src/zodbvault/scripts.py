@@ -304,13 +304,14 @@ def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
 
 def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.verify import verify
+    from zodbvault.repository.checks import DEEP, DEFAULT, QUICK
 
     if wanted.tmp is not None and not wanted.opens:
         raise ConfigurationError(["--tmp goes with --open"])
     report = verify(
         settings,
         when=wanted.date,
-        how="deep" if wanted.deep else "quick" if wanted.quick else "default",
+        how=DEEP if wanted.deep else QUICK if wanted.quick else DEFAULT,
         which=_location(settings, wanted),
         clock=clock,
         opens=wanted.opens,

@@ -97,10 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def load_and_run() -> int:
         if options.command == "completion":
+            _refuse_site_options(options, "")
             return _write_completion(options.shell, options.part)
         wanted = arguments_from(options)
         if options.command == "init":
-            _refuse_site_options(options)
+            _refuse_site_options(options, "; -o names the file to write")
             return run_init(wanted)
         from zodbvault.site_file import read_site
 
@@ -115,12 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code_of(load_and_run, level, error_code=error_code_of(options.command), log_json=options.log_json)
 
 
-def _refuse_site_options(options: argparse.Namespace) -> None:
-    """Raise ConfigurationError for what chooses or changes a site, where none is read."""
+def _refuse_site_options(options: argparse.Namespace, hint: str) -> None:
+    """Raise ConfigurationError for what chooses or changes a site, where none is read. hint: goes on behind that."""
     from zodbvault.site_settings import ConfigurationError
 
     if options.config or options.site or options.options_before:
-        raise ConfigurationError(["--config, --site and --option have no effect with init; -o names the file to write"])
+        raise ConfigurationError([f"--config, --site and --option have no effect with {options.command}{hint}"])
 
 
 def _schedule(site: ReadSite, wanted: Arguments) -> int:

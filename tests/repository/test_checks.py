@@ -94,13 +94,6 @@ def test_a_value_of_another_type_is_as_good_as_none(values: dict[str, object]) -
     assert type(checks.drill_seconds) in (type(None), int, float)
 
 
-def test_a_text_that_cannot_be_shown_is_as_good_as_none() -> None:
-    content = json.dumps({"format": 1, "timestamp": stamp(0), "verified": "\ud800", "verified_how": "deep"}).encode()
-    checks = parse_checks(content, stamp(0))
-    assert checks is not None
-    assert (checks.verified, checks.verified_how) == (None, "deep")
-
-
 @pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-Infinity", "1e400", "-1", str(1 << 63), "1" + 400 * "0"])
 def test_seconds_that_are_no_number_of_them_are_as_good_as_none(seconds: str) -> None:
     content = format_checks(CHECKS._replace(drill_seconds=77.5, pruned_drill_seconds=77.5))
@@ -114,6 +107,13 @@ def test_seconds_that_are_no_number_of_them_are_as_good_as_none(seconds: str) ->
 def test_any_other_seconds_are_read(seconds: float) -> None:
     checks = CHECKS._replace(drill_seconds=seconds)
     assert parse_checks(format_checks(checks), CHECKS.timestamp) == checks
+
+
+def test_a_text_that_cannot_be_shown_is_as_good_as_none() -> None:
+    content = json.dumps({"format": 1, "timestamp": stamp(0), "verified": "\ud800", "verified_how": "deep"}).encode()
+    checks = parse_checks(content, stamp(0))
+    assert checks is not None
+    assert (checks.verified, checks.verified_how) == (None, "deep")
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ faults: packages-of-test $(MADE) ## kills, errors, power cuts, damage and races 
 
 .PHONY: search
 search: packages-of-test $(MADE) ## look for faults by chance: the tests with random examples, with 5000 each (hours)
-	$(BIN)/python -m pytest -n $(PROCESSES) -m hypothesis --hypothesis-profile=faults
+	$(BIN)/python -m pytest -n $(PROCESSES) -m hypothesis --hypothesis-profile=search
 
 # MODULE=repository/dat: that one alone. Goes on where the last run stopped; MUTATION_AGAIN=1 begins anew.
 MODULE ?=
@@ -140,6 +140,6 @@ packages-of-demo packages-of-test: packages-of-%:
 .PHONY: clean
 clean: ## remove all that make and the tests made, the environment too
 	rm -rf docs/_build
-	rm -rf $(VENV) .coverage* .hypothesis .mutation .mypy_cache .pytest_cache .ruff_cache htmlcov .tox build dist
+	rm -rf $(VENV) .coverage* .faults .hypothesis .mutation .mypy_cache .pytest_cache .ruff_cache htmlcov .tox build dist
 	rm -rf .installed.cfg bin develop-eggs eggs parts src/*.egg-info
-	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
+	find src tests tools benchmarks docs -name __pycache__ -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """How many cases the tests try that make their own (hypothesis), and how a failure comes back.
 
-`ci`, the usual one, tries the same cases each time, so that a change is what a new failure comes from. `faults`
-(`make faults`) looks for new ones, many; a failure prints what repeats it.
+`ci`, the usual one, tries the same cases each time, so that a change is what a new failure comes from. `search`
+(`make search`) looks for new ones, many; a failure prints what repeats it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ settings.register_profile(
     "ci", max_examples=200, deadline=None, derandomize=True, print_blob=True, suppress_health_check=_SLOW
 )
 settings.register_profile(
-    "faults", max_examples=5000, deadline=None, derandomize=False, print_blob=True, suppress_health_check=_SLOW
+    "search", max_examples=5000, deadline=None, derandomize=False, print_blob=True, suppress_health_check=_SLOW
 )
 # `make mutation` runs the tests very many times, and asks only whether one fails.
 settings.register_profile(

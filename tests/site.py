@@ -35,6 +35,7 @@ from zodbvault.commands.tables import aligned
 from zodbvault.commands.verify import verify
 from zodbvault.commands.zipbackup import zipbackup
 from zodbvault.io.clock import PretendClock
+from zodbvault.script_names import names_of_scripts
 from zodbvault.settings import Settings, Surroundings, parse_settings, settings_to_plain
 
 if TYPE_CHECKING:
@@ -57,13 +58,6 @@ BlobKey = tuple[int, int]
 def timestamp(seconds: float) -> str:
     """A moment in seconds since 1970 as a timestamp."""
     return time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(seconds))
-
-
-def documented_keys() -> set[str]:
-    """The keys of JSON objects that docs/restore.rst describes: what stands first in a row of its tables."""
-    page = (SOURCE.parent / "docs" / "restore.rst").read_text(encoding="utf-8")
-    rows = re.findall(r"^``(?:- )?[a-z_]+``(?:, ``[a-z_]+``)? ", page, re.MULTILINE)
-    return {key for row in rows for key in re.findall(r"[a-z_]+", row)}
 
 
 def seconds(stamp: str) -> int:
@@ -145,7 +139,7 @@ class State:
 
 
 def tree(*folders: Path, ignore: tuple[str, ...] = (".zodbvault.lock",)) -> dict[str, tuple[int, int, int]]:
-    """Every file and folder below `folders`: size, time of change and inode, to see that nothing was touched."""
+    """Every file below `folders`: size, time of change and inode, to see that nothing was touched."""
     found = {}
     for folder in folders:
         for where, _, names in os.walk(folder):
@@ -583,23 +577,7 @@ def make_settings(options: dict[str, Any], base: Path) -> Settings:
     return parse_settings(options, around, strict=True).settings
 
 
-COMMANDS = {
-    "backup": "backup",
-    "snapshotbackup": "snapshot",
-    "zipbackup": "zipbackup",
-    "restore": "restore",
-    "snapshotrestore": "snapshotrestore",
-    "ziprestore": "ziprestore",
-    "altrestore": "altrestore",
-    "backup-verify": "verify",
-    "backup-list": "list",
-    "backup-log": "log",
-    "backup-drill": "drill",
-    "backup-check": "check",
-    "backup-prune": "prune",
-    "backup-report": "report",
-    "backup-schedule": "schedule",
-}
+COMMANDS = {script: command for command, script in names_of_scripts("backup").items()}
 """The scripts of the part `backup`, and the command that each one runs."""
 
 _SCRIPT = """\

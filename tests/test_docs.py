@@ -125,12 +125,12 @@ def test_several_databases_are_parts_that_get_on_with_each_other() -> None:
 
 
 def test_the_scripts_of_the_table_are_those_of_the_recipe() -> None:
-    from zodbvault.recipe import script_names
+    from zodbvault.recipe import offered_scripts
 
     around = Surroundings(part="backup", section="[backup]", base=Path("/site"), var=Path("/site/var"))
     options = {"datafs": "d", "blob_storage": "b", "enable_zipbackup": "true", "alternative_restore_source": "Data x y"}
     settings = parse_settings(options, around).settings
-    assert set(re.findall(r"^``bin/([a-z-]+)``  ", README, re.MULTILINE)) == set(script_names(settings))
+    assert set(re.findall(r"^``bin/([a-z-]+)``  ", README, re.MULTILINE)) == set(offered_scripts(settings))
 
 
 def test_cron_has_no_mail_to_send(tmp_path: Path) -> None:

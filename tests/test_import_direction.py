@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,3 +53,33 @@ def test_an_import_that_goes_up_or_in_a_circle_is_seen(tmp_path: Path, module: s
     finished = lint_imports(tmp_path)
     assert finished.returncode == 1
     assert f"{contract} BROKEN" in finished.stdout
+
+
+def test_the_architecture_page_names_every_module_from_the_top_down() -> None:
+    page = (PROJECT / "docs" / "architecture.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^``([a-z_]+)(?:\.py|/)``", page, flags=re.MULTILINE)
+    package = PROJECT / "src" / "zodbvault"
+    assert sorted(rows) == sorted(
+        path.stem for path in package.iterdir() if not path.name.startswith("__") and path.name != "py.typed"
+    )
+    looked_at = 0
+    for path in package.rglob("*.py"):
+        own = path.relative_to(package).parts[0].removesuffix(".py")
+        for imported in re.findall(r"from zodbvault\.([a-z_]+)", path.read_text(encoding="utf-8")):
+            looked_at += 1
+            assert rows.index(own) <= rows.index(imported), f"{path} imports {imported}"
+    assert looked_at > 500
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.rst", "docs/architecture.rst"])
+def test_what_developers_are_told_of_is_there(page: str) -> None:
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    package = PROJECT / "src" / "zodbvault"
+    files = set(re.findall(r"(?<![\w/.-])((?:[a-z_]+/)*[a-z_]+\.(?:py|rst))\b", text))
+    assert len(files) > 20
+    for name in files:
+        places = (PROJECT / name, PROJECT / "docs" / name, package / name, *package.glob(f"*/{name}"))
+        assert any(place.exists() for place in places), name
+    code = "".join(path.read_text(encoding="utf-8") for path in (*package.rglob("*.py"), *PROJECT.glob("tools/*.py")))
+    for name in re.findall(r"``(_?[A-Z][A-Z_]+)``", text):
+        assert re.search(rf"^{name}\b.* = ", code, flags=re.MULTILINE), name

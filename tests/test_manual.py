@@ -213,6 +213,13 @@ def test_the_scripts_of_a_part_are_completed(tmp_path: Path) -> None:
     assert (finished.stdout, finished.stderr) == ("_shtab_backup_list _shtab_restore\n", "")
 
 
+@pytest.mark.parametrize("arguments", [["--config", "zodbvault.toml"], ["--site", "plone"], ["--option", "keep=3"]])
+def test_no_site_is_chosen_for_completion(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "completion", "bash"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "ERROR: --config, --site and --option have no effect with completion\n")
+
+
 def test_zsh_reads_its_completion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "zsh"]) == 0
     text = capsys.readouterr().out

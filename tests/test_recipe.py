@@ -16,7 +16,7 @@ import zc.buildout.buildout as zc_buildout
 from tools.demo import FETCH_NOTHING
 
 from tests.site import Site as Database
-from zodbvault.recipe import Recipe, script_names, settings_source
+from zodbvault.recipe import Recipe, offered_scripts, settings_source
 from zodbvault.settings import settings_from_plain, settings_to_plain
 
 if TYPE_CHECKING:
@@ -372,15 +372,15 @@ def test_what_is_unknown_or_gone_is_warned_about(load: Callable[..., Any], caplo
 def test_another_sites_backups_get_a_script(load: Callable[..., Any], tmp_path: Path) -> None:
     other = "alternative_restore_source = Data backups-of-live\n"
     buildout = load(f"{BLOBLESS}{other}[plone]\nrecipe = zodbvault\nbackup_blobs = no\n{other}", parts="backup plone")
-    assert script_names(buildout["backup"].recipe.settings)["altrestore"] == "altrestore"
-    assert script_names(buildout["plone"].recipe.settings)["plone-altrestore"] == "altrestore"
+    assert offered_scripts(buildout["backup"].recipe.settings)["altrestore"] == "altrestore"
+    assert offered_scripts(buildout["plone"].recipe.settings)["plone-altrestore"] == "altrestore"
     assert buildout["plone"].recipe.settings.alternative_location == tmp_path / "backups-of-live"
 
 
 def test_script_names(load: Callable[..., Any]) -> None:
     text = BLOBLESS + "[plone]\nrecipe = zodbvault\nbackup_blobs = false\nenable_snapshotrestore = false\n"
     buildout = load(text, parts="backup plone")
-    assert script_names(buildout["backup"].recipe.settings) == {
+    assert offered_scripts(buildout["backup"].recipe.settings) == {
         "backup": "backup",
         "snapshotbackup": "snapshot",
         "restore": "restore",
@@ -394,7 +394,7 @@ def test_script_names(load: Callable[..., Any]) -> None:
         "backup-report": "report",
         "backup-schedule": "schedule",
     }
-    assert script_names(buildout["plone"].recipe.settings) == {
+    assert offered_scripts(buildout["plone"].recipe.settings) == {
         "plone": "backup",
         "plone-snapshot": "snapshot",
         "plone-restore": "restore",
@@ -417,7 +417,7 @@ def test_zip_backups_get_their_scripts(load: Callable[..., Any]) -> None:
         ("backup", {"zipbackup": "zipbackup", "ziprestore": "ziprestore"}),
         ("plone", {"plone-zip": "zipbackup", "plone-ziprestore": "ziprestore"}),
     ):
-        names = script_names(buildout[part].recipe.settings)
+        names = offered_scripts(buildout[part].recipe.settings)
         assert {script: command for script, command in names.items() if command in zips} == expected
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gc
 import io
 import re
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.stand_ins import Calls, install_stand_ins
+from tests.stand_ins import REPORTS, Calls, install_stand_ins
 from zodbvault.arguments import (
     DESCRIPTIONS,
     FLAGS,
@@ -57,6 +58,22 @@ def test_backup(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert calls.only.full is False
     assert calls.only.clock.now() > 0
     assert capsys.readouterr() == ("", "INFO: backed up\n")
+
+
+@pytest.mark.parametrize("command", sorted(DESCRIPTIONS.keys() - {"schedule"}))
+def test_what_a_script_has_switched_off_for_its_start_is_on_again(command: str, calls: Calls) -> None:
+    seen: list[bool] = []
+
+    def look(name: str) -> Any:
+        return lambda *_, **__: seen.append(gc.isenabled()) or REPORTS[name]
+
+    calls.results = {name: look(name) for name in REPORTS}
+    gc.disable()
+    try:
+        assert run(command, PLAIN, ["-n"]) == 0
+        assert seen == [True]
+    finally:
+        gc.enable()
 
 
 def test_full_backup(calls: Calls) -> None:

@@ -26,6 +26,7 @@ ALL_LAYOUTS = {
     "directories": {"blob_layout": "directories"},
     "archives": {"archive_blob": "true", "compress_blob": "true", "incremental_blobs": "true"},
 }
+"""Each layout once; tests/layouts.py has every form of each."""
 
 
 class Ended(NamedTuple):

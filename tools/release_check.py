@@ -31,7 +31,7 @@ SITE = """\
 datafs = "filestorage/Data.fs"
 blob_storage = "blobstorage"
 """
-# A site as ZODB makes it; the second command of the list below changes it, and the last one compares.
+# What an application writes to that site, and what has to be read of it when it is restored.
 WRITE = """\
 import pathlib, transaction, ZODB, ZODB.blob, ZODB.FileStorage
 pathlib.Path("filestorage").mkdir()

@@ -1,7 +1,7 @@
 """What may stand behind a command on the command line, for generated scripts and for the `zodbvault` program.
 
-Knows no command and no settings. What cron runs, a few flags, is understood here at once; argparse, which is slow to
-import, takes over for anything else, and alone makes help and complaints.
+Knows the commands by their names alone, and no settings. What cron runs, a few flags, is understood here at once;
+argparse, which is slow to import, takes over for anything else, and alone makes help and complaints.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OF_THE_PROGRAM: Mapping[str, str] = {
     "settings": "Show what holds for the site, option by option, and where each value comes from.",
     "init": "Look for databases in the files of a Zope or ZEO, and write a zodbvault.toml for them.",
 }
-"""The commands that need no site of a buildout, and that only the program zodbvault has."""
+"""The commands that only the program zodbvault has, and no script of a buildout."""
 
 EXIT_CODES = """\
 Dates are UTC: YYYY-MM-DD, or more of YYYY-MM-DD-HH-MM-SS; a date alone means its midnight. With their time zone dates

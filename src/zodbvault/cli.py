@@ -28,6 +28,7 @@ from zodbvault.scripts import (
     exit_code_of,
     log_level,
     repeat_wrong_usage,
+    run_at_site,
     run_command,
     run_init,
     run_schedule,
@@ -38,6 +39,7 @@ from zodbvault.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from zodbvault.arguments import Arguments
     from zodbvault.commands.schedule import Invocation
     from zodbvault.origins import ReadSite
 
@@ -95,30 +97,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def load_and_run() -> int:
         if options.command == "completion":
+            _refuse_site_options(options, "")
             return _write_completion(options.shell, options.part)
         wanted = arguments_from(options)
         if options.command == "init":
-            _refuse_site_options(options)
+            _refuse_site_options(options, "; -o names the file to write")
             return run_init(wanted)
         from zodbvault.site_file import read_site
 
         site = read_site(options.config, options.site, os.environ, (*options.options_before, *options.options_behind))
         if options.command == "settings":
-            return run_settings(site, wanted)
+            return run_at_site("settings", site.settings, wanted, lambda: run_settings(site, wanted))
         if options.command == "schedule":
-            return run_schedule(site.settings, _invocation(site, is_to_run=wanted.install), wanted)
+            return run_at_site("schedule", site.settings, wanted, lambda: _schedule(site, wanted))
         return run_command(_command(options), site.settings, wanted)
 
     level = log_level(quiet=options.quiet, debug=options.debug)
     return exit_code_of(load_and_run, level, error_code=error_code_of(options.command), log_json=options.log_json)
 
 
-def _refuse_site_options(options: argparse.Namespace) -> None:
-    """Raise ConfigurationError for what chooses or changes a site, where none is read."""
+def _refuse_site_options(options: argparse.Namespace, hint: str) -> None:
+    """Raise ConfigurationError for what chooses or changes a site, where none is read. hint: goes on behind that."""
     from zodbvault.site_settings import ConfigurationError
 
     if options.config or options.site or options.options_before:
-        raise ConfigurationError(["--config, --site and --option have no effect with init; -o names the file to write"])
+        raise ConfigurationError([f"--config, --site and --option have no effect with {options.command}{hint}"])
+
+
+def _schedule(site: ReadSite, wanted: Arguments) -> int:
+    return run_schedule(site.settings, _invocation(site, is_to_run=wanted.install), wanted)
 
 
 def _invocation(site: ReadSite, *, is_to_run: bool) -> Invocation:

@@ -1,4 +1,4 @@
-"""What a person sees: the format of log lines, and the question before a restore.
+"""What a person sees: log lines, the question before a restore, results as lines, JSON and tables.
 
 Log lines and the question go to standard error, results to standard output. Knows no command and no option.
 """

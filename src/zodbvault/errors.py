@@ -1,4 +1,4 @@
-"""The base class of all errors that a user is meant to read.
+"""The base class of all errors that a user is meant to read, and how an error becomes one line of text.
 
 Imports nothing of the project, so that no import can run in a circle. Subclasses live in the package that raises them,
 and only where a caller acts on the difference.

@@ -27,9 +27,10 @@ Each command with its options: for looking something up. ``-h`` says the same in
 too where zodbvault was installed with pip.
 
 The commands are those of the program ``zodbvault``. The scripts of a buildout take the same options, but for
-``--config`` and ``--site``: for a part ``backup`` they are ``bin/backup``, ``bin/restore``, ``bin/backup-list`` and so
-on, for a part ``P`` ``bin/P``, ``bin/P-restore``, ``bin/P-list``; a restore of a snapshot, of the zip backup and of
-another site has a script of its own there (``snapshotrestore``, ``ziprestore``, ``altrestore``).
+``--config``, ``--site`` and ``--option``: for a part ``backup`` they are ``bin/backup``, ``bin/restore``,
+``bin/backup-list`` and so on, for a part ``P`` ``bin/P``, ``bin/P-restore``, ``bin/P-list``; a restore of a snapshot,
+of the zip backup and of another site has a script of its own there (``snapshotrestore``, ``ziprestore``,
+``altrestore``).
 
 An option, a command or a word that is mistyped is an error, which names the nearest one. Options are never shortened.
 The exit codes are explained in `Exit codes <exit-codes.rst>`_.

@@ -308,7 +308,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "keep_blob_days",
         Kind.NUMBER,
-        "How many days to keep the states of an ``only_blobs`` site; 0 keeps all. Other sites go by ``keep``.",
+        "How many days to keep the states of an ``only_blobs`` site; 0 keeps all. Other sites go by ``keep``,"
+        " whatever this says.",
         _replicated("2.2"),
         default=14,
     ),

@@ -97,7 +97,7 @@ class Recipe:
         _compile_own_modules()
         _, working_set = self._egg.working_set(["zodbvault"])
         generated: list[str] = []
-        for script, command in script_names(self.settings).items():
+        for script, command in offered_scripts(self.settings).items():
             generated += zc.buildout.easy_install.scripts(
                 [(script, "zodbvault.scripts", "run")],
                 working_set,
@@ -113,8 +113,8 @@ class Recipe:
     update = install
 
 
-def script_names(settings: Settings) -> dict[str, str]:
-    """The names of the scripts of a part, each with its command."""
+def offered_scripts(settings: Settings) -> dict[str, str]:
+    """The names of the scripts that a part gets, each with its command."""
     names = names_of_scripts(settings.part)
     if not settings.enable_snapshotrestore:
         del names["snapshotrestore"]
@@ -198,9 +198,9 @@ def _surroundings(buildout: Buildout, part: str, base: Path) -> Surroundings:
     is where the recipes of Zope and ZEO, and collective.recipe.backup, find a relative `var`.
     """
     zope_parts = list(_zope_parts(buildout))
-    var = _first(zope_parts, "zeo-var") or _first(zope_parts, "var")
-    var_folder = expand_path(var, Path(buildout["buildout"]["directory"])) if var else base / "var"
     folder = Path(buildout["buildout"]["directory"])
+    var = _first(zope_parts, "zeo-var") or _first(zope_parts, "var")
+    var_folder = expand_path(var, folder) if var else base / "var"
     blob_storage = _place(zope_parts, "blob-storage", folder)
     if blob_storage is None and zope_parts:
         blob_storage = str(var_folder / "blobstorage")

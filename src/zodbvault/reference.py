@@ -22,9 +22,9 @@ them from the environment (``ZODBVAULT_KEEP`` for ``keep``) and from its command
 any case, and everything else is false.
 
 Options that contradict each other are a mistake, and buildout ends with a message that names both. An option that
-nobody knows, one that is gone, and one that has no effect beside the others is warned about by buildout; in a toml file
-it is a mistake too, for there is nothing old to be kept. Only what works and is not the best choice
-(``blob_timestamps = false``) is no mistake there.
+nobody knows, one that is gone, and one about the layout of blobs that has no effect beside the others is warned about
+by buildout; in a toml file it is a mistake too, for there is nothing old to be kept. Only what works and is not the
+best choice (``blob_timestamps = false``) is no mistake there.
 
 Defaults that are folders are relative to ``locationprefix``. They are named after the part: the first name is that of
 a part called ``backup``, the second that of any other part, here ``P``. In a toml file the site's name takes the place

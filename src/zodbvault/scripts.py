@@ -68,15 +68,22 @@ def _defaults(plain: Mapping[str, PlainValue]) -> Mapping[str, PlainValue]:
 
 def run_command(command: str, settings: Settings, wanted: Arguments) -> int:
     """Run a command, a key of DESCRIPTIONS, and return its exit code."""
-    level = log_level(quiet=wanted.quiet, debug=wanted.debug or settings.debug)
 
     def perform() -> int:
         from zodbvault.io.clock import clock_from_environment
 
+        # A script as the recipe writes it has switched it off for its start.
+        gc.enable()
         with _bars(wanted):
             return _PERFORMERS[command](settings, wanted, clock_from_environment())
 
-    return exit_code_of(perform, level, error_code=error_code_of(command), log_json=wanted.log_json, settings=settings)
+    return run_at_site(command, settings, wanted, perform)
+
+
+def run_at_site(command: str, settings: Settings, wanted: Arguments, work: Callable[[], int]) -> int:
+    """Do the work of a command and return its exit code; log lines go where the site wants them too."""
+    level = log_level(quiet=wanted.quiet, debug=wanted.debug or settings.debug)
+    return exit_code_of(work, level, error_code=error_code_of(command), log_json=wanted.log_json, settings=settings)
 
 
 def _bars(wanted: Arguments) -> AbstractContextManager[None]:
@@ -167,7 +174,6 @@ def _write_unknown(what: str) -> None:
 
 
 def _backup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
-    gc.enable()
     if settings.metrics_file is not None or settings.healthcheck_url:
         from zodbvault.commands.telling import backup_and_tell as backup
     else:
@@ -189,7 +195,6 @@ def _backup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 def _snapshot(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.snapshot import snapshot
 
-    gc.enable()
     report = _told(settings, lambda: snapshot(settings, clock=clock), clock)
     logger.info("%s", report.summary)
     return 0
@@ -199,7 +204,6 @@ def _zipbackup(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     _require_zipbackup(settings)
     from zodbvault.commands.zipbackup import zipbackup
 
-    gc.enable()
     report = _told(settings, lambda: zipbackup(settings, clock=clock), clock)
     logger.info("%s", report.summary)
     return 0
@@ -241,7 +245,6 @@ def _altrestore(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
 
 def _restore_from(source: str, settings: Settings, wanted: Arguments, clock: Clock) -> int:
-    gc.enable()
     if wanted.dry_run:
         return _plan_restore(source, settings, wanted)
     if wanted.json:
@@ -301,14 +304,14 @@ def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
 
 def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.verify import verify
+    from zodbvault.repository.checks import DEEP, DEFAULT, QUICK
 
-    gc.enable()
     if wanted.tmp is not None and not wanted.opens:
         raise ConfigurationError(["--tmp goes with --open"])
     report = verify(
         settings,
         when=wanted.date,
-        how="deep" if wanted.deep else "quick" if wanted.quick else "default",
+        how=DEEP if wanted.deep else QUICK if wanted.quick else DEFAULT,
         which=_location(settings, wanted),
         clock=clock,
         opens=wanted.opens,
@@ -327,7 +330,6 @@ def _verify(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.list import list_backups
 
-    gc.enable()
     _show(list_backups(settings, when=wanted.date, which=_location(settings, wanted), clock=clock), wanted)
     return 0
 
@@ -335,7 +337,6 @@ def _list(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 def _drill(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.drill import drill_as_data, drill_each, drills_as_data, drills_as_text
 
-    gc.enable()
     sample = _sample(wanted.sample)
     which, tmp = _location(settings, wanted), _folder("--tmp", wanted.tmp)
     reports = drill_each(settings, when=wanted.date, which=which, sample=sample, tmp=tmp, clock=clock)
@@ -362,7 +363,6 @@ def _log(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
     from zodbvault.commands.log import log_as_json, log_as_text, log_transactions
 
-    gc.enable()
     entries = log_transactions(settings, between=wanted.between, which=_location(settings, wanted))
     lines = log_as_json(entries) if wanted.json else log_as_text(entries, with_location=wanted.all_locations)
     # A few first, for whoever waits; then many, for the time it takes.
@@ -377,7 +377,6 @@ def _log(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 def _prune(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.prune import prune
 
-    gc.enable()
     _show(prune(settings, which=_location(settings, wanted), dry_run=wanted.dry_run, clock=clock), wanted)
     return 0
 
@@ -385,7 +384,6 @@ def _prune(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 def _report_page(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.report import report
 
-    gc.enable()
     output = None if wanted.output == "-" else _file("--output", wanted.output)
     page = report(settings, which=_location(settings, wanted), thresholds=_thresholds(wanted), clock=clock)
     if output is None:
@@ -401,7 +399,6 @@ def _report_page(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.check import check
 
-    gc.enable()
     metrics = _file("--metrics", wanted.metrics)
     which, thresholds = _location(settings, wanted), _thresholds(wanted)
     report = check(settings, which=which, thresholds=thresholds, metrics=metrics, clock=clock)
@@ -414,11 +411,10 @@ def _check(settings: Settings, wanted: Arguments, clock: Clock) -> int:
 
 def _schedule(settings: Settings, wanted: Arguments, clock: Clock) -> int:
     from zodbvault.commands.schedule import Invocation
+    from zodbvault.script_names import names_of_scripts
 
-    folder = os.path.dirname(os.path.abspath(sys.argv[0]))
-    backup, verify, drill = (
-        (os.path.join(folder, f"{settings.part}{command}"),) for command in ("", "-verify", "-drill")
-    )
+    folder, names = os.path.dirname(os.path.abspath(sys.argv[0])), names_of_scripts(settings.part)
+    backup, verify, drill = ((os.path.join(folder, names[command]),) for command in ("backup", "verify", "drill"))
     return run_schedule(settings, Invocation(backup, verify, drill, folder), wanted)
 
 
@@ -466,7 +462,6 @@ def run_init(wanted: Arguments) -> int:
     """Write a toml file for what is found in a folder; return the exit code."""
     from zodbvault.commands.init import look, text_of, write_new
 
-    gc.enable()
     folder = Path(os.path.abspath(wanted.folder or "."))
     output = None if wanted.output == "-" else _file("--output", wanted.output)
     found = look(folder)

@@ -21,6 +21,7 @@ from zodbvault.blob_options import (
     rsync_options_without_effect,
     without_effect,
 )
+from zodbvault.blobs.layouts import POOL_FOLDER
 from zodbvault.did_you_mean import nearest
 from zodbvault.options import OPTION_BY_NAME, OPTIONS, Kind, Option, Status, default_folder_name, nearest_option
 from zodbvault.site_settings import (
@@ -391,7 +392,7 @@ class _Reader:
         for name, folder in folders.items():
             if _is_within(folder, blob_storage):
                 self._mistake(name, f"{folder} lies in the blob_storage {blob_storage}")
-            elif "blob" in name and _is_within(blob_storage, folder / "blobs"):
+            elif "blob" in name and _is_within(blob_storage, folder / POOL_FOLDER):
                 self._mistake(name, f"{folder} keeps blobs where the blob_storage {blob_storage} is")
 
     def _check_distinct(self, folders: Mapping[str, Path]) -> None:

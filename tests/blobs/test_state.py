@@ -3,7 +3,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zodbvault.blobs import state, stored
 from zodbvault.blobs.state import blob_state
+from zodbvault.io import durable
+from zodbvault.repository import names as names_there
+from zodbvault.repository import timestamps
 
 T = [f"2026-11-23-18-05-{second:02d}" for second in range(20)]
 
@@ -45,3 +49,12 @@ def test_each_state_is_one_complete_and_a_delta_for_each_later_line(kinds: list[
     else:
         later = tuple(f"{t}.deltablobs.gz" for t in T[complete[-1] + 1 : len(kinds)])
         assert state == (f"{T[complete[-1]]}.blobs.gz", later)
+
+
+def test_what_blobs_and_repository_each_know_of_names_is_the_same() -> None:
+    """Neither may import the other."""
+    assert (state.COMPLETE_SUFFIX, state.DELTA_SUFFIX) == names_there.POOL_MANIFEST_SUFFIXES
+    assert stored.ORPHAN_SUFFIX == names_there.ORPHAN_SUFFIX
+    assert durable.PART_SUFFIX == names_there.PART_SUFFIX
+    for moment in (0.0, 1795490740.9, 4_000_000_000.0):
+        assert stored.timestamp_at(moment) == timestamps.timestamp_of(moment)

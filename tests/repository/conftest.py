@@ -1,3 +1,5 @@
+"""Repositories made by hand, and a disk that writes down what is done to names, and stops before a change."""
+
 from __future__ import annotations
 
 import contextlib

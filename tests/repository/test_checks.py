@@ -94,6 +94,21 @@ def test_a_value_of_another_type_is_as_good_as_none(values: dict[str, object]) -
     assert type(checks.drill_seconds) in (type(None), int, float)
 
 
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-Infinity", "1e400", "-1", str(1 << 63), "1" + 400 * "0"])
+def test_seconds_that_are_no_number_of_them_are_as_good_as_none(seconds: str) -> None:
+    content = format_checks(CHECKS._replace(drill_seconds=77.5, pruned_drill_seconds=77.5))
+    changed = content.replace(b"77.5", seconds.encode())
+    assert changed.count(seconds.encode()) >= 2
+    read = parse_checks(changed, CHECKS.timestamp)
+    assert read == CHECKS._replace(drill_seconds=None, pruned_drill_seconds=None)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0, 0.5, (1 << 63) - 1])
+def test_any_other_seconds_are_read(seconds: float) -> None:
+    checks = CHECKS._replace(drill_seconds=seconds)
+    assert parse_checks(format_checks(checks), CHECKS.timestamp) == checks
+
+
 def test_a_text_that_cannot_be_shown_is_as_good_as_none() -> None:
     content = json.dumps({"format": 1, "timestamp": stamp(0), "verified": "\ud800", "verified_how": "deep"}).encode()
     checks = parse_checks(content, stamp(0))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from zc.zlibstorage import ZlibStorage
 
-from tests.schemas import validate
-from tests.site import Site, blob_files, documented_keys, tree
+from tests.schemas import documented_keys, validate
+from tests.site import Site, blob_files, tree
 from tests.stories.test_restore_to import held
 from zodbvault.commands import drill as drill_module
 from zodbvault.commands import reading

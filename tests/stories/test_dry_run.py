@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.schemas import validate
-from tests.site import Site, State, blob_files, committed_tids, documented_keys
+from tests.schemas import documented_keys, validate
+from tests.site import Site, State, blob_files, committed_tids
 from tests.test_bad_input import unprivileged
 from zodbvault.commands.restore_plan import Plan, plan_as_data, plan_as_text, plan_restore
 from zodbvault.errors import ZodbvaultError

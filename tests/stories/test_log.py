@@ -13,8 +13,8 @@ import pytest
 from ZODB.FileStorage.FileStorage import FileIterator
 
 from tests.filestorage.handmade import Handmade
-from tests.schemas import validate
-from tests.site import Site, committed_tids, documented_keys, generate_script, referenced_blobs, tree
+from tests.schemas import documented_keys, validate
+from tests.site import Site, committed_tids, generate_script, referenced_blobs, tree
 from tests.stories.test_point_in_time import content_of_copy, copied_at, lived
 from zodbvault.commands import log as log_module
 from zodbvault.commands.log import Entry, log_as_json, log_as_text, log_transactions, parse_range

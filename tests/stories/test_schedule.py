@@ -328,6 +328,16 @@ def test_wrong_usage(arguments: list[str], said: str, site: Site) -> None:
     assert said in finished.stderr
 
 
+def test_the_log_of_the_site_tells_of_it_too(odd_site: Site, tmp_path: Path) -> None:
+    with (odd_site.folder / "zodbvault.toml").open("a") as file:
+        file.write('log_file = "our.log"\n')
+    said = schedule(odd_site, "-q", "--systemd", "--install", "--units", str(tmp_path / "units"))
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    assert f" INFO: 8 units were written to {tmp_path / 'units'}.\n" in (odd_site.folder / "our.log").read_text()
+    assert schedule(odd_site, "--every", "7", "--install").returncode == 2
+    assert " ERROR: " in (odd_site.folder / "our.log").read_text()
+
+
 def test_what_cron_does_not_have_is_not_relied_on(odd_site: Site, lines_of_others: bytes) -> None:
     shown = schedule(odd_site, ZODBVAULT_KEEP="5")
     assert shown.returncode == 0

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ZODB.scripts import repozo
 
+from tests.layouts import LAYOUTS
 from tests.site import Site, State, copy_without_times, seconds, timestamp, tree
 
 if TYPE_CHECKING:
@@ -31,18 +32,7 @@ logging.getLogger("txn").setLevel(logging.CRITICAL)
 # About one step in twenty is a child process: two steps in five are commands of ours.
 SCRIPTS = st.sampled_from([False] * 7 + [True])
 # The pool more often than the others: it is what most have.
-BLOB_OPTIONS: list[dict[str, str]] = [
-    *[{}] * 8,
-    {"blob_layout": "directories"},
-    {"blob_layout": "directories", "blob_timestamps": "false"},
-    {"use_rsync": "false"},
-    {"rsync_hard_links_on_first_copy": "true"},
-    {"archive_blob": "true"},
-    {"archive_blob": "true", "compress_blob": "true"},
-    {"archive_blob": "true", "blob_timestamps": "false"},
-    {"archive_blob": "true", "incremental_blobs": "true"},
-    {"archive_blob": "true", "incremental_blobs": "true", "compress_blob": "true"},
-]
+BLOB_OPTIONS: list[dict[str, str]] = [*[{}] * 8, *LAYOUTS.values()]
 WORK_FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 

@@ -16,7 +16,7 @@ from tests.layouts import LAYOUTS
 from tests.schemas import validate
 from tests.site import Site, State, blob_files, committed_tids
 from tests.terminal import shown_on_a_terminal
-from zodbvault.blobs import check
+from zodbvault.blobs import verifying
 from zodbvault.commands.verify_result import VerifyReport, data_of
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.space import NotEnoughSpace
@@ -187,7 +187,7 @@ def test_a_damaged_delta_manifest_leaves_the_dates_before_it_and_their_blobs_are
 def test_a_chain_behind_the_many_findings_of_another_is_not_called_good(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "MOST_FINDINGS", 1)
+    monkeypatch.setattr(verifying, "MOST_FINDINGS", 1)
     old = history(site, 1)
     site.pack()
     new = [site.backed_up(full=True)[0]]
@@ -199,7 +199,7 @@ def test_a_chain_behind_the_many_findings_of_another_is_not_called_good(
 
 def test_what_is_not_listed_counts_for_every_date(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one finding that is listed concerns the second date, the one that is not the first date too."""
-    monkeypatch.setattr(check, "MOST_FINDINGS", 1)
+    monkeypatch.setattr(verifying, "MOST_FINDINGS", 1)
     site.commit_blobs(6, names=2)
     first, _ = site.backed_up()
     known = set(blob_files(site.blob_location / "blobs"))
@@ -215,7 +215,7 @@ def test_what_is_not_listed_counts_for_every_date(site: Site, monkeypatch: pytes
 
 def test_a_chain_behind_what_is_not_listed_is_looked_at_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The finding that is listed concerns the newer chain only, one that is not listed both."""
-    monkeypatch.setattr(check, "MOST_FINDINGS", 1)
+    monkeypatch.setattr(verifying, "MOST_FINDINGS", 1)
     site.commit_blobs(6, names=2)
     old, _ = site.backed_up()
     known = set(blob_files(site.blob_location / "blobs"))
@@ -305,14 +305,14 @@ def test_an_older_directory_whose_manifest_lacks_a_blob_is_found(tmp_path: Path)
 def blobs_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Gets the sha256 of each blob that a verification reads from now on."""
     read = []
-    original = check.hash_blocks
+    original = verifying.hash_blocks
 
     def counted(blocks: Any) -> tuple[int, str]:
         found = original(blocks)
         read.append(found[1])
         return found
 
-    monkeypatch.setattr(check, "hash_blocks", counted)
+    monkeypatch.setattr(verifying, "hash_blocks", counted)
     return read
 
 

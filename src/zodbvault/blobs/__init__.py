@@ -1,1 +1,1 @@
-"""The blobstorage and its backups: paths, manifests, the pool, the target of a restore."""
+"""The blobstorage and its backups: paths, manifests; pool, directories, archives; the target of a restore."""

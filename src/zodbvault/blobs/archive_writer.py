@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from zodbvault.blobs.archives import DUMPDIR_TYPE
 from zodbvault.blobs.copying import blocks_of, is_unchanged
-from zodbvault.blobs.folders import FolderList
+from zodbvault.blobs.dumpdirs import FolderList
 from zodbvault.blobs.known import with_known
 from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
-    from zodbvault.blobs.folders import Folder
+    from zodbvault.blobs.dumpdirs import Folder
     from zodbvault.blobs.snapshot_file import SnapshotFileWriter
     from zodbvault.blobs.source import SourceBlobs
     from zodbvault.io.durable import PartFile

@@ -17,10 +17,11 @@ from zodbvault.blobs.copying import SharedBatch, copy_blob, give_second_name, ha
 from zodbvault.blobs.known import with_known
 from zodbvault.blobs.layouts import LAYOUT_MARKER, path_for
 from zodbvault.blobs.manifest import Entry
-from zodbvault.blobs.stored import PART_SUFFIX, REPLACED_SUFFIX
+from zodbvault.blobs.stored import REPLACED_SUFFIX
 from zodbvault.errors import ZodbvaultError, reason_of
 from zodbvault.io.closing import Closing, QuietFile, close_fd
 from zodbvault.io.durable import (
+    PART_SUFFIX,
     FolderSyncs,
     Ownership,
     SyncBatch,

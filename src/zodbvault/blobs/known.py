@@ -1,4 +1,4 @@
-"""What is already known of blobs in a pool: by this run's copies, by the newest state, by all other manifests.
+"""What is already known of blobs that backups hold: by this run's copies, by the newest state, by all other manifests.
 
 Keys are asked for in ascending order, so that every list is read once, from its beginning to its end.
 """

@@ -50,8 +50,8 @@ def bushy_path(key: bytes) -> str:
 
 def lawn_path(key: bytes) -> str:
     """The path of the blob `key` in a lawn blobstorage: one folder and a file."""
-    h = key.hex()
-    return f"0x{_short(h[:16])}/0x{_short(h[16:])}.blob"
+    digits = key.hex()
+    return f"0x{_short(digits[:16])}/0x{_short(digits[16:])}.blob"
 
 
 def path_for(layout: Layout, key: bytes) -> str:

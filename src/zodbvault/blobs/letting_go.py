@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from zodbvault.blobs.stored import (
     LATEST,
     ORPHAN_SUFFIX,
-    PART_SUFFIX,
     PRUNED_SUFFIX,
     REPLACED_SUFFIX,
     Form,
@@ -24,7 +23,7 @@ from zodbvault.blobs.stored import (
     series_up_to,
 )
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import remove_durably, remove_tree, rename_durably
+from zodbvault.io.durable import PART_SUFFIX, remove_durably, remove_tree, rename_durably
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

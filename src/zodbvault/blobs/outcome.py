@@ -26,5 +26,5 @@ class BlobOutcome(NamedTuple):
 
     @property
     def misses_most(self) -> bool:
-        """Whether so many blobs are missing that the blobstorage cannot be the right one."""
+        """Whether so many blobs are missing, more than ten and than half, that the blobstorage is not the right one."""
         return len(self.missing) > 10 and 2 * len(self.missing) > self.needed

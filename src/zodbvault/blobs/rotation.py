@@ -11,9 +11,9 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from zodbvault.blobs.stored import LATEST, PART_SUFFIX, Form, find_stored, stored_name
+from zodbvault.blobs.stored import LATEST, Form, find_stored, stored_name
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.io.durable import make_symlink, rename_durably, sync_folder
+from zodbvault.io.durable import PART_SUFFIX, make_symlink, rename_durably, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

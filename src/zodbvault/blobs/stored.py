@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.io.durable import PART_SUFFIX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 LATEST = "latest"
 """The symlink to the newest directory or archive with a timestamp."""
 
-PART_SUFFIX = ".part"
 ORPHAN_SUFFIX = ".orphan"
 """Behind the name of what belonged to no backup and was put aside."""
 PRUNED_SUFFIX = ".pruned"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zodbvault.blobs.source import SourceBlobs
     from zodbvault.blobs.spill import SortedKeys
 
-# Without a Data.fs nothing says that a blob's file is finished, but for its having been left alone so long.
+# Seconds: without a Data.fs nothing says that a blob's file is finished, but for its having been left alone so long.
 SETTLED_AFTER = 5.0
 
 _SIZE = 8

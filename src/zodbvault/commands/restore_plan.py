@@ -27,7 +27,7 @@ from zodbvault.errors import ZodbvaultError, one_line
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.locks import LockFile
 from zodbvault.io.sizes import size_text
-from zodbvault.io.space import free_bytes, nearest, share_space
+from zodbvault.io.space import free_bytes, nearest_existing, share_space
 from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _unwritable(folders: Iterable[Path], locks: Iterable[Path] = ()) -> list[str
 
     What is not there yet is made in the nearest folder that is.
     """
-    places = dict.fromkeys(nearest(folder) for folder in (*folders, *locks))
+    places = dict.fromkeys(nearest_existing(folder) for folder in (*folders, *locks))
     return [
         f"{place}: is not writable, and a restore writes there" for place in places if not os.access(place, os.W_OK)
     ]

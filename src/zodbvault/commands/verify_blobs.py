@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.archives import ArchiveContainer
-from zodbvault.blobs.check import MORE, verify_blobs
 from zodbvault.blobs.directories import DirectoryContainer
 from zodbvault.blobs.layouts import OID_SIZE
 from zodbvault.blobs.opening import opened_container
 from zodbvault.blobs.pool import Pool
+from zodbvault.blobs.verifying import MORE, verify_blobs
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.verify_result import Finding
 from zodbvault.errors import ZodbvaultError

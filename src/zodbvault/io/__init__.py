@@ -1,1 +1,1 @@
-"""Durable writes, locks, gzip members, hashes, free space, the clock. Knows no ZODB."""
+"""Durable writes, locks, gzip members, hashes, free space, the page cache, progress, the clock. Knows no ZODB."""

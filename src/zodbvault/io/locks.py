@@ -30,6 +30,9 @@ ATTEMPTS = 20
 CONTENT_LIMIT = 200
 """Bytes of a lock file that are shown to people."""
 
+_HELD_BY_ANOTHER = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+"""What flock(2) answers, from system to system, where it would have to wait."""
+
 _GIVE = "Give the file and its folder to the user who runs this."
 _HINTS = {errno.EACCES: _GIVE, errno.EPERM: _GIVE, errno.EROFS: "Mount its disk for writing."}
 
@@ -135,7 +138,7 @@ class LockFile:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             fcntl.flock(fd, fcntl.LOCK_UN)
         except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            if error.errno not in _HELD_BY_ANOTHER:
                 raise ZodbvaultError(f"the lock cannot be looked at: {reason_of(error)}", path=self.path) from error
             return self.holder() or "another process"
         finally:
@@ -182,7 +185,7 @@ class LockFile:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            if error.errno not in _HELD_BY_ANOTHER:
                 raise
             holder = self.holder()
             who = f" ({holder})" if holder else ""

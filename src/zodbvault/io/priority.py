@@ -32,11 +32,13 @@ def yield_disk() -> None:
     Linux, with a disk scheduler that has priorities (bfq); elsewhere without effect.
     """
     number = _SYSTEM_CALLS.get(os.uname().machine) if os.uname().sysname == "Linux" else None
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None, use_errno=True).syscall
+    except (ImportError, OSError, AttributeError, MemoryError):
+        number = None
     if number is None:
         logger.warning("This system has no idle priority for disks.")
-        return
-    import ctypes
-
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.syscall(number, _WHO_PROCESS, 0, _IDLE) != 0:
+    elif call(number, _WHO_PROCESS, 0, _IDLE) != 0:
         logger.warning("The idle priority for disks cannot be had: %s", os.strerror(ctypes.get_errno()))

@@ -33,7 +33,7 @@ def disk_space(path: str | os.PathLike[str]) -> tuple[int, int]:
     Both are 0 where the file system does not say. Raises ZodbvaultError as free_bytes does.
     """
     try:
-        status = os.statvfs(nearest(path))
+        status = os.statvfs(nearest_existing(path))
     except OSError as error:
         raise ZodbvaultError(f"its free space cannot be found out: {reason_of(error)}", path=path) from error
     return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
@@ -42,12 +42,12 @@ def disk_space(path: str | os.PathLike[str]) -> tuple[int, int]:
 def share_space(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Whether two places are, or would be, in the same file system, so that their needs add up."""
     try:
-        return os.stat(nearest(one)).st_dev == os.stat(nearest(other)).st_dev
+        return os.stat(nearest_existing(one)).st_dev == os.stat(nearest_existing(other)).st_dev
     except OSError as error:
         raise ZodbvaultError(f"its file system cannot be found out: {reason_of(error)}", path=one) from error
 
 
-def nearest(path: str | os.PathLike[str]) -> str:
+def nearest_existing(path: str | os.PathLike[str]) -> str:
     """`path`, or its nearest parent that exists."""
     place = os.path.abspath(path)
     while not os.path.exists(place) and place != os.path.dirname(place):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 FORMAT_VERSION = 1
+# Bytes.
 MAXIMUM_SIZE = 65_536
 
 QUICK = "quick"
@@ -130,6 +131,8 @@ def _known(location: Path, names: frozenset[str], timestamp: str) -> Checks | No
     return read_checks(location, timestamp) if timestamp + CHECKS_SUFFIX in names else None
 
 
+_MOST_SECONDS = 1 << 63
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "verified": (str,),
     "verified_good": (bool,),
@@ -153,7 +156,7 @@ def format_checks(checks: Checks) -> bytes:
 def parse_checks(content: bytes, timestamp: str) -> Checks | None:
     """Read the content of the file of the backup at `timestamp`; None for what is not such a file, or a later format.
 
-    A value of a wrong type is as good as none.
+    A value of a wrong type is as good as none, and so is a number of seconds that is none.
     """
     try:
         values: Any = json.loads(content)
@@ -168,6 +171,9 @@ def parse_checks(content: bytes, timestamp: str) -> Checks | None:
 def _fits(name: str, value: object) -> bool:
     wanted = _TYPES[name]
     if isinstance(value, str) and not is_text(value):
+        return False
+    # What Python reads as JSON may be infinite or no number at all, and is no JSON where it is written again.
+    if isinstance(value, (int, float)) and not 0 <= value < _MOST_SECONDS:
         return False
     # To Python, JSON's true and false are numbers too.
     return isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))

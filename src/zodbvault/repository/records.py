@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from zodbvault.errors import ZodbvaultError
 
 FORMAT_VERSION = 1
-# A record lists the blobs that a site has lost, and nothing else in it grows.
+# Bytes. A record lists the blobs that a site has lost, and nothing else in it grows.
 MAXIMUM_SIZE = 64 * 1024 * 1024
 
+# The kinds of backups; the last one is a state of blobs alone, without a Data.fs.
 FULL = "full"
 INCREMENTAL = "incremental"
 BLOBS = "blobs"
@@ -61,6 +62,7 @@ class BlobRecord(NamedTuple):
 class Record(NamedTuple):
     """One backup. Times are ISO 8601 in UTC, tids 16 hexadecimal digits, offsets and sizes bytes, sums hexadecimal.
 
+    kind: FULL, INCREMENTAL, or BLOBS, which has no data file: what tells of one is 0, empty or None then.
     start, end: the bytes of Data.fs in this backup. first_tid: of its first transaction. last_tid: the greatest tid of
     the whole state, 0 to end. tail_tid, tail_header: tid and offset of the transaction that ends at `end`, by which the
     next backup recognises the file (no tid in an empty database). magic: the first four bytes of Data.fs.

@@ -1,6 +1,6 @@
 """A repository as it stands on disk: its listing, its chains, its records.
 
-Reads; the writing is in publish.py, sweep.py and prune.py. Knows nothing of blobs beyond the names of their manifests.
+Reads only. Knows nothing of blobs beyond the names of their manifests.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def read_dat(path: Path) -> tuple[Line, ...]:
 
 
 def list_files(folder: Path) -> frozenset[str]:
-    """The names of what is not a folder in `folder`."""
+    """The names of what is not a folder in `folder`; none where that does not exist. Raises ZodbvaultError."""
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
@@ -220,7 +220,7 @@ def read_small(path: Path, limit: int = MAXIMUM_SIZE) -> bytes:
 
 
 def size_of(path: Path) -> int | None:
-    """Size in bytes of a regular file; None when there is none of that name."""
+    """Size in bytes of a regular file; None when there is none of that name. Raises ZodbvaultError."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:

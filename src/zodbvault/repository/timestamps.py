@@ -49,7 +49,7 @@ def timestamp_of(now: float) -> str:
 
 
 def seconds_of(timestamp: str) -> int:
-    """Seconds since 1970 of a timestamp; one that is no real date (a file that someone named) counts as the year's."""
+    """Seconds since 1970 of a timestamp; one that is no real date (a file that someone named) is its year's start."""
     import calendar  # 3 ms, and most runs do not come here
 
     year, month, day, hour, minute, second = map(int, timestamp.split("-"))
@@ -62,7 +62,8 @@ def next_timestamp(newest: str | None, now: float) -> NextTimestamp:
     """The timestamp for a backup made `now` (seconds since 1970) in a repository whose newest file has `newest`.
 
     Timestamps only grow: in the second of the newest one it is the next second, to be waited for; when the clock
-    stands before the newest one it is that one's plus a second, without waiting.
+    stands before the newest one it is that one's plus a second, without waiting. Raises ZodbvaultError where no
+    timestamp can be had: the clock, or the newest one, is beyond the year 9999.
     """
     current = timestamp_of(now)
     if newest is None and len(current) != len(_MIDNIGHT):

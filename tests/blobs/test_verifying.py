@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.blobs.sites import entries, key, no_descriptor_left, put
-from zodbvault.blobs import check
-from zodbvault.blobs.check import verify_blobs
+from zodbvault.blobs import verifying
 from zodbvault.blobs.layouts import bushy_path
 from zodbvault.blobs.manifest import DamagedManifest
 from zodbvault.blobs.pool import Pool
+from zodbvault.blobs.verifying import verify_blobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def test_a_blob_that_cannot_be_read_is_a_finding(pool: Pool, monkeypatch: pytest
     def failing(_: int) -> tuple[int, str]:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(check, "hash_blocks", failing)
+    monkeypatch.setattr(verifying, "hash_blocks", failing)
     with no_descriptor_left():
         found = verify_blobs(entries({key(1): b"1"}), pool)
     assert [one.kind for one in found] == ["unreadable"]
@@ -65,7 +65,7 @@ def test_a_blob_that_cannot_be_read_is_a_finding(pool: Pool, monkeypatch: pytest
 
 
 def test_an_endless_list_of_findings_ends(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "MOST_FINDINGS", 10)
+    monkeypatch.setattr(verifying, "MOST_FINDINGS", 10)
     found = verify_blobs(entries({key(1000 + number): b"" for number in range(50)}), pool, quick=True)
     assert len(found) == 11
     assert found[-1].kind == "more"

@@ -84,6 +84,7 @@ class _Findings:
         self._more = 0
 
     def note(self, finding: Finding) -> None:
+        """Keep a finding, or only count it where there are many already."""
         if len(self._found) < MOST_FINDINGS:
             self._found.append(finding)
         else:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zodbvault.blobs.folders import FolderList
+from zodbvault.blobs.dumpdirs import FolderList
 from zodbvault.blobs.layouts import path_for
 
 if TYPE_CHECKING:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import calendar
-import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -236,16 +233,3 @@ def test_the_nearest_stand_on_both_sides() -> None:
     assert nearest(stamps, "2026-12-01", 2) == tuple(sorted(stamps)[-2:])
     assert nearest(stamps[:1], "2026-12-01") == (stamps[0],)
     assert nearest([], "2026-12-01") == ()
-
-
-def test_naming_a_backup_costs_no_start_up_time() -> None:
-    code = (
-        "import sys; from zodbvault.repository.timestamps import next_timestamp, timestamp_of; "
-        "timestamp_of(0); next_timestamp('2026-11-23-18-05-00', 2_000_000_000); "
-        "print(sorted({'calendar', '_strptime', 'datetime', 'locale'} & set(sys.modules)))"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"

@@ -79,7 +79,7 @@ def index_belongs(index: Path, read: Callable[[int, int], bytes], end: int) -> b
 
 
 class _NotAnIndexError(Exception):
-    """What was read is not an index, or not of this database."""
+    """What was read is not an index, or not of this database. Nobody is told why: ZODB makes a new one."""
 
 
 def _pickles(file: BinaryIO) -> Iterator[object]:
@@ -115,7 +115,7 @@ def _unpickled(file: BinaryIO) -> object:
             stack.append(memo.get(int.from_bytes(_taken(file, _GETS[opcode]), "little")))
         else:
             stack.append(_pushed(opcode, file))
-    raise _NotAnIndexError("holds a pickle of other things than an index has")
+    raise _NotAnIndexError
 
 
 def _pushed(opcode: bytes, file: BinaryIO) -> object:
@@ -133,24 +133,24 @@ def _pushed(opcode: bytes, file: BinaryIO) -> object:
         return _MARK
     if opcode == b"N":  # NONE
         return None
-    raise _NotAnIndexError("holds a pickle of other things than an index has")
+    raise _NotAnIndexError
 
 
 def _taken(file: BinaryIO, length: int) -> bytes:
     """Exactly so many bytes. Raises _NotAnIndexError."""
     if length > _LONGEST_STRING:
-        raise _NotAnIndexError("holds a string of impossible length")
+        raise _NotAnIndexError
     data = file.read(length)
     if len(data) < length:
-        raise _NotAnIndexError("was cut short")
+        raise _NotAnIndexError
     return data
 
 
 def _decimal(line: bytes) -> int:
     try:
-        return int(line.rstrip(b"L\n"))
+        return int(line.removesuffix(b"L\n"))
     except ValueError as error:
-        raise _NotAnIndexError("holds a number that is none") from error
+        raise _NotAnIndexError from error
 
 
 def _make_pair(stack: list[object], *, has_mark: bool) -> None:
@@ -158,7 +158,7 @@ def _make_pair(stack: list[object], *, has_mark: bool) -> None:
     pair = tuple(stack[-2:])
     del stack[-2:]
     if len(pair) != 2 or _MARK in pair or (has_mark and (not stack or stack.pop() is not _MARK)):
-        raise _NotAnIndexError("holds a tuple that is no pair")
+        raise _NotAnIndexError
     stack.append(pair)
 
 
@@ -177,12 +177,12 @@ def _last_records(read: Callable[[int, int], bytes], position: int) -> dict[byte
         end = position - CLOSING_LENGTH
         start = end - length
         if start < FIRST_TRANSACTION:
-            raise _NotAnIndexError("its position is not the end of a transaction")
+            raise _NotAnIndexError  # no transaction ends at its position
         header = TRANSACTION_HEADER.unpack(_exactly(read, start, TRANSACTION_HEADER_LENGTH))
         _, header_length, status, user, description, extension = header
         first_record = start + TRANSACTION_HEADER_LENGTH + user + description + extension
         if header_length != length or status not in FINISHED_STATUSES or first_record > end:
-            raise _NotAnIndexError("its position is not the end of a transaction")
+            raise _NotAnIndexError  # as above
         if status != UNDONE_STATUS and first_record < end:
             return _records_of(read, start, first_record, end)
         position = start
@@ -200,7 +200,7 @@ def _records_of(read: Callable[[int, int], bytes], start: int, first: int, end: 
         oid, _, _, transaction, version, length = header
         following = at + RECORD_HEADER_LENGTH + (length or BACK_POINTER_LENGTH)
         if version or transaction != start or following > end or oid in offsets:
-            raise _NotAnIndexError("the records before its position do not add up")
+            raise _NotAnIndexError
         offsets[oid] = at
         at = following
     return offsets
@@ -209,7 +209,7 @@ def _records_of(read: Callable[[int, int], bytes], start: int, first: int, end: 
 def _exactly(read: Callable[[int, int], bytes], offset: int, length: int) -> bytes:
     data = read(offset, length)
     if len(data) < length:
-        raise _NotAnIndexError("its position is behind the end of the database")
+        raise _NotAnIndexError
     return data
 
 
@@ -222,14 +222,14 @@ def _offsets_of(oids: Iterable[bytes], pickles: Iterator[object]) -> dict[bytes,
     for pair in pickles:
         prefix, bucket = _bucket(pair)
         count = len(bucket) // (_SUFFIX_LENGTH + _OFFSET_LENGTH)
-        suffixes_end = count * _SUFFIX_LENGTH
+        suffixes = bucket[: count * _SUFFIX_LENGTH]
         for oid in wanted.get(prefix, ()):
             suffix = oid[_PREFIX_LENGTH:]
-            at = bucket.find(suffix, 0, suffixes_end)
-            while at >= 0 and at % _SUFFIX_LENGTH:
-                at = bucket.find(suffix, at + 1, suffixes_end)
+            at = suffixes.find(suffix)
+            while at > 0 and at % _SUFFIX_LENGTH:
+                at = suffixes.find(suffix, at + 1)
             if at >= 0:
-                offset_at = suffixes_end + at // _SUFFIX_LENGTH * _OFFSET_LENGTH
+                offset_at = len(suffixes) + at // _SUFFIX_LENGTH * _OFFSET_LENGTH
                 offsets[oid] = int.from_bytes(bucket[offset_at : offset_at + _OFFSET_LENGTH], "big")
     return offsets
 
@@ -240,4 +240,4 @@ def _bucket(pair: object) -> tuple[bytes, bytes]:
         case (bytes() as prefix, bytes() as bucket):
             if len(prefix) == _PREFIX_LENGTH and bucket and len(bucket) % (_SUFFIX_LENGTH + _OFFSET_LENGTH) == 0:
                 return prefix, bucket
-    raise _NotAnIndexError("holds a bucket of another shape")
+    raise _NotAnIndexError

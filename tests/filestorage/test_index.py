@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 
 def belongs(index: Path, data: bytes, end: int | None = None) -> bool:
-    return index_belongs(
-        index, lambda offset, length: data[offset : offset + length], len(data) if end is None else end
-    )
+    def read(offset: int, length: int) -> bytes:
+        assert offset >= 0
+        return data[offset : offset + length]
+
+    return index_belongs(index, read, len(data) if end is None else end)
 
 
 def saved(site: Site, name: str = "copy.index") -> Path:
@@ -265,7 +267,7 @@ def rest_of(made: Handmade, path: Path) -> bytes:
         b"\x80\x03t.",  # TUPLE without MARK
         b"\x80\x03NN.",  # two values
         b"\x80\x03.",  # none
-        b"\x80\x03q\0N.",  # a memo of nothing
+        b"\x80\x03h\0.",  # a memo
         b"I12x\n.",
         b"Lx\n.",
         b"\x80\x03}.",
@@ -302,6 +304,45 @@ def test_positions_of_all_lengths_are_read(tmp_path: Path, position: int) -> Non
     assert asked == [position - 8]  # the closing length before it
 
 
+@pytest.mark.parametrize("position", [-5, -(1 << 31), -(1 << 40)])
+def test_a_negative_position_is_not_looked_at(tmp_path: Path, position: int) -> None:
+    (tmp_path / "i").write_bytes(pickle.dumps(position, 3))
+
+    def read(offset: int, _: int) -> bytes:
+        raise AssertionError(offset)
+
+    assert not index_belongs(tmp_path / "i", read, 1 << 62)
+
+
+def test_a_number_of_endless_digits_is_not_read(tmp_path: Path) -> None:
+    made = five()
+    rest = rest_of(made, tmp_path / "i")
+    for zeros, is_read in ((20, True), (40, False)):
+        (tmp_path / "i").write_bytes(b"I" + b"0" * zeros + b"%d\n." % len(made.data) + rest + b"N.")
+        assert belongs(tmp_path / "i", bytes(made.data)) is is_read
+
+
+def test_a_bucket_with_all_its_oids_is_read(tmp_path: Path) -> None:
+    made = Handmade()
+    made.add(records=((0xFFFF, PAGE),))
+    index = fsIndex()
+    for oid in range(0xFFFF):
+        index[number(oid)] = 4
+    index[number(0xFFFF)] = made.records[0]
+    index.save(len(made.data), str(tmp_path / "i"))
+    assert belongs(tmp_path / "i", bytes(made.data))
+    index[number(0xFFFF)] = 4
+    index.save(len(made.data), str(tmp_path / "i"))
+    assert not belongs(tmp_path / "i", bytes(made.data))
+
+
+def test_where_no_transaction_has_records_there_is_no_index(tmp_path: Path) -> None:
+    made = Handmade()
+    for _ in range(4):
+        made.add(records=())
+    assert not belongs(index_of(made, tmp_path / "i"), bytes(made.data))
+
+
 class Trap:
     """Leaves a file where it is unpickled."""
 
@@ -333,6 +374,8 @@ def test_no_class_is_loaded(tmp_path: Path) -> None:
         b"no pickle",
         pickle.dumps(True),
         pickle.dumps("500"),
+        pickle.dumps(b"500", 3),
+        pickle.dumps((b"500", b"500"), 3),
         pickle.dumps(None),
         pickle.dumps({"pos": 500}),
         pickle.dumps([500]),

@@ -45,16 +45,12 @@ _LONGEST_STRING = 65_536 * (_SUFFIX_LENGTH + _OFFSET_LENGTH)
 _LONGEST_LINE = 32
 _MOST_OPCODES = 32
 _MARK = object()
-# PROTO, FRAME: bytes of their arguments.
-_PASSED_OVER = {b"\x80": 1, b"\x95": 8}
+# PROTO, FRAME, BINPUT, LONG_BINPUT, MEMOIZE: bytes of their arguments. What was put into the memo nobody gets again.
+_PASSED_OVER = {b"\x80": 1, b"\x95": 8, b"q": 1, b"r": 4, b"\x94": 0}
 # BININT, BININT1, BININT2: bytes, and whether there is a sign.
 _NUMBERS = {b"J": (4, True), b"K": (1, False), b"M": (2, False)}
 # SHORT_BINSTRING, BINSTRING, SHORT_BINBYTES, BINBYTES, BINBYTES8: bytes of the length.
 _STRINGS = {b"U": 1, b"T": 4, b"C": 1, b"B": 4, b"\x8e": 8}
-# BINPUT, LONG_BINPUT, MEMOIZE: bytes of the number.
-_PUTS = {b"q": 1, b"r": 4, b"\x94": 0}
-# BINGET, LONG_BINGET
-_GETS = {b"h": 1, b"j": 4}
 
 
 def index_belongs(index: Path, read: Callable[[int, int], bytes], end: int) -> bool:
@@ -71,8 +67,6 @@ def index_belongs(index: Path, read: Callable[[int, int], bytes], end: int) -> b
             if position is None or not SMALLEST_POSITION <= position <= end:
                 return False
             expected = _last_records(read, position)
-            if not expected:
-                return False
             return _offsets_of(expected.keys(), pickles) == expected
     except (OSError, _NotAnIndexError):
         return False
@@ -99,7 +93,6 @@ def _pickles(file: BinaryIO) -> Iterator[object]:
 def _unpickled(file: BinaryIO) -> object:
     """One pickle of plain data, in the protocols 0 to 5."""
     stack: list[object] = []
-    memo: dict[int, object] = {}
     for _ in range(_MOST_OPCODES):
         opcode = _taken(file, 1)
         if opcode == b"." and len(stack) == 1:  # STOP
@@ -108,11 +101,6 @@ def _unpickled(file: BinaryIO) -> object:
             _taken(file, _PASSED_OVER[opcode])
         elif opcode in (b"t", b"\x86"):  # TUPLE, TUPLE2
             _make_pair(stack, has_mark=opcode == b"t")
-        elif opcode in _PUTS and stack:
-            length = _PUTS[opcode]
-            memo[int.from_bytes(_taken(file, length), "little") if length else len(memo)] = stack[-1]
-        elif opcode in _GETS:
-            stack.append(memo.get(int.from_bytes(_taken(file, _GETS[opcode]), "little")))
         else:
             stack.append(_pushed(opcode, file))
     raise _NotAnIndexError
@@ -170,9 +158,9 @@ def _position(pickles: Iterator[object]) -> int | None:
 def _last_records(read: Callable[[int, int], bytes], position: int) -> dict[bytes, int]:
     """Offsets by oid of the first records in the last transaction before `position` that has any and counts.
 
-    Raises _NotAnIndexError when no transaction ends at `position`, or one of those looked at does not add up.
+    Raises _NotAnIndexError when there is none, or none ends at `position`, or one of those looked at does not add up.
     """
-    while position >= FIRST_TRANSACTION + TRANSACTION_HEADER_LENGTH + CLOSING_LENGTH:
+    while position >= FIRST_TRANSACTION + CLOSING_LENGTH:
         length: int = NUMBER.unpack(_exactly(read, position - CLOSING_LENGTH, CLOSING_LENGTH))[0]
         end = position - CLOSING_LENGTH
         start = end - length
@@ -186,7 +174,7 @@ def _last_records(read: Callable[[int, int], bytes], position: int) -> dict[byte
         if status != UNDONE_STATUS and first_record < end:
             return _records_of(read, start, first_record, end)
         position = start
-    return {}
+    raise _NotAnIndexError
 
 
 def _records_of(read: Callable[[int, int], bytes], start: int, first: int, end: int) -> dict[bytes, int]:

@@ -126,7 +126,7 @@ class Place:
     def archive(self, blobs: Blobs, timestamp: str = FIRST) -> tuple[Stored, ...]:
         put(self.folder / timestamp, self.layout, blobs)
         path = self.folder / stored_name("blobstorage", timestamp, Form.ARCHIVE)
-        subprocess.run(["tar", "-cf", path, "-C", self.folder / timestamp, "."], check=True)
+        subprocess.run(["tar", "--sort=name", "-cf", path, "-C", self.folder / timestamp, "."], check=True)
         return (Stored(path, "blobstorage", Form.ARCHIVE, None, timestamp),)
 
     def manifest(self, blobs: Blobs) -> Path:
@@ -237,7 +237,8 @@ def test_what_cannot_be_read_counts_as_nothing(
     elif form is Form.DIRECTORY:
         shutil.rmtree(path / "blobstorage")
     else:
-        os.truncate(path, 3000)
+        # In the middle of a blob, and behind enough others for a temporary file.
+        os.truncate(path, path.read_bytes().index(LIVE[FOUR]) + 1000)
     with place.state(LIVE) as state:
         before = descriptors()
         with opened_basis(stored, manifest, state, place.source, place.scratch) as basis:

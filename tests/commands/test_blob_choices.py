@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -101,10 +102,11 @@ def test_what_is_older_than_every_backup_is_an_earlier_state() -> None:
 
 def test_our_states_in_the_pool_and_in_a_directory_and_in_an_archive_are_all_the_datas(tmp_path: Path) -> None:
     names = (f"{SECOND}.blobs.gz", f"{SECOND}.directoryblobs.gz", f"{SECOND}.archiveblobs.gz")
-    found = BlobListing(tmp_path, frozenset(names), (archive(SECOND), directory(SECOND)))
+    folder = tmp_path / str(time.time_ns())  # nobody has asked for paths in it before
+    found = BlobListing(folder, frozenset(names), (archive(SECOND), directory(SECOND)))
     stored = ((), (directory(SECOND),), (archive(SECOND),))
     assert chosen(found, 2) == [
-        BlobChoice(SECOND, tmp_path / name, stored=each) for name, each in zip(names, stored, strict=True)
+        BlobChoice(SECOND, folder / name, stored=each) for name, each in zip(names, stored, strict=True)
     ]
 
 

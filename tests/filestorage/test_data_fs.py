@@ -8,7 +8,9 @@ import pytest
 from tests.filestorage.handmade import Handmade
 from tests.filestorage.sites import ActingClock
 from zodbvault.errors import ZodbvaultError
-from zodbvault.filestorage.source import LONGEST_WAIT, PAUSE, DataFs, open_data_fs
+from zodbvault.filestorage import source as source_module
+from zodbvault.filestorage.source import LARGE_READ, LONGEST_WAIT, PAUSE, DataFs, open_data_fs
+from zodbvault.io import page_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +47,7 @@ def test_short_reads_are_completed(opened: Callable[..., DataFs], monkeypatch: p
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: pread(fd, min(length, 7), offset))
     monkeypatch.setattr(os, "preadv", lambda fd, views, offset: preadv(fd, [views[0][:7]], offset))
     assert source.read(4, 100) == bytes(range(100))
+    assert source.read(4, 20) == bytes(range(20))
     room = bytearray(50)
     assert source.read_into(memoryview(room), 4) == 50
     assert room == bytes(range(50))
@@ -66,6 +69,59 @@ def test_a_disk_that_fails_is_named(opened: Callable[..., DataFs], monkeypatch: 
         source.read(77, 1)
     with pytest.raises(ZodbvaultError, match="cannot be read at offset 78: Input/output"):
         source.read_into(memoryview(bytearray(5)), 78)
+
+
+def test_a_disk_that_fails_in_the_middle_of_a_read_is_told_with_that_offset(
+    opened: Callable[..., DataFs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = opened(b"FS30" + bytes(100))
+    preadv = os.preadv
+
+    def read(fd: int, views: list[memoryview], offset: int) -> int:
+        if offset > 20:
+            raise OSError(5, "Input/output error")
+        return preadv(fd, [views[0][:7]], offset)
+
+    monkeypatch.setattr(os, "preadv", read)
+    with pytest.raises(ZodbvaultError, match="cannot be read at offset 24: Input/output"):
+        source.read_into(memoryview(bytearray(50)), 10)
+
+
+def test_it_is_closed_once_whatever_its_number_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process without a standard input it may be 0."""
+    closed: list[int] = []
+    monkeypatch.setattr(source_module, "close_fd", closed.append)
+    source = DataFs(tmp_path, 0, tmp_path.stat(), b"FS30")
+    source.close()
+    source.close()
+    assert closed == [0]
+
+
+def test_large_reads_leave_the_page_cache_as_it_was(
+    opened: Callable[..., DataFs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+
+    class Watched:
+        def __init__(self, fd: int) -> None:
+            told.append(("begin", fd))
+
+        def before_reading(self, offset: int, length: int) -> None:
+            told.append((offset, length))
+
+        def finish(self) -> None:
+            told.append("finish")
+
+    monkeypatch.setattr(page_cache, "PageCache", Watched)
+    source = opened(b"FS30" + bytes(1 << 21))
+    fd = source.fd
+    source.read_into(memoryview(bytearray(LARGE_READ - 1)), 4)
+    assert told == []
+    source.read_into(memoryview(bytearray(LARGE_READ)), 4)
+    source.read_into(memoryview(bytearray(LARGE_READ + 1)), 5)
+    source.close()
+    source.close()
+    assert told == [("begin", fd), (4, LARGE_READ), (5, LARGE_READ + 1), "finish"]
 
 
 def test_another_file_at_the_configured_name_is_noticed(opened: Callable[..., DataFs], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_the_start_alone_imports_little() -> None:
         "zodbvault.site_settings",
     }
     assert found(FOREIGN | SLOW, set(finished.stdout.split())) == set()
+
+
+def test_naming_a_backup_imports_no_calendar() -> None:
+    code = (
+        "import sys; from zodbvault.repository.timestamps import next_timestamp, timestamp_of; "
+        "timestamp_of(0); next_timestamp('2026-11-23-18-05-00', 2_000_000_000); "
+        "print(sorted({'calendar', '_strptime', 'datetime', 'locale'} & set(sys.modules)))"
+    )
+    environment = {**without_coverage(), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_an_incremental_and_no_change_import_nothing_slow(site: Site) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+import pytest
 
 from zodbvault.blobs.stored import Form, Stored, stored_name
 from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_blob_states, choose_states_alone
@@ -62,6 +65,51 @@ def test_between_two_backups_of_a_chain_a_later_state_will_do_before_an_earlier_
     ]
 
 
+def later(timestamp: str) -> BlobChoice:
+    """A state of ours in the pool that is later than the wanted one."""
+    return BlobChoice(timestamp, BLOBS / f"{timestamp}.blobs.gz", is_of_date=False, is_later=True)
+
+
+def test_of_later_states_of_ours_the_next_and_the_newest_will_do() -> None:
+    complete = [f"{stamp}.blobs.gz" for stamp in WHOLE]
+    assert chosen(listing(*complete[1:]), 1) == [later(SECOND), later(FOURTH)]
+    assert chosen(listing(*complete[2:]), 1) == [later(THIRD), later(FOURTH)]
+    assert chosen(listing(complete[3]), 1) == [later(FOURTH)]
+    assert chosen(listing(complete[2]), 1) == [later(THIRD)]
+
+
+def test_of_earlier_states_of_ours_the_newest_will_do() -> None:
+    earlier = BlobChoice(SECOND, BLOBS / f"{SECOND}.blobs.gz", is_exact=False, is_of_date=False)
+    assert chosen(listing(f"{FIRST}.blobs.gz", f"{SECOND}.blobs.gz"), 4) == [earlier]
+
+
+def test_of_earlier_states_of_another_program_the_newest_will_do_and_numbered_ones() -> None:
+    def other(one: Stored) -> BlobChoice:
+        return BlobChoice(one.timestamp, None, stored=(one,), is_exact=False, is_of_date=False)
+
+    found = (directory(FIRST), directory(SECOND), directory(THIRD))
+    assert chosen(listing(stored=found), 4) == [other(found[2])]
+    found = (directory(2, FIRST), directory(1, SECOND), directory(0, THIRD))
+    assert chosen(listing(stored=found), 4) == [other(one) for one in reversed(found)]
+
+
+def test_what_is_older_than_every_backup_is_an_earlier_state() -> None:
+    old = directory("2026-10-01-00-00-00")
+    assert chosen(listing(stored=(old,)), 2) == [
+        BlobChoice(old.timestamp, None, stored=(old,), is_exact=False, is_of_date=False)
+    ]
+
+
+def test_our_states_in_the_pool_and_in_a_directory_and_in_an_archive_are_all_the_datas(tmp_path: Path) -> None:
+    names = (f"{SECOND}.blobs.gz", f"{SECOND}.directoryblobs.gz", f"{SECOND}.archiveblobs.gz")
+    folder = tmp_path / str(time.time_ns())  # nobody has asked for paths in it before
+    found = BlobListing(folder, frozenset(names), (archive(SECOND), directory(SECOND)))
+    stored = ((), (directory(SECOND),), (archive(SECOND),))
+    assert chosen(found, 2) == [
+        BlobChoice(SECOND, folder / name, stored=each) for name, each in zip(names, stored, strict=True)
+    ]
+
+
 def test_a_later_state_of_another_chain_is_never_taken() -> None:
     found = listing(stored=(directory("2026-12-01-18-05-00"),))
     assert chosen(found, 4, [*WHOLE, "2026-12-01-18-05-00"]) == []
@@ -78,6 +126,9 @@ def test_what_is_numbered_belongs_to_the_backup_before_it() -> None:
 def test_a_delta_brings_the_archives_before_it() -> None:
     found = listing(stored=(archive(FIRST), delta(SECOND), delta(THIRD), archive(FOURTH)))
     assert chosen(found, 3)[0].stored == (archive(FIRST), delta(SECOND), delta(THIRD))
+    assert chosen(found, 3)[0].place == (
+        f"blobstorage.{FIRST}.tar, blobstorage.{SECOND}.delta.tar, blobstorage.{THIRD}.delta.tar"
+    )
     assert chosen(found, 1)[0].stored == (archive(FIRST),)
     assert chosen(found, 4)[0].stored == (archive(FOURTH),)
 
@@ -98,6 +149,38 @@ def test_where_the_times_were_lost_each_numbered_one_may_be_it() -> None:
     found = listing(f"{SECOND}.directoryblobs.gz", stored=(directory(1, copied), directory(0, copied)))
     exact = [choice for choice in chosen(found, 2) if choice.is_exact]
     assert sorted(places(exact)) == ["blobstorage.0", "blobstorage.1"]
+
+
+@pytest.mark.parametrize("left", [_stored(SECOND, Form.SNAPSHOT_FILE, SECOND), delta(SECOND)])
+def test_what_is_left_of_a_lost_archive_is_not_the_one_that_our_manifest_tells_of(left: Stored) -> None:
+    """So the numbered one may be it, and is never taken without the manifest."""
+    copied = archive(0, "2027-01-01-00-00-00")
+    found = listing(f"{SECOND}.archiveblobs.gz", stored=(left, copied))
+    exact = BlobChoice(SECOND, BLOBS / f"{SECOND}.archiveblobs.gz", stored=(copied,))
+    assert chosen(found, 2) == [exact]
+    assert choose_states_alone(found, [SECOND], None) == (exact,)
+
+
+def test_without_data_the_newest_whole_state_of_ours_may_be_replaced_by_the_one_before() -> None:
+    def ours(timestamp: str, *, is_of_date: bool) -> BlobChoice:
+        return BlobChoice(timestamp, BLOBS / f"{timestamp}.blobs.gz", is_of_date=is_of_date)
+
+    found = listing(*(f"{stamp}.blobs.gz" for stamp in (FIRST, SECOND, FOURTH)))
+    newest, before = ours(FOURTH, is_of_date=True), ours(SECOND, is_of_date=False)
+    assert choose_states_alone(found, WHOLE, None) == (newest, before)  # of the third one nothing is left
+    assert choose_states_alone(found, [FIRST, SECOND], None) == (
+        ours(SECOND, is_of_date=True),
+        ours(FIRST, is_of_date=False),
+    )
+    assert choose_states_alone(found, [FIRST], None) == (ours(FIRST, is_of_date=True),)
+
+
+def test_without_data_what_another_program_made_counts_once_and_where_it_is_newer_than_ours() -> None:
+    found = listing(f"{SECOND}.blobs.gz", stored=(archive(SECOND), directory(THIRD), directory(FOURTH)))
+    ours = BlobChoice(SECOND, BLOBS / f"{SECOND}.blobs.gz")
+    theirs = BlobChoice(FOURTH, None, stored=(directory(FOURTH),), is_exact=False)
+    assert choose_states_alone(found, [SECOND], None) == (theirs, ours)
+    assert choose_states_alone(found, [SECOND], SECOND) == (ours,)
 
 
 def test_without_data_the_newest_state_counts_whoever_made_it() -> None:

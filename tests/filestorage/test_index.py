@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 
 def belongs(index: Path, data: bytes, end: int | None = None) -> bool:
-    return index_belongs(
-        index, lambda offset, length: data[offset : offset + length], len(data) if end is None else end
-    )
+    def read(offset: int, length: int) -> bytes:
+        assert offset >= 0
+        return data[offset : offset + length]
+
+    return index_belongs(index, read, len(data) if end is None else end)
 
 
 def saved(site: Site, name: str = "copy.index") -> Path:
@@ -146,6 +148,19 @@ def test_oids_in_all_places_of_a_bucket_are_found(tmp_path: Path) -> None:
         assert belongs(tmp_path / "i", bytes(made.data)), hex(oid)
 
 
+def test_an_oid_is_found_although_it_seems_to_stand_across_the_border_of_others(tmp_path: Path) -> None:
+    """Of 0001 0101 0102 the second one stands before and behind its place, too."""
+    made = Handmade()
+    oids = (0x0001, 0x0101, 0x0102)
+    for oid in (oids[0], oids[2], oids[1]):
+        made.add(records=((oid, PAGE),))
+    index = fsIndex()
+    for oid, offset in zip((oids[0], oids[2], oids[1]), made.records, strict=True):
+        index[number(oid)] = offset
+    index.save(len(made.data), str(tmp_path / "i"))
+    assert belongs(tmp_path / "i", bytes(made.data))
+
+
 def test_an_index_without_the_object_does_not_belong(tmp_path: Path) -> None:
     made = five()
     index = fsIndex()
@@ -227,6 +242,107 @@ def test_an_index_written_by_python_2_is_read(tmp_path: Path) -> None:
     assert belongs(tmp_path / "i", bytes(made.data))
 
 
+@pytest.mark.parametrize("position", [b"L%dL\n.", b"I%d\n."])
+@pytest.mark.parametrize("end", [b"N.", b"I0\n.", b"U\0."])
+def test_numbers_as_text_are_read(tmp_path: Path, position: bytes, end: bytes) -> None:
+    made = five()
+    content = rest_of(made, tmp_path / "i")
+    (tmp_path / "i").write_bytes(position % len(made.data) + content + end)
+    assert belongs(tmp_path / "i", bytes(made.data))
+
+
+def rest_of(made: Handmade, path: Path) -> bytes:
+    """The index of a handmade file without the position at its beginning and the None at its end."""
+    content = index_of(made, path).read_bytes()
+    position = pickle.dumps(len(made.data), 3)
+    assert content.startswith(position)
+    assert content.endswith(b"\x80\x03N.")
+    return content[len(position) : -4]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"\x80\x03\x86.",  # TUPLE2 of nothing
+        b"\x80\x03t.",  # TUPLE without MARK
+        b"\x80\x03NN.",  # two values
+        b"\x80\x03.",  # none
+        b"\x80\x03h\0.",  # a memo
+        b"I12x\n.",
+        b"Lx\n.",
+        b"\x80\x03}.",
+        b"\x80\x03" + b"N" * 40 + b".",
+    ],
+)
+def test_what_is_no_pickle_of_plain_data_is_no_index(tmp_path: Path, end: bytes) -> None:
+    made = five()
+    (tmp_path / "i").write_bytes(pickle.dumps(len(made.data), 3) + rest_of(made, tmp_path / "i") + end)
+    assert not belongs(tmp_path / "i", bytes(made.data))
+
+
+@pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_all_protocols_are_read(tmp_path: Path, protocol: int) -> None:
+    made = five()
+    suffixes = b"".join(struct.pack(">H", oid) for oid in range(1, 6))
+    offsets = b"".join(number(offset)[2:] for offset in made.records)
+    values = (len(made.data), (bytes(6), suffixes + offsets), None)
+    (tmp_path / "i").write_bytes(b"".join(pickle.dumps(value, protocol) for value in values))
+    assert belongs(tmp_path / "i", bytes(made.data))
+
+
+@pytest.mark.parametrize("position", [100, 255, 256, 65_535, 65_536, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 47) + 1])
+def test_positions_of_all_lengths_are_read(tmp_path: Path, position: int) -> None:
+    """A number of each size has an opcode of its own."""
+    (tmp_path / "i").write_bytes(pickle.dumps(position, 3))
+    asked: list[int] = []
+
+    def read(offset: int, _: int) -> bytes:
+        asked.append(offset)
+        return b""
+
+    assert not index_belongs(tmp_path / "i", read, position)
+    assert asked == [position - 8]  # the closing length before it
+
+
+@pytest.mark.parametrize("position", [-5, -(1 << 31), -(1 << 40)])
+def test_a_negative_position_is_not_looked_at(tmp_path: Path, position: int) -> None:
+    (tmp_path / "i").write_bytes(pickle.dumps(position, 3))
+
+    def read(offset: int, _: int) -> bytes:
+        raise AssertionError(offset)
+
+    assert not index_belongs(tmp_path / "i", read, 1 << 62)
+
+
+def test_a_number_of_endless_digits_is_not_read(tmp_path: Path) -> None:
+    made = five()
+    rest = rest_of(made, tmp_path / "i")
+    for zeros, is_read in ((20, True), (40, False)):
+        (tmp_path / "i").write_bytes(b"I" + b"0" * zeros + b"%d\n." % len(made.data) + rest + b"N.")
+        assert belongs(tmp_path / "i", bytes(made.data)) is is_read
+
+
+def test_a_bucket_with_all_its_oids_is_read(tmp_path: Path) -> None:
+    made = Handmade()
+    made.add(records=((0xFFFF, PAGE),))
+    index = fsIndex()
+    for oid in range(0xFFFF):
+        index[number(oid)] = 4
+    index[number(0xFFFF)] = made.records[0]
+    index.save(len(made.data), str(tmp_path / "i"))
+    assert belongs(tmp_path / "i", bytes(made.data))
+    index[number(0xFFFF)] = 4
+    index.save(len(made.data), str(tmp_path / "i"))
+    assert not belongs(tmp_path / "i", bytes(made.data))
+
+
+def test_where_no_transaction_has_records_there_is_no_index(tmp_path: Path) -> None:
+    made = Handmade()
+    for _ in range(4):
+        made.add(records=())
+    assert not belongs(index_of(made, tmp_path / "i"), bytes(made.data))
+
+
 class Trap:
     """Leaves a file where it is unpickled."""
 
@@ -258,6 +374,8 @@ def test_no_class_is_loaded(tmp_path: Path) -> None:
         b"no pickle",
         pickle.dumps(True),
         pickle.dumps("500"),
+        pickle.dumps(b"500", 3),
+        pickle.dumps((b"500", b"500"), 3),
         pickle.dumps(None),
         pickle.dumps({"pos": 500}),
         pickle.dumps([500]),
@@ -274,6 +392,7 @@ def test_what_is_no_index_does_not_belong(tmp_path: Path, content: bytes) -> Non
     "bucket",
     [
         (bytes(6), b"12345678x"),
+        (bytes(6), b"123456789012"),
         (bytes(6), b""),
         (bytes(5), b"12345678"),
         (bytes(6),),

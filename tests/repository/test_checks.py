@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
+import resource
 import stat
 from typing import TYPE_CHECKING
 
@@ -12,10 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.repository.made import OWNERSHIP, Made, stamp
+from zodbvault.io import durable
 from zodbvault.repository.checks import (
     Checks,
+    LastCheck,
     carried_over,
+    carry_over,
     format_checks,
+    last_drilled,
+    last_verified,
     parse_checks,
     read_checks,
     write_all_checks,
@@ -25,7 +33,10 @@ from zodbvault.repository.names import is_our_part
 from zodbvault.repository.prune import Retention, prune_chains
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from tests.repository.conftest import Disk
 
 CHECKS = Checks(
     stamp(0), "2026-11-23T18:05:00Z", True, "deep", "2026-11-24T03:00:00Z", False, 12.5
@@ -41,6 +52,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         "format", "timestamp", "verified", "verified_good", "verified_how", "drilled", "drilled_good", "drill_seconds",
         "pruned_verified", "pruned_verified_good", "pruned_drilled", "pruned_drilled_good", "pruned_drill_seconds",
     ]  # fmt: skip
+    # For people: a key in a line.
+    assert path.read_bytes() == json.dumps(json.loads(path.read_bytes()), indent=1).encode() + b"\n"
     assert stat.S_IMODE(path.stat().st_mode) == OWNERSHIP.mode
     assert os.listdir(tmp_path) == [path.name]
 
@@ -51,6 +64,40 @@ def test_many_at_once_and_again(tmp_path: Path) -> None:
         assert write_all_checks(tmp_path, every, OWNERSHIP)
         assert [read_checks(tmp_path, checks.timestamp) for checks in every] == every
     assert len(os.listdir(tmp_path)) == 150
+
+
+def test_they_are_durable_before_they_have_their_names(tmp_path: Path, disk: Disk) -> None:
+    for _ in range(2):
+        assert write_checks(tmp_path, CHECKS, OWNERSHIP)
+    name = f"{stamp(0)}.checks.json"
+    parts = [disk.events[0].removeprefix("sync "), disk.events[3].removeprefix("sync ")]
+    expected = [[f"sync {part}", f"rename {part} {name}", f"sync {tmp_path.name}"] for part in parts]
+    assert disk.events == [*expected[0], *expected[1]]
+    # Two processes may write at once, so each part has a name of its own, by which the sweep knows it.
+    assert len(set(parts)) == 2
+    assert all(re.fullmatch(re.escape(name) + r"\.[0-9a-f]{8}\.part", part) and is_our_part(part) for part in parts)
+
+
+def test_many_are_durable_before_the_first_has_its_name(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def syncing(_: int) -> Callable[[int], None]:
+        return lambda fd: disk.events.append("sync all")
+
+    monkeypatch.setattr(durable, "_syncfs_for", syncing)
+    number = durable.SYNCED_ONE_BY_ONE + 2
+    assert write_all_checks(tmp_path, [Checks(stamp(each)) for each in range(number)], OWNERSHIP)
+    kinds = [event.split()[0] if event != "sync all" else event for event in disk.events]
+    assert kinds == [*["sync"] * durable.SYNCED_ONE_BY_ONE, "sync all", *["rename"] * number, "sync"]
+
+
+def test_there_may_be_more_of_them_than_a_process_may_open(tmp_path: Path) -> None:
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 20, most))
+    try:
+        assert write_all_checks(tmp_path, [Checks(stamp(each)) for each in range(60)], OWNERSHIP)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
 
 @pytest.mark.parametrize(
@@ -68,13 +115,24 @@ def test_many_at_once_and_again(tmp_path: Path) -> None:
 def test_what_is_no_such_file_counts_as_none(content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / f"{stamp(0)}.checks.json").write_bytes(content)
     assert read_checks(tmp_path, stamp(0)) is None
-    assert "do not count" in caplog.text
+    assert caplog.messages == [
+        f"{tmp_path}/{stamp(0)}.checks.json: holds no checks that this version can read; they do not count."
+    ]
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_is_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "elsewhere").write_bytes(format_checks(CHECKS))
     (tmp_path / f"{stamp(0)}.checks.json").symlink_to("elsewhere")
     assert read_checks(tmp_path, stamp(0)) is None
+    name = f"{tmp_path}/{stamp(0)}.checks.json"
+    reason = "cannot be read: Too many levels of symbolic links"
+    assert caplog.messages == [f"{name}: {reason}. What it says of earlier checks does not count."]
+
+
+def test_what_is_far_too_long_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / f"{stamp(0)}.checks.json").write_bytes(format_checks(CHECKS) + b" " * 70_000)
+    assert read_checks(tmp_path, stamp(0)) is None
+    assert "is not a file that a repository can hold" in caplog.text
 
 
 @given(
@@ -116,8 +174,10 @@ def test_a_text_that_cannot_be_shown_is_as_good_as_none() -> None:
     assert (checks.verified, checks.verified_how) == (None, "deep")
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
     assert not write_checks(tmp_path / "missing", CHECKS, OWNERSHIP)
+    assert caplog.messages == [f"{tmp_path}/missing: the checks cannot be kept: No such file or directory"]
     # Where the name is taken by a folder, nothing half done stays either.
     (tmp_path / f"{stamp(0)}.checks.json").mkdir()
     assert not write_checks(tmp_path, CHECKS, OWNERSHIP)
@@ -162,3 +222,58 @@ def test_what_is_carried_over() -> None:
     # What was carried once is carried again.
     assert carried_over([kept], heir, []) == kept
     assert parse_checks(format_checks(kept), kept.timestamp) == kept
+    # What is as old as something that stays is no news.
+    assert carried_over(gone, heir._replace(verified=old, drilled=old), []) == heir._replace(verified=old, drilled=old)
+
+
+def test_the_last_one_counts_whichever_backup_it_was_of() -> None:
+    old, new = "2026-11-01T00:00:00Z", "2026-11-20T00:00:00Z"
+    every = [
+        Checks(stamp(2), verified=old, verified_good=True, drilled=old, drilled_good=True, drill_seconds=1.0),
+        Checks(stamp(1), verified=new, verified_good=False, drilled=new, drilled_good=False, drill_seconds=2.0),
+        Checks(stamp(0), pruned_verified=old, pruned_drilled=old),
+        # Of the same moment as the one before: one run may look at many.
+        Checks(stamp(3), verified=new, drilled=new),
+    ]
+    assert last_verified(every) == LastCheck(new, good=False)
+    assert last_drilled(every) == LastCheck(new, good=False, seconds=2.0)
+    assert last_verified([Checks(stamp(0))]) is None
+    assert last_drilled([]) is None
+
+
+def carried(made: Made, gone: list[int], stay: list[int]) -> Checks | None:
+    """Let the checks of some backups be carried over to one of those that stay; what is known of the newest then."""
+    stamps = [stamp(number) for number in stay]
+    carry_over(made.location, made.read().names, map(stamp, gone), stamps, OWNERSHIP)
+    return read_checks(made.location, stamps[-1]) if stamps else None
+
+
+def test_the_newest_backup_that_stays_keeps_what_is_known_of_those_that_go(made: Made) -> None:
+    moment = "2026-11-01T00:00:00Z"
+    write_checks(made.location, Checks(stamp(0), verified=moment, verified_good=True), OWNERSHIP)
+    heir = Checks(stamp(4), pruned_verified=moment, pruned_verified_good=True)
+    assert carried(made, [1, 0], [2, 3, 4]) == heir
+    assert (made.location / f"{stamp(4)}.checks.json").stat().st_mode & 0o777 == OWNERSHIP.mode
+    assert {name[:19] for name in made.names()} == {stamp(0), stamp(4)}
+    # It keeps what was known of itself.
+    own = Checks(stamp(4), drilled=moment, drilled_good=True, drill_seconds=2.0)
+    write_checks(made.location, own, OWNERSHIP)
+    assert carried(made, [0], [4]) == own._replace(pruned_verified=moment, pruned_verified_good=True)
+
+
+def test_where_another_backup_that_stays_was_looked_at_later_nothing_is_carried(made: Made) -> None:
+    write_checks(made.location, Checks(stamp(0), verified="2026-11-01T00:00:00Z"), OWNERSHIP)
+    write_checks(made.location, Checks(stamp(2), verified="2026-11-02T00:00:00Z"), OWNERSHIP)
+    before = made.names()
+    assert carried(made, [0], [1, 2, 3]) is None
+    assert carried(made, [0], [2, 3]) is None
+    assert made.names() == before
+
+
+def test_where_nothing_stays_or_nothing_is_known_nothing_is_written(made: Made) -> None:
+    write_checks(made.location, Checks(stamp(0), verified="2026-11-01T00:00:00Z"), OWNERSHIP)
+    before = {path.name: path.stat().st_ino for path in made.location.iterdir()}
+    assert carried(made, [0], []) is None
+    assert carried(made, [1], [2]) is None
+    assert carried(made, [1], [0]) is not None
+    assert {path.name: path.stat().st_ino for path in made.location.iterdir()} == before

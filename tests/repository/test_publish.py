@@ -74,8 +74,17 @@ def test_what_was_published_is_what_repozo_restores(made: Made) -> None:
     publish(made, A)
     publish(made, B)
     made.assert_repozo_restores()
-    assert parse_dat((made.location / f"{A}.dat").read_bytes(), f"{A}.dat") == made.read().chains[0].lines
+    lines = parse_dat((made.location / f"{A}.dat").read_bytes(), f"{A}.dat")
+    assert [each.timestamp for each in lines] == [A, B]
+    assert [chain.lines for chain in made.read().chains] == [lines]
     assert not [name for name in made.names() if name.endswith(".part")]
+
+
+def test_all_that_was_published_may_be_read_by_those_whom_the_site_lets_read(made: Made) -> None:
+    publish(made, A)
+    publish(made, B)
+    files = [*made.location.iterdir(), *made.blob_location.iterdir()]
+    assert {path.name: path.stat().st_mode & 0o777 for path in files} == dict.fromkeys(made.names(), OWNERSHIP.mode)
 
 
 @pytest.mark.parametrize("first", [True, False])

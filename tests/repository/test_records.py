@@ -83,6 +83,8 @@ def test_what_is_written_is_read_again(record: Record) -> None:
     assert parse_record(content, NAME) == record
     assert content.isascii()
     assert next(iter(json.loads(content))) == "format"
+    # For people: a key in a line.
+    assert content == json.dumps(json.loads(content), indent=1).encode() + b"\n"
 
 
 def values_of(record: Record) -> dict[str, Any]:
@@ -100,7 +102,10 @@ def test_a_newer_format_is_not_guessed_at() -> None:
     values = {"format": FORMAT_VERSION + 1, "everything": "else"}
     with pytest.raises(NewerFormat) as error:
         parse_record(json.dumps(values).encode(), NAME)
-    assert "later one" in str(error.value)
+    assert str(error.value) == (
+        f"{NAME}: has format 2, and this version of zodbvault knows up to 1. "
+        "Use the version of zodbvault that wrote it, or a later one."
+    )
 
 
 @pytest.mark.parametrize("key", sorted(values_of(COMPLETE)))
@@ -123,6 +128,46 @@ def test_a_blob_record_that_lacks_something_is_none(key: str) -> None:
     del values["blobs"][key]
     with pytest.raises(DamagedRecord):
         parse_record(json.dumps(values).encode(), NAME)
+
+
+def without_key(key: str) -> bytes:
+    values = values_of(COMPLETE)
+    del values[key]
+    return json.dumps(values).encode()
+
+
+def with_value(key: str, value: Any) -> bytes:
+    return json.dumps({**values_of(COMPLETE), key: value}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"{", "it cannot be read as JSON"),
+        (b"[]", "it has no format version"),
+        (without_key("format"), "it has no format version"),
+        (without_key("end"), "it has no 'end'"),
+        (with_value("end", -1), "its 'end' is '-1'"),
+        (with_value("blobs", {"layout": "pool"}), "it has no 'manifest'"),
+        (with_value("data_name", list(range(40))), f"its 'data_name' is '{str(list(range(40)))[:80]}'"),
+    ],
+)
+def test_damage_is_told_with_the_files_name(content: bytes, told: str) -> None:
+    with pytest.raises(DamagedRecord) as error:
+        parse_record(content, NAME)
+    assert str(error.value) == f"{NAME}: is not a record: {told}"
+
+
+@pytest.mark.parametrize("value", ["", "0" * 31, "0" * 33, "A" * 32, "g" * 32, "x" * 16])
+def test_a_checksum_is_so_many_hexadecimal_digits_and_nothing_else(value: str) -> None:
+    with pytest.raises(DamagedRecord, match="md5"):
+        parse_record(with_value("md5", value), NAME)
+
+
+def test_a_number_is_one_of_64_bits() -> None:
+    assert parse_record(with_value("source_inode", (1 << 64) - 1), NAME).source_inode == (1 << 64) - 1
+    with pytest.raises(DamagedRecord, match="source_inode"):
+        parse_record(with_value("source_inode", 1 << 64), NAME)
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, True, "7", [], {}, ["a"], [1], float("nan")])

@@ -71,8 +71,9 @@ def test_our_part_files_go_and_those_of_others_stay(ab: Made) -> None:
         (ab.location / name).touch()
     for name in (f"{C}.deltablobs.gz.part", ".zodbvault.id.part", "other.part"):
         (ab.blob_location / name).touch()
-    ab.sweep()
+    repository = ab.sweep().repository
     assert {name for name in ab.names() if name.endswith((".part", ".tmp"))} == {*others, "other.part"}
+    assert repository == ab.read()
 
 
 # Records and manifests without data.
@@ -154,6 +155,26 @@ def test_a_data_file_that_was_one_step_from_done_gets_its_line(
     assert told(caplog) == [f"{record.data_name} was one step from done when its run was killed; it is finished now."]
     ab.add_line(record, None if is_full else A)
     ab.assert_repozo_restores()
+
+
+def test_the_line_that_it_gets_may_be_read_by_those_whom_the_site_lets_read(ab: Made) -> None:
+    ab.incremental(C, upto="data")
+    (ab.location / f"{A}.dat").chmod(0o600)
+    ab.sweep()
+    assert (ab.location / f"{A}.dat").stat().st_mode & 0o777 == OWNERSHIP.mode
+
+
+@pytest.mark.parametrize(
+    ("layout", "suffix"), [("directories", ".directoryblobs.gz"), ("archives", ".archiveblobs.gz")]
+)
+def test_with_its_blobs_in_another_layout_too(ab: Made, layout: str, suffix: str) -> None:
+    record = ab.incremental(C, upto="data")
+    assert record.blobs is not None
+    blobs = record.blobs._replace(layout=layout, complete=True)
+    (ab.blob_location / record.blobs.manifest).rename(ab.blob_location / (C + suffix))
+    rewrite(ab, record, blobs=blobs._replace(manifest=C + suffix))
+    assert lines(ab.sweep().repository)[-1] == record.data_name
+    assert not orphans(ab)
 
 
 def test_the_very_first_full_too(made: Made) -> None:
@@ -300,6 +321,15 @@ def test_one_that_is_older_than_a_line_is_no_step_from_done(ab: Made) -> None:
     ab.assert_repozo_restores()
 
 
+def test_a_full_of_the_newest_lines_second_is_no_step_from_done(ab: Made) -> None:
+    """It would be a chain whose timestamp the chain before has too."""
+    ab.full(B, upto="data")
+    full = data_file(f"{B}.fsz")
+    assert full is not None
+    assert unnamed_files(ab.read()) == (full,)
+    assert one_step_from_done(ab.read(), full) is None
+
+
 def test_a_full_that_is_older_than_a_line_is_no_step_from_done_although_that_lines_file_is_lost(made: Made) -> None:
     made.chain(A, D)
     (made.location / f"{D}.deltafsz").unlink()
@@ -368,6 +398,17 @@ def test_an_incremental_of_repozos_that_never_got_its_line_is_put_aside(tmp_path
     assert orphans(made) == {f"{C}.deltafs", f"{C}.index"}
     assert "tmp.tmp" in made.names()
     made.assert_repozo_restores()
+
+
+def test_an_incremental_of_repozos_that_has_no_full_stays_with_a_warning(
+    made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    (made.location / f"{A}.deltafsz").write_bytes(b"of a chain that somebody removed by hand")
+    before, contents = made.names(), contents_of(made)
+    made.sweep()
+    assert_untouched(made, before, contents)
+    assert len(told(caplog)) == 1
+    assert told(caplog)[0].startswith(f"{made.location}/{A}.deltafsz has no line in a .dat file.")
 
 
 def test_a_full_of_repozos_that_never_got_its_dat_stays_with_a_warning(
@@ -496,6 +537,7 @@ def test_a_prune_that_was_begun_is_finished_and_told(ab: Made) -> None:
     os.rename(ab.location / f"{A}.dat", ab.location / f"{A}.dat.pruned")
     swept = ab.sweep()
     assert swept.pruned == (A,)
+    assert swept.repository == ab.read()
     assert lines(swept.repository) == [f"{C}.fsz"]
     assert {name[:19] for name in ab.names()} == {C}
 

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.state import blob_state
 from zodbvault.blobs.stored import ARCHIVE_FORMS, Form, Stored, series_up_to
-from zodbvault.repository.names import ARCHIVE_MANIFEST_SUFFIX, DIRECTORY_MANIFEST_SUFFIX
+from zodbvault.repository.names import (
+    ARCHIVE_MANIFEST_SUFFIX,
+    CONTAINER_MANIFEST_SUFFIXES,
+    DIRECTORY_MANIFEST_SUFFIX,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,10 +67,7 @@ def choose_blob_states(
     another program made for them; then later states of the chain; then earlier ones; then what is numbered.
     """
     date = whole[wanted - 1]
-    tried = set()
-    for choice in _own(listing, whole[:wanted], is_exact=True):
-        tried.add(choice.stored)
-        yield choice
+    yield from _own(listing, whole[:wanted], is_exact=True)
     foreign = _foreign(listing, all_timestamps)
     others = [one for one in foreign if one.timestamp == date]
     others += _later(listing, whole, wanted)
@@ -81,7 +82,7 @@ def choose_blob_states(
     others += [_other_date(one, is_later=False) for one in foreign if one.timestamp < date][:1]
     yield from others
     # Numbers whose times a copy has lost may belong to any date.
-    tried.update(choice.stored for choice in others)
+    tried = {choice.stored for choice in others}
     for one in foreign:
         if one.stored not in tried and one.stored[-1].number is not None:
             yield _other_date(one, is_later=False)
@@ -108,8 +109,8 @@ def choose_states_alone(listing: BlobListing, own: Sequence[str], when: str | No
     ours = list(_own(listing, stamps, is_exact=True)) if stamps else []
     foreign = [
         BlobChoice(one.timestamp, None, stored=series, is_exact=False)
-        for one, series in _newest_first(listing.stored)
-        if (when is None or one.timestamp <= when) and not _is_ours(listing, one, own)
+        for one, series in _not_ours(listing, own)
+        if when is None or one.timestamp <= when
     ]
     newer = [one for one in foreign if not stamps or one.timestamp > stamps[-1]]
     for length in range(len(stamps) - 1, 0, -1):
@@ -175,26 +176,30 @@ def _newest_first(stored: tuple[Stored, ...]) -> Iterator[tuple[Stored, tuple[St
 def _foreign(listing: BlobListing, all_timestamps: Sequence[str]) -> tuple[BlobChoice, ...]:
     """What another program made, the newest first; each belongs to the backup at or before it."""
     found = []
-    for one, series in _newest_first(listing.stored):
-        if _is_ours(listing, one, all_timestamps):
-            continue
+    for one, series in _not_ours(listing, all_timestamps):
         owner = max((stamp for stamp in all_timestamps if stamp <= one.timestamp), default=one.timestamp)
         found.append(BlobChoice(owner, None, stored=series, is_exact=False))
     return tuple(found)
 
 
-def _is_ours(listing: BlobListing, one: Stored, backups: Sequence[str]) -> bool:
-    """Whether a manifest of ours tells what is in a directory or archive, or may tell it.
+def _not_ours(listing: BlobListing, backups: Sequence[str]) -> Iterator[tuple[Stored, tuple[Stored, ...]]]:
+    """Of `_newest_first` those of which no manifest of ours tells what is in them, or may tell it.
 
-    Then nothing else is believed: a blob that was cut short would be taken as it is. A numbered one that lost its time
-    may be that of any manifest whose own is not there; backups: timestamps of those that are, so that a manifest which
-    the other recipe's prune left tells nothing.
+    Where one does, nothing else is believed: a blob that was cut short would be taken as it is. A numbered one that
+    lost its time may be that of any manifest whose own is not there; backups: timestamps of those that are, so that a
+    manifest which the other recipe's prune left tells nothing.
     """
-    is_directory, suffix = one.form is Form.DIRECTORY, manifest_suffix_of(one)
-    if one.timestamp + suffix in listing.names:
-        return True
-    dates = {other.timestamp for other in listing.stored if (other.form is Form.DIRECTORY) == is_directory}
-    return one.number is not None and any(stamp + suffix in listing.names and stamp not in dates for stamp in backups)
+    states = tuple(_newest_first(listing.stored))
+    with_their_own = {one.timestamp + manifest_suffix_of(one) for one, _ in states}
+    without = {
+        suffix
+        for suffix in CONTAINER_MANIFEST_SUFFIXES
+        if any(stamp + suffix in listing.names and stamp + suffix not in with_their_own for stamp in backups)
+    }
+    for one, series in states:
+        suffix = manifest_suffix_of(one)
+        if one.timestamp + suffix not in listing.names and (one.number is None or suffix not in without):
+            yield one, series
 
 
 def manifest_suffix_of(one: Stored) -> str:

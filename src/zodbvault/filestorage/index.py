@@ -45,16 +45,12 @@ _LONGEST_STRING = 65_536 * (_SUFFIX_LENGTH + _OFFSET_LENGTH)
 _LONGEST_LINE = 32
 _MOST_OPCODES = 32
 _MARK = object()
-# PROTO, FRAME: bytes of their arguments.
-_PASSED_OVER = {b"\x80": 1, b"\x95": 8}
+# PROTO, FRAME, BINPUT, LONG_BINPUT, MEMOIZE: bytes of their arguments. What was put into the memo nobody gets again.
+_PASSED_OVER = {b"\x80": 1, b"\x95": 8, b"q": 1, b"r": 4, b"\x94": 0}
 # BININT, BININT1, BININT2: bytes, and whether there is a sign.
 _NUMBERS = {b"J": (4, True), b"K": (1, False), b"M": (2, False)}
 # SHORT_BINSTRING, BINSTRING, SHORT_BINBYTES, BINBYTES, BINBYTES8: bytes of the length.
 _STRINGS = {b"U": 1, b"T": 4, b"C": 1, b"B": 4, b"\x8e": 8}
-# BINPUT, LONG_BINPUT, MEMOIZE: bytes of the number.
-_PUTS = {b"q": 1, b"r": 4, b"\x94": 0}
-# BINGET, LONG_BINGET
-_GETS = {b"h": 1, b"j": 4}
 
 
 def index_belongs(index: Path, read: Callable[[int, int], bytes], end: int) -> bool:
@@ -71,15 +67,13 @@ def index_belongs(index: Path, read: Callable[[int, int], bytes], end: int) -> b
             if position is None or not SMALLEST_POSITION <= position <= end:
                 return False
             expected = _last_records(read, position)
-            if not expected:
-                return False
             return _offsets_of(expected.keys(), pickles) == expected
     except (OSError, _NotAnIndexError):
         return False
 
 
 class _NotAnIndexError(Exception):
-    """What was read is not an index, or not of this database."""
+    """What was read is not an index, or not of this database. Nobody is told why: ZODB makes a new one."""
 
 
 def _pickles(file: BinaryIO) -> Iterator[object]:
@@ -99,7 +93,6 @@ def _pickles(file: BinaryIO) -> Iterator[object]:
 def _unpickled(file: BinaryIO) -> object:
     """One pickle of plain data, in the protocols 0 to 5."""
     stack: list[object] = []
-    memo: dict[int, object] = {}
     for _ in range(_MOST_OPCODES):
         opcode = _taken(file, 1)
         if opcode == b"." and len(stack) == 1:  # STOP
@@ -108,14 +101,9 @@ def _unpickled(file: BinaryIO) -> object:
             _taken(file, _PASSED_OVER[opcode])
         elif opcode in (b"t", b"\x86"):  # TUPLE, TUPLE2
             _make_pair(stack, has_mark=opcode == b"t")
-        elif opcode in _PUTS and stack:
-            length = _PUTS[opcode]
-            memo[int.from_bytes(_taken(file, length), "little") if length else len(memo)] = stack[-1]
-        elif opcode in _GETS:
-            stack.append(memo.get(int.from_bytes(_taken(file, _GETS[opcode]), "little")))
         else:
             stack.append(_pushed(opcode, file))
-    raise _NotAnIndexError("holds a pickle of other things than an index has")
+    raise _NotAnIndexError
 
 
 def _pushed(opcode: bytes, file: BinaryIO) -> object:
@@ -133,24 +121,24 @@ def _pushed(opcode: bytes, file: BinaryIO) -> object:
         return _MARK
     if opcode == b"N":  # NONE
         return None
-    raise _NotAnIndexError("holds a pickle of other things than an index has")
+    raise _NotAnIndexError
 
 
 def _taken(file: BinaryIO, length: int) -> bytes:
     """Exactly so many bytes. Raises _NotAnIndexError."""
     if length > _LONGEST_STRING:
-        raise _NotAnIndexError("holds a string of impossible length")
+        raise _NotAnIndexError
     data = file.read(length)
     if len(data) < length:
-        raise _NotAnIndexError("was cut short")
+        raise _NotAnIndexError
     return data
 
 
 def _decimal(line: bytes) -> int:
     try:
-        return int(line.rstrip(b"L\n"))
+        return int(line.removesuffix(b"L\n"))
     except ValueError as error:
-        raise _NotAnIndexError("holds a number that is none") from error
+        raise _NotAnIndexError from error
 
 
 def _make_pair(stack: list[object], *, has_mark: bool) -> None:
@@ -158,7 +146,7 @@ def _make_pair(stack: list[object], *, has_mark: bool) -> None:
     pair = tuple(stack[-2:])
     del stack[-2:]
     if len(pair) != 2 or _MARK in pair or (has_mark and (not stack or stack.pop() is not _MARK)):
-        raise _NotAnIndexError("holds a tuple that is no pair")
+        raise _NotAnIndexError
     stack.append(pair)
 
 
@@ -170,23 +158,23 @@ def _position(pickles: Iterator[object]) -> int | None:
 def _last_records(read: Callable[[int, int], bytes], position: int) -> dict[bytes, int]:
     """Offsets by oid of the first records in the last transaction before `position` that has any and counts.
 
-    Raises _NotAnIndexError when no transaction ends at `position`, or one of those looked at does not add up.
+    Raises _NotAnIndexError when there is none, or none ends at `position`, or one of those looked at does not add up.
     """
-    while position >= FIRST_TRANSACTION + TRANSACTION_HEADER_LENGTH + CLOSING_LENGTH:
+    while position >= FIRST_TRANSACTION + CLOSING_LENGTH:
         length: int = NUMBER.unpack(_exactly(read, position - CLOSING_LENGTH, CLOSING_LENGTH))[0]
         end = position - CLOSING_LENGTH
         start = end - length
         if start < FIRST_TRANSACTION:
-            raise _NotAnIndexError("its position is not the end of a transaction")
+            raise _NotAnIndexError  # no transaction ends at its position
         header = TRANSACTION_HEADER.unpack(_exactly(read, start, TRANSACTION_HEADER_LENGTH))
         _, header_length, status, user, description, extension = header
         first_record = start + TRANSACTION_HEADER_LENGTH + user + description + extension
         if header_length != length or status not in FINISHED_STATUSES or first_record > end:
-            raise _NotAnIndexError("its position is not the end of a transaction")
+            raise _NotAnIndexError  # as above
         if status != UNDONE_STATUS and first_record < end:
             return _records_of(read, start, first_record, end)
         position = start
-    return {}
+    raise _NotAnIndexError
 
 
 def _records_of(read: Callable[[int, int], bytes], start: int, first: int, end: int) -> dict[bytes, int]:
@@ -200,7 +188,7 @@ def _records_of(read: Callable[[int, int], bytes], start: int, first: int, end: 
         oid, _, _, transaction, version, length = header
         following = at + RECORD_HEADER_LENGTH + (length or BACK_POINTER_LENGTH)
         if version or transaction != start or following > end or oid in offsets:
-            raise _NotAnIndexError("the records before its position do not add up")
+            raise _NotAnIndexError
         offsets[oid] = at
         at = following
     return offsets
@@ -209,7 +197,7 @@ def _records_of(read: Callable[[int, int], bytes], start: int, first: int, end: 
 def _exactly(read: Callable[[int, int], bytes], offset: int, length: int) -> bytes:
     data = read(offset, length)
     if len(data) < length:
-        raise _NotAnIndexError("its position is behind the end of the database")
+        raise _NotAnIndexError
     return data
 
 
@@ -222,14 +210,14 @@ def _offsets_of(oids: Iterable[bytes], pickles: Iterator[object]) -> dict[bytes,
     for pair in pickles:
         prefix, bucket = _bucket(pair)
         count = len(bucket) // (_SUFFIX_LENGTH + _OFFSET_LENGTH)
-        suffixes_end = count * _SUFFIX_LENGTH
+        suffixes = bucket[: count * _SUFFIX_LENGTH]
         for oid in wanted.get(prefix, ()):
             suffix = oid[_PREFIX_LENGTH:]
-            at = bucket.find(suffix, 0, suffixes_end)
-            while at >= 0 and at % _SUFFIX_LENGTH:
-                at = bucket.find(suffix, at + 1, suffixes_end)
+            at = suffixes.find(suffix)
+            while at > 0 and at % _SUFFIX_LENGTH:
+                at = suffixes.find(suffix, at + 1)
             if at >= 0:
-                offset_at = suffixes_end + at // _SUFFIX_LENGTH * _OFFSET_LENGTH
+                offset_at = len(suffixes) + at // _SUFFIX_LENGTH * _OFFSET_LENGTH
                 offsets[oid] = int.from_bytes(bucket[offset_at : offset_at + _OFFSET_LENGTH], "big")
     return offsets
 
@@ -240,4 +228,4 @@ def _bucket(pair: object) -> tuple[bytes, bytes]:
         case (bytes() as prefix, bytes() as bucket):
             if len(prefix) == _PREFIX_LENGTH and bucket and len(bucket) % (_SUFFIX_LENGTH + _OFFSET_LENGTH) == 0:
                 return prefix, bucket
-    raise _NotAnIndexError("holds a bucket of another shape")
+    raise _NotAnIndexError

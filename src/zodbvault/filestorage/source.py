@@ -56,7 +56,6 @@ class DataFs(Closing):
         if self.fd >= 0:
             if self._page_cache is not None:
                 self._page_cache.finish()
-                self._page_cache = None
             close_fd(self.fd)
             self.fd = -1
 
@@ -187,6 +186,6 @@ def _magic_of(path: Path, fd: int, status: os.stat_result) -> bytes:
     except OSError as error:
         raise ZodbvaultError(f"the database cannot be read: {reason_of(error)}", path=path) from error
     if magic not in MAGICS:
-        what = f"begins with {magic!r}, a FileStorage with {MAGICS[-1]!r} or {MAGICS[0]!r}: not a FileStorage"
+        what = f"begins with {magic!r}, a FileStorage with {MAGICS[1]!r} or {MAGICS[0]!r}: not a FileStorage"
         raise ZodbvaultError(what, path=path, hint=hint)
     return magic

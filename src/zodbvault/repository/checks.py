@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zodbvault.errors import reason_of
-from zodbvault.io.durable import PART_SUFFIX, Ownership, PartFile, SyncBatch, named, sync_folder
+from zodbvault.io.durable import PART_SUFFIX, Ownership, PartFile, SyncBatch, sync_folder
 from zodbvault.repository.names import CHECKS_SUFFIX
 from zodbvault.repository.records import is_text
 from zodbvault.repository.store import UnreadableFile, read_small
@@ -225,7 +225,6 @@ def _written(
     unlike_others = path.with_name(f"{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     part = stack.enter_context(PartFile(path, ownership, part=unlike_others))
     part.file.write(format_checks(checks))
-    with named(part.part):
-        batch.add_file(part.file.fileno())
+    batch.add_file(part.file.fileno())
     part.file.close()
     return part

@@ -238,10 +238,12 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
     """
     if chain.damage is not None:
         return str(chain.damage)
-    sizes = [size_of(repository.location / line.file.name) for line in chain.lines]
-    for line, size in zip(chain.lines, sizes, strict=True):
+    sizes = []
+    for line in chain.lines:
+        size = size_of(repository.location / line.file.name)
         if size is None or not _may_measure(line, size):
             return f"{line.file.name} is {'missing' if size is None else 'shorter or longer than it was'}"
+        sizes.append(size)
     found = _newest_record(repository, chain)
     is_of_newest = found is not None and found[0] == len(chain.lines)
     if repository.has(chain.newest.timestamp + RECORD_SUFFIX) and not is_of_newest:
@@ -249,7 +251,7 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
     if found is None:
         return None
     number, record = found
-    stored = sum(size or 0 for size in sizes[:number])
+    stored = sum(sizes[:number])
     if (record.chain_backups, record.chain_stored_size) != (number, stored):
         return (
             f"its {number} files up to {record.timestamp} have {stored} bytes, and {record.chain_stored_size} bytes in "

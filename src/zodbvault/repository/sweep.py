@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("zodbvault")
 
+# What stands beside a data file. Manifests go before records: a record tells that what stands beside it is ours.
+_IN_ORDER_OF_REMOVAL = (*MANIFEST_SUFFIXES, *COMPANION_SUFFIXES)
+
 
 class Swept(NamedTuple):
     """What stands there after the sweep, and the chains whose prune it finished (timestamps of their fulls)."""
@@ -190,7 +193,7 @@ def _put_aside(repository: Repository, file: DataFile) -> None:
 
 def _put_companions_aside(repository: Repository, timestamp: str) -> bool:
     """Rename the manifest, index and record of a data file that was put aside; whether there were any."""
-    names = [timestamp + suffix for suffix in (*MANIFEST_SUFFIXES, *COMPANION_SUFFIXES)]
+    names = [timestamp + suffix for suffix in _IN_ORDER_OF_REMOVAL]
     present = [repository.path(name) for name in names if repository.has(name)]
     for path in present:
         _rename_aside(path)
@@ -223,8 +226,7 @@ def _settle_dataless(repository: Repository) -> bool:
 def _dataless(repository: Repository, known: set[str]) -> list[Path]:
     """Our files beside data files that do not exist, in the order of removal. known: the timestamps that do.
 
-    Manifests go before records: a record tells that what stands beside it is ours. Checks may come alone: a verify
-    holds no lock, and its backup may have been pruned meanwhile.
+    Checks may come alone: a verify holds no lock, and its backup may have been pruned meanwhile.
     """
     found: list[tuple[int, Path]] = []
     for name in repository.names | repository.blob_names:
@@ -234,10 +236,12 @@ def _dataless(repository: Repository, known: set[str]) -> list[Path]:
         timestamp, suffix = parts
         of_blobs_alone = timestamp + RECORD_SUFFIX in repository.blob_names
         has_record = timestamp + RECORD_SUFFIX in repository.names
-        if suffix in MANIFEST_SUFFIXES and not of_blobs_alone:
-            found.append((0, repository.path(name)))
-        elif suffix == CHECKS_SUFFIX or (suffix in COMPANION_SUFFIXES and has_record):
-            found.append((1 + COMPANION_SUFFIXES.index(suffix), repository.path(name)))
+        if suffix in MANIFEST_SUFFIXES:
+            is_ours = not of_blobs_alone
+        else:
+            is_ours = suffix == CHECKS_SUFFIX or (suffix in COMPANION_SUFFIXES and has_record)
+        if is_ours:
+            found.append((_IN_ORDER_OF_REMOVAL.index(suffix), repository.path(name)))
     return [path for _, path in sorted(found)]
 
 

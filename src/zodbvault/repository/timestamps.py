@@ -45,7 +45,8 @@ class NextTimestamp(NamedTuple):
 
 def timestamp_of(now: float) -> str:
     """The timestamp of a moment given in seconds since 1970 (UTC)."""
-    return time.strftime(_FORMAT, time.gmtime(now))
+    # Not every C library fills the years before 1000 up to four digits.
+    return time.strftime(_FORMAT, time.gmtime(now)).rjust(len(_MIDNIGHT), "0")
 
 
 def seconds_of(timestamp: str) -> int:
@@ -125,8 +126,9 @@ def parse_moment(text: str) -> Moment:
             f"Give it as {stripped}Z for UTC, with another zone as {stripped}+01:00, or as YYYY-MM-DD-HH-MM-SS (UTC)."
         )
         raise UnreadableDate(f"the date {text!r} has no time zone", hint=hint)
-    offset = int(zone_hours or 0) * 60 + int(zone_minutes or 0)
-    if not _is_moment(year, month, day, hour, minute, second) or offset >= 24 * 60 or int(zone_minutes or 0) > 59:
+    beyond_the_hour = int(zone_minutes or 0)
+    offset = int(zone_hours or 0) * 60 + beyond_the_hour
+    if not _is_moment(year, month, day, hour, minute, second) or offset >= 24 * 60 or beyond_the_hour > 59:
         raise _unreadable(text)
     seconds = calendar.timegm((year, month, day, hour, minute, second)) - (-60 if sign == "-" else 60) * offset
     if not 1 <= time.gmtime(seconds).tm_year <= 9999:

@@ -29,7 +29,7 @@ from zodbvault.repository.store import manifest_sizes, size_of
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
-    from zodbvault.commands.blob_state import BlobResult
+    from zodbvault.commands.backup_blobs import BlobResult
     from zodbvault.filestorage.source import DataFs
     from zodbvault.filestorage.tail import Tail
     from zodbvault.repository.chains import Chain

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.commands.another_database import warn_of_another
-from zodbvault.commands.blob_state import BlobBackup
+from zodbvault.commands.backup_blobs import BlobBackup
 from zodbvault.commands.decision import FullPolicy, Kind, Newest, Proof, Verdict, decide, is_continued
 from zodbvault.commands.places import (
     Places,

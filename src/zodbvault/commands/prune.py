@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from zodbvault.commands.backup import prune as prune_run
 from zodbvault.commands.backup import retention_of, swept_repository
-from zodbvault.commands.blob_states import GroupVerdict, judge_states, recorded_states
 from zodbvault.commands.only_blobs import prune_states_alone
+from zodbvault.commands.only_blobs_states import GroupVerdict, judge_states, recorded_states
 from zodbvault.commands.places import ZIPS, chosen_places
 from zodbvault.commands.summary import iso_time, plural, printable
 from zodbvault.commands.tables import Column, Result, Table, shown

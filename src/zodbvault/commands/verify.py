@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from zodbvault.commands.choosing import Choice, choose, of_each_that_has_some
 from zodbvault.commands.places import ALL, chosen_places, ownership_beside
-from zodbvault.commands.recording import Verification, keep_verdicts
 from zodbvault.commands.summary import iso_time
 from zodbvault.commands.verify_blobs import BlobDate, StateVerifier
 from zodbvault.commands.verify_chain import (
@@ -26,6 +25,7 @@ from zodbvault.commands.verify_chain import (
 )
 from zodbvault.commands.verify_data import stamps_of, verify_files
 from zodbvault.commands.verify_result import Finding, VerifiedChain, VerifiedPlace, VerifyReport
+from zodbvault.commands.verify_verdicts import Verification, keep_verdicts
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.checks import DEEP, QUICK
@@ -170,7 +170,7 @@ def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, 
 
 def _verify_blobs_alone(name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
     """The same for a site whose blobs alone are backed up."""
-    from zodbvault.commands.blob_states import states_to_verify
+    from zodbvault.commands.only_blobs_states import states_to_verify
 
     repository = read_repository(places.location, places.location)
     states = states_to_verify(repository, wanted.date, every=wanted.is_every)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import pytest
 from tests.filestorage.handmade import Handmade
 from tests.filestorage.sites import ActingClock
 from zodbvault.errors import ZodbvaultError
+from zodbvault.filestorage import source as sources
 from zodbvault.filestorage.source import LONGEST_WAIT, PAUSE, DataFs, open_data_fs
 
 if TYPE_CHECKING:
@@ -66,6 +68,15 @@ def test_a_disk_that_fails_is_named(opened: Callable[..., DataFs], monkeypatch: 
         source.read(77, 1)
     with pytest.raises(ZodbvaultError, match="cannot be read at offset 78: Input/output"):
         source.read_into(memoryview(bytearray(5)), 78)
+
+
+def test_a_range_has_the_md5_of_its_bytes(opened: Callable[..., DataFs], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"FS30" + bytes(range(256)) * 10
+    monkeypatch.setattr(sources, "LARGE_READ", 1000)
+    source = opened(data)
+    for start, end in ((0, len(data)), (4, 1004), (4, 1005), (100, 2200), (7, 7)):
+        assert source.md5_of(start, end) == hashlib.md5(data[start:end]).hexdigest()
+    assert source.md5_of(5, len(data) + 3000) == hashlib.md5(data[5:]).hexdigest()
 
 
 def test_another_file_at_the_configured_name_is_noticed(opened: Callable[..., DataFs], tmp_path: Path) -> None:

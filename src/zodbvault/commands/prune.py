@@ -10,8 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zodbvault.commands.backup import prune as prune_run
-from zodbvault.commands.backup import retention_of, swept_repository
+from zodbvault.commands.backup import prune_repository, retention_of, swept_repository
 from zodbvault.commands.only_blobs import prune_states_alone
 from zodbvault.commands.only_blobs_states import GroupVerdict, judge_states, recorded_states
 from zodbvault.commands.places import ZIPS, chosen_places
@@ -127,7 +126,7 @@ def carry_out(settings: Settings, places: Places, clock: Clock) -> tuple[Judged,
         swept_repository(settings, places, clock) as (run, had_begun),
     ):
         judged = _plan_of(settings, run.repository)
-        prune_run(run, had_begun=had_begun)
+        prune_repository(run, had_begun=had_begun)
     return judged
 
 

@@ -20,7 +20,7 @@ from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import explained
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.prune import judge_chains
-from zodbvault.repository.store import list_files, read_repository, refuse_newer_format, size_of
+from zodbvault.repository.store import data_size, list_files, read_repository, refuse_newer_format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,9 +108,8 @@ def _judged_groups(groups: Sequence[GroupVerdict]) -> tuple[Judged, ...]:
 
 
 def _judged(repository: Repository, chain: Chain, *, stays: bool, reasons: tuple[str, ...]) -> Judged:
-    sizes = (size_of(repository.location / line.file.name) for line in chain.lines)
     newest = chain.newest.timestamp if chain.lines else chain.timestamp
-    stored = sum(size or 0 for size in sizes)
+    stored = data_size(repository, chain.lines)
     return Judged(chain.timestamp, newest, len(chain.lines), stored, stays, reasons)
 
 

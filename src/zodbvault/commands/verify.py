@@ -32,10 +32,10 @@ from zodbvault.repository.checks import DEEP, QUICK
 from zodbvault.repository.names import RECORD_SUFFIX
 from zodbvault.repository.store import (
     MOST_LOOKS,
+    data_size,
     list_files,
     newer_format,
     read_repository,
-    size_of,
     was_pruned,
 )
 from zodbvault.repository.timestamps import parse_when
@@ -124,7 +124,7 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
             tuple(stamps_of(chain)) if wanted.is_every else (chain.newest.timestamp,),
             _about(dates, findings[chain.timestamp]),
             unknown.get(chain.timestamp, frozenset()),
-            sum(size_of(repository.location / line.file.name) or 0 for line in chain.lines),
+            data_size(repository, chain.lines),
             blobs.get(chain.newest.timestamp) if chain.lines else None,
             newer[chain.timestamp] is not None,
         )

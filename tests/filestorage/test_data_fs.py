@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,15 @@ def test_large_reads_leave_the_page_cache_as_it_was(
     source.close()
     source.close()
     assert told == [("begin", fd), (4, LARGE_READ), (5, LARGE_READ + 1), "finish"]
+
+
+def test_a_range_has_the_md5_of_its_bytes(opened: Callable[..., DataFs], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"FS30" + bytes(range(256)) * 10
+    monkeypatch.setattr(source_module, "LARGE_READ", 1000)
+    source = opened(data)
+    for start, end in ((0, len(data)), (4, 1004), (4, 1005), (100, 2200), (7, 7)):
+        assert source.md5_of(start, end) == hashlib.md5(data[start:end]).hexdigest()
+    assert source.md5_of(5, len(data) + 3000) == hashlib.md5(data[5:]).hexdigest()
 
 
 def test_another_file_at_the_configured_name_is_noticed(opened: Callable[..., DataFs], tmp_path: Path) -> None:

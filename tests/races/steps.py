@@ -48,7 +48,7 @@ class Step:
 
 _BACKUP = "zodbvault.commands.backup"
 _ATTEMPT = "zodbvault.commands.attempt"
-_BLOBS = "zodbvault.commands.blob_state"
+_BLOBS = "zodbvault.commands.backup_blobs"
 _SOURCE = "zodbvault.filestorage.source"
 _DURABLE = "zodbvault.io.durable"
 

@@ -13,7 +13,9 @@ from zodbvault.repository.records import NewerFormat, format_record
 from zodbvault.repository.store import (
     UnreadableFile,
     chain_problem,
+    data_size,
     list_files,
+    manifests_size,
     read_repository,
     read_small,
     record_problem,
@@ -431,6 +433,19 @@ def test_a_lost_data_file_costs_one_more_look(made: Made, is_lost: bool, monkeyp
     monkeypatch.setattr(store, "list_files", listed)
     assert [chain.timestamp for chain in made.read().chains] == [A, B]
     assert looks.count(made.location) == 1 + is_lost
+
+
+def test_the_sizes_of_the_files_that_are_there_are_added_up(made: Made) -> None:
+    made.chain(A, B, C)
+    data = [made.location / name for name in (f"{A}.fsz", f"{B}.deltafsz", f"{C}.deltafsz")]
+    manifests = [made.blob_location / name for name in (f"{A}.blobs.gz", f"{B}.deltablobs.gz", f"{C}.deltablobs.gz")]
+    for gone in range(3):
+        repository = made.read()
+        lines = repository.chains[-1].lines
+        assert data_size(repository, lines) == sum(path.stat().st_size for path in data[gone:])
+        assert manifests_size(repository, lines) == sum(path.stat().st_size for path in manifests[gone:])
+        data[gone].unlink()
+        manifests[gone].unlink()
 
 
 def test_of_the_records_the_last_one_is_read_once_in_a_look(made: Made) -> None:

@@ -26,7 +26,7 @@ from tests.faults.killing import killed_at
 from tests.layouts import LAYOUTS
 from tests.races.steps import Step, let_happen
 from tests.site import PretendClock, Site, State, blob_files, committed_tids, timestamp, tree
-from zodbvault.commands.blob_state import BlobBackup, BlobResult
+from zodbvault.commands.backup_blobs import BlobBackup, BlobResult
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.identity import ForeignBlobs
 
@@ -282,7 +282,7 @@ def test_a_pack_while_a_complete_manifest_is_caught_up_on(
         site.commit_blobs(3)
     states = dict([site.backed_up()])
     site.options = dict(LAYOUTS[layout])
-    step = Step("looking", "zodbvault.commands.blob_state", "BlobBackup.catch_up")
+    step = Step("looking", "zodbvault.commands.backup_blobs", "BlobBackup.catch_up")
     with monkeypatch.context() as patched:
         happening = let_happen(patched, step, site.pack)
         stamp = site.backup().timestamp

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_bad_input import unprivileged
-from zodbvault.commands.recording import replaces
 from zodbvault.commands.summary import iso_time
 from zodbvault.commands.verify_result import Finding, VerifiedChain, from_then_on
+from zodbvault.commands.verify_verdicts import replaces
 from zodbvault.io.durable import Ownership
 from zodbvault.repository.checks import Checks, read_checks, write_checks
 

@@ -25,11 +25,11 @@ from zodbvault.repository.dat import Line
 from zodbvault.repository.names import INDEX_SUFFIX, data_file
 from zodbvault.repository.publish import publish_backup
 from zodbvault.repository.records import FULL, INCREMENTAL, Record
-from zodbvault.repository.store import manifest_sizes, size_of
+from zodbvault.repository.store import data_size, manifests_size
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
-    from zodbvault.commands.blob_state import BlobResult
+    from zodbvault.commands.backup_blobs import BlobResult
     from zodbvault.filestorage.source import DataFs
     from zodbvault.filestorage.tail import Tail
     from zodbvault.repository.chains import Chain
@@ -130,8 +130,7 @@ def _record(
     if before is not None:
         stored, manifests = before.chain_stored_size, before.chain_manifest_size
     else:
-        stored = sum(size_of(run.location / line.file.name) or 0 for line in lines)
-        manifests = sum(manifest_sizes(run.repository, [line.timestamp for line in lines]))
+        stored, manifests = data_size(run.repository, lines), manifests_size(run.repository, lines)
     return Record(
         timestamp=stamp,
         kind=INCREMENTAL if chain is not None else FULL,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.commands.another_database import warn_of_another
-from zodbvault.commands.blob_state import BlobBackup
+from zodbvault.commands.backup_blobs import BlobBackup
 from zodbvault.commands.decision import FullPolicy, Kind, Newest, Proof, Verdict, decide, is_continued
 from zodbvault.commands.places import (
     Places,
@@ -88,7 +88,7 @@ def back_up(settings: Settings, places: Places, *, full_wanted: bool, clock: Clo
         if stamp is not None:
             run.blobs.settle(stamp)
         with explained("old backups cannot be removed", hint=f"All else is done: {report.summary}"):
-            prune(run, had_begun=had_begun)
+            prune_repository(run, had_begun=had_begun)
     return report
 
 
@@ -198,23 +198,7 @@ def _is_proved(source: DataFs, chain: Chain, proof: Proof) -> bool:
     if proof is Proof.NONE:
         return True
     lines = chain.lines if proof is Proof.WHOLE_CHAIN else chain.lines[-1:]
-    return all(_md5(source, line.start, line.end) == line.md5 for line in lines)
-
-
-def _md5(source: DataFs, start: int, end: int) -> str:
-    """The md5 of a range of Data.fs, hexadecimal."""
-    from zodbvault.io.gzip_members import BLOCK_SIZE
-    from zodbvault.io.hashing import new_hash
-
-    digest = new_hash("md5")
-    with memoryview(bytearray(BLOCK_SIZE)) as buffer:
-        while start < end:
-            got = source.read_into(buffer[: end - start], start)
-            if not got:
-                break
-            digest.update(buffer[:got])
-            start += got
-    return digest.hexdigest()
+    return all(source.md5_of(line.start, line.end) == line.md5 for line in lines)
 
 
 def _nothing_to_do(run: BackupRun, source: DataFs, verdict: Verdict, tail: Tail | None) -> BackupReport | None:
@@ -246,11 +230,10 @@ def _wait_for_pack(run: BackupRun) -> None:
         size = grown
 
 
-def prune(run: BackupRun, *, had_begun: bool) -> tuple[str, ...]:
+def prune_repository(run: BackupRun, *, had_begun: bool) -> None:
     """Let go of what `keep` and its sisters do not hold, and of the blobs that nothing names any more.
 
-    had_begun: a prune that was killed was finished, so blobs may have no name already. Returns the timestamps of the
-    fulls that went.
+    had_begun: a prune that was killed was finished, so blobs may have no name already.
     """
     repository = read_repository(run.location, run.repository.blob_location)
     states = container_states(repository.blob_names)
@@ -267,7 +250,6 @@ def prune(run: BackupRun, *, had_begun: bool) -> tuple[str, ...]:
         fulls = {chain.timestamp for chain in repository.chains} | {chain.timestamp for chain in repository.listed}
         remaining = read_repository(run.location, run.repository.blob_location)
         run.blobs.prune(remaining, min(fulls - set(gone), default=""), states)
-    return gone
 
 
 def retention_of(settings: Settings) -> Retention:

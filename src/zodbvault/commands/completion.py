@@ -14,7 +14,7 @@ from zodbvault.commands.summary import BackupReport, iso_time, plural, printable
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.publish import publish_record
 from zodbvault.repository.records import FULL, INCREMENTAL, Record
-from zodbvault.repository.store import manifest_sizes, size_of
+from zodbvault.repository.store import data_size, manifests_size, size_of
 from zodbvault.version import VERSION
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def complete_newest(
         assert blobs.record is not None
         # One of that name may be there, from before the layout of the source or of the backups changed.
         replaced = size_of(run.repository.path(blobs.record.manifest)) or 0
-        size = _manifests_size(run, chain) - replaced + blobs.record.stored_size
+        size = manifests_size(run.repository, chain.lines) - replaced + blobs.record.stored_size
         blobs.publish()
         publish_record(run.location, record._replace(blobs=blobs.record, chain_manifest_size=size), run.ownership)
         blobs.settle()
@@ -89,11 +89,6 @@ def _record_of_foreign_line(run: BackupRun, source: DataFs, chain: Chain, tail: 
         engine=VERSION,
         chain_id=os.urandom(16).hex(),
         chain_backups=len(chain.lines),
-        chain_stored_size=sum(size_of(run.location / each.file.name) or 0 for each in chain.lines),
-        chain_manifest_size=_manifests_size(run, chain),
+        chain_stored_size=data_size(run.repository, chain.lines),
+        chain_manifest_size=manifests_size(run.repository, chain.lines),
     )
-
-
-def _manifests_size(run: BackupRun, chain: Chain) -> int:
-    """Bytes of all blob manifests of a chain, in whichever layout."""
-    return sum(manifest_sizes(run.repository, [line.timestamp for line in chain.lines]))

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.commands.blob_states import choose_states
 from zodbvault.commands.choosing import choose
+from zodbvault.commands.only_blobs_states import choose_states
 from zodbvault.commands.places import ALL
 from zodbvault.commands.summary import iso_time, plural, printable
 from zodbvault.commands.survey import SeenBackup, Survey, survey_site

@@ -19,11 +19,11 @@ from zodbvault.blobs.source import SourceBlobs
 from zodbvault.blobs.stored import find_stored, timestamp_at
 from zodbvault.blobs.wanted import list_settled
 from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
-from zodbvault.commands.blob_states import GroupVerdict, complete_is_due, judge_states, recorded_states
 from zodbvault.commands.choosing import recorded_blob_states
 from zodbvault.commands.container_state import ContainerBackup, settle_latest
 from zodbvault.commands.container_sweep import remove_made_with
 from zodbvault.commands.new_state import NewState, blob_record, nothing_to_settle
+from zodbvault.commands.only_blobs_states import GroupVerdict, complete_is_due, judge_states, recorded_states
 from zodbvault.commands.places import Places, locked, make_folders, ownership_beside
 from zodbvault.commands.pool_state import PoolBackup, manifests_vouched_for
 from zodbvault.commands.restore_blobs import entries_of

@@ -10,10 +10,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zodbvault.commands.backup import prune as prune_run
-from zodbvault.commands.backup import retention_of, swept_repository
-from zodbvault.commands.blob_states import GroupVerdict, judge_states, recorded_states
+from zodbvault.commands.backup import prune_repository, retention_of, swept_repository
 from zodbvault.commands.only_blobs import prune_states_alone
+from zodbvault.commands.only_blobs_states import GroupVerdict, judge_states, recorded_states
 from zodbvault.commands.places import ZIPS, chosen_places
 from zodbvault.commands.summary import iso_time, plural, printable
 from zodbvault.commands.tables import Column, Result, Table, shown
@@ -21,7 +20,7 @@ from zodbvault.commands.zipbackup import zip_settings
 from zodbvault.errors import explained
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.prune import judge_chains
-from zodbvault.repository.store import list_files, read_repository, refuse_newer_format, size_of
+from zodbvault.repository.store import data_size, list_files, read_repository, refuse_newer_format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,9 +108,8 @@ def _judged_groups(groups: Sequence[GroupVerdict]) -> tuple[Judged, ...]:
 
 
 def _judged(repository: Repository, chain: Chain, *, stays: bool, reasons: tuple[str, ...]) -> Judged:
-    sizes = (size_of(repository.location / line.file.name) for line in chain.lines)
     newest = chain.newest.timestamp if chain.lines else chain.timestamp
-    stored = sum(size or 0 for size in sizes)
+    stored = data_size(repository, chain.lines)
     return Judged(chain.timestamp, newest, len(chain.lines), stored, stays, reasons)
 
 
@@ -127,7 +125,7 @@ def carry_out(settings: Settings, places: Places, clock: Clock) -> tuple[Judged,
         swept_repository(settings, places, clock) as (run, had_begun),
     ):
         judged = _plan_of(settings, run.repository)
-        prune_run(run, had_begun=had_begun)
+        prune_repository(run, had_begun=had_begun)
     return judged
 
 

@@ -11,9 +11,9 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.another_database import other_database
-from zodbvault.commands.blob_states import choose_states
 from zodbvault.commands.choosing import NothingThere, choose, recorded_blob_states, timestamps_of
 from zodbvault.commands.copy_folder import BLOB_FOLDER, FILESTORAGE_FOLDER
+from zodbvault.commands.only_blobs_states import choose_states
 from zodbvault.commands.places import (
     BACKUPS,
     SNAPSHOTS,

@@ -15,7 +15,7 @@ from zodbvault.io.clock import TOLERATED_SKEW
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zodbvault.commands.blob_state import BlobBackup
+    from zodbvault.commands.backup_blobs import BlobBackup
     from zodbvault.io.clock import Clock
     from zodbvault.io.durable import Ownership
     from zodbvault.repository.chains import Chain

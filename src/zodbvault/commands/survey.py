@@ -217,7 +217,7 @@ def _checks(repository: Repository, timestamp: str) -> Checks | None:
 
 def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
     """The states of a site whose blobs alone are backed up: each complete one with the changes on it."""
-    from zodbvault.commands.blob_states import recorded_states
+    from zodbvault.commands.only_blobs_states import recorded_states
 
     complete = {state.timestamp for state in recorded_states(repository) if state.is_complete}
     groups: list[list[SeenBackup]] = []

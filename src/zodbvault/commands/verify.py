@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from zodbvault.commands.choosing import Choice, choose, of_each_that_has_some
 from zodbvault.commands.places import ALL, chosen_places, ownership_beside
-from zodbvault.commands.recording import Verification, keep_verdicts
 from zodbvault.commands.summary import iso_time
 from zodbvault.commands.verify_blobs import BlobDate, StateVerifier
 from zodbvault.commands.verify_chain import (
@@ -26,16 +25,17 @@ from zodbvault.commands.verify_chain import (
 )
 from zodbvault.commands.verify_data import stamps_of, verify_files
 from zodbvault.commands.verify_result import Finding, VerifiedChain, VerifiedPlace, VerifyReport
+from zodbvault.commands.verify_verdicts import Verification, keep_verdicts
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.chains import Chain, newest_timestamp
 from zodbvault.repository.checks import DEEP, QUICK
 from zodbvault.repository.names import RECORD_SUFFIX
 from zodbvault.repository.store import (
     MOST_LOOKS,
+    data_size,
     list_files,
     newer_format,
     read_repository,
-    size_of,
     was_pruned,
 )
 from zodbvault.repository.timestamps import parse_when
@@ -124,7 +124,7 @@ def _verify(settings: Settings, name: str, places: Places, wanted: Wanted, *, tr
             tuple(stamps_of(chain)) if wanted.is_every else (chain.newest.timestamp,),
             _about(dates, findings[chain.timestamp]),
             unknown.get(chain.timestamp, frozenset()),
-            sum(size_of(repository.location / line.file.name) or 0 for line in chain.lines),
+            data_size(repository, chain.lines),
             blobs.get(chain.newest.timestamp) if chain.lines else None,
             newer[chain.timestamp] is not None,
         )
@@ -170,7 +170,7 @@ def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, 
 
 def _verify_blobs_alone(name: str, places: Places, wanted: Wanted) -> VerifiedPlace:
     """The same for a site whose blobs alone are backed up."""
-    from zodbvault.commands.blob_states import states_to_verify
+    from zodbvault.commands.only_blobs_states import states_to_verify
 
     repository = read_repository(places.location, places.location)
     states = states_to_verify(repository, wanted.date, every=wanted.is_every)

@@ -105,6 +105,20 @@ class DataFs(Closing):
             return data
         return data + self.read(offset + len(data), length - len(data))
 
+    def md5_of(self, start: int, end: int) -> str:
+        """The md5 of the bytes from `start` to `end`, hexadecimal; of fewer where the file ends before."""
+        from zodbvault.io.hashing import new_hash
+
+        digest = new_hash("md5")
+        with memoryview(bytearray(LARGE_READ)) as buffer:
+            while start < end:
+                got = self.read_into(buffer[: end - start], start)
+                if not got:
+                    break
+                digest.update(buffer[:got])
+                start += got
+        return digest.hexdigest()
+
     def was_replaced(self) -> bool:
         """Whether the configured name leads to another file by now, or to none (a pack, a restore, a swap by hand)."""
         try:

@@ -262,7 +262,7 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
         size = size_of(repository.path(name)) if name in repository.blob_names else None
         if size is not None and size != written:
             return f"{name} has {size} bytes, {written} were written"
-        manifests = sum(manifest_sizes(repository, [line.timestamp for line in chain.lines[:number]]))
+        manifests = manifests_size(repository, chain.lines[:number])
         if not manifests and record.chain_manifest_size:
             return "its blob manifests are missing"
         if manifests != record.chain_manifest_size:
@@ -305,10 +305,15 @@ def _newest_record(repository: Repository, chain: Chain) -> tuple[int, Record] |
     return None
 
 
-def manifest_sizes(repository: Repository, timestamps: Iterable[str]) -> list[int]:
-    """Sizes in bytes of the blob manifests that stand there for the backups at `timestamps`."""
-    names = (stamp + suffix for stamp in timestamps for suffix in MANIFEST_SUFFIXES)
-    return [size_of(repository.path(name)) or 0 for name in names if name in repository.blob_names]
+def data_size(repository: Repository, lines: Iterable[Line]) -> int:
+    """Bytes of the data files of some backups, as they are stored; one that is missing has none."""
+    return sum(size_of(repository.location / line.file.name) or 0 for line in lines)
+
+
+def manifests_size(repository: Repository, lines: Iterable[Line]) -> int:
+    """Bytes of the blob manifests of some backups, in whichever layout."""
+    names = (line.timestamp + suffix for line in lines for suffix in MANIFEST_SUFFIXES)
+    return sum(size_of(repository.path(name)) or 0 for name in names if name in repository.blob_names)
 
 
 def _is_manifest(name: str) -> bool:

@@ -155,7 +155,7 @@ class Site:
     """A site in a folder of its own.
 
     layout: of the blobstorage. options: as in buildout.cfg. The clock of the commands stands at `start` and goes one
-    minute further before each command. wrap: puts another storage around the FileStorage.
+    minute further before each backup, each restore and each script. wrap: puts another storage around the FileStorage.
     """
 
     def __init__(

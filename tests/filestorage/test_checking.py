@@ -259,9 +259,22 @@ def test_an_encrypted_record_is_seen_for_sure_only_where_all_records_are_looked_
     made.add()
     made.add()
     assert Check(bytes(made.data), every_record=True).result.encrypted
-    restored = RestoredBytes(len(made.data), None, lambda *_: None)
-    restored.feed(bytes(made.data))
-    assert not restored.finish().encrypted  # a sample
+    made.add(records=((1, b".e" + b"x" * 80),))
+    for end, is_seen in ((made.ends[2], False), (made.ends[3], True)):  # a sample: the last one
+        restored = RestoredBytes(end, None, lambda *_: None)
+        restored.feed(bytes(made.data[:end]))
+        assert restored.finish().encrypted is is_seen
+
+
+@pytest.mark.parametrize("size", [10, 300, 66_000, 140_000])
+def test_an_undo_is_found_in_a_file_of_any_length(size: int) -> None:
+    """The search looks for as many zeros as an offset in the file begins with."""
+    made = Handmade()
+    made.add(TID + 5, records=((1, b"x" * size),))
+    made.add(records=((2, BLOB),))
+    made.add(records=((2, made.records[1]),))
+    made.add()
+    assert Check(bytes(made.data)).blobs == {*made.blobs, (number(2), number(made.tids[2]))}
 
 
 @pytest.mark.parametrize("block", [1 << 20, 40])

@@ -46,8 +46,16 @@ TESTS: dict[str, tuple[str, ...]] = {
     "repository/sweep": ("repository/test_sweep.py", "commands/test_choosing.py"),
     "repository/timestamps": ("repository/test_timestamps.py",),
     "filestorage/backward": ("filestorage/test_backward.py",),
-    "filestorage/blob_records": ("filestorage/test_blob_records.py", "filestorage/test_copying.py"),
-    "filestorage/blob_search": ("filestorage/test_blob_records.py", "filestorage/test_copying.py"),
+    "filestorage/blob_records": (
+        "filestorage/test_blob_records.py",
+        "filestorage/test_copying.py",
+        "filestorage/test_checking.py",
+    ),
+    "filestorage/blob_search": (
+        "filestorage/test_blob_records.py",
+        "filestorage/test_copying.py",
+        "filestorage/test_checking.py",
+    ),
     "filestorage/checking": ("filestorage/test_checking.py",),
     "filestorage/copying": ("filestorage/test_copying.py",),
     "filestorage/details": ("filestorage/test_details.py",),

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tests.filestorage.handmade import BLOB, PAGE, Handmade, number
 from tests.filestorage.sites import blobs_as_zodb_says
-from zodbvault.filestorage.checking import CheckedRange, RestoredBytes, back_pointer, those_of_blobs
+from zodbvault.filestorage.checking import Boundary, CheckedRange, RestoredBytes, back_pointer, those_of_blobs
 from zodbvault.filestorage.source import DamagedDataFs
+from zodbvault.io import progress
 
 if TYPE_CHECKING:
     from tests.filestorage.sites import Site
@@ -158,6 +159,74 @@ def test_a_wrong_magic_is_damage(magic: bytes) -> None:
             Check(data, block=block)
     with pytest.raises(DamagedDataFs, match="0 bytes: not a FileStorage"):
         Check(b"")
+    with pytest.raises(DamagedDataFs, match="not a FileStorage"):
+        Check(magic)
+
+
+def test_where_nothing_came_all_is_missing() -> None:
+    restored = RestoredBytes(10, None, None)
+    assert restored.boundary() is None
+    with pytest.raises(DamagedDataFs, match="ends at offset 0, it is to end at 10"):
+        restored.finish()
+
+
+def test_where_nobody_asks_for_blobs_records_are_not_looked_at() -> None:
+    made = Handmade()
+    made.add(records=((1, BLOB), (2, b".e" + b"x" * 80)))
+    made.add(records=((1, made.records[0]),))
+    made.put(made.records[0] + 24, number(5))  # as if it were another transaction's
+    restored = RestoredBytes(len(made.data), None, None)
+    restored.feed(bytes(made.data))
+    result = restored.finish()
+    assert (result.transactions, result.encrypted) == (2, False)
+
+
+@pytest.mark.parametrize("block", [1 << 20, 30, 1])
+def test_a_boundary_is_told_where_a_transaction_ends_and_nowhere_else(block: int) -> None:
+    made = Handmade()
+    made.add(TID + 5, records=((1, BLOB),))
+    made.add(TID + 3, records=())  # goes back
+    made.add(TID + 9)
+    data = bytes(made.data)
+    expected = {
+        4: Boundary(bytes(8), None, 0),
+        made.ends[0]: Boundary(number(TID + 5), number(TID + 5), made.starts[0]),
+        made.ends[1]: Boundary(number(TID + 5), number(TID + 3), made.starts[1]),
+        made.ends[2]: Boundary(number(TID + 9), number(TID + 9), made.starts[2]),
+    }
+    for size in range(1, len(data) + 1):
+        restored = RestoredBytes(len(data), None, lambda *_: None)
+        for offset in range(0, size, block):
+            restored.feed(data[offset : min(offset + block, size)])
+        assert restored.boundary() == expected.get(size), size
+
+
+class Listener:
+    """Writes down what is told of the progress."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def begin(self, what: str, total: int | None) -> None:
+        self.told.append((what, total))
+
+    def at(self, done: int) -> None:
+        self.told.append(done)
+
+    def end(self) -> None:
+        self.told.append("end")
+
+
+def test_how_far_it_is_is_told() -> None:
+    made = three()
+    data = bytes(made.data)
+    with progress.listening(listener := Listener()):
+        restored = RestoredBytes(len(data), None, None)
+        for end, start in zip(made.ends, [0, *made.ends], strict=False):
+            restored.feed(data[start:end])
+        assert listener.told == [("Data.fs", len(data)), *made.ends]
+        restored.finish()
+        assert listener.told[-1] == "end"
 
 
 def test_lengths_and_records_are_checked() -> None:
@@ -182,6 +251,30 @@ def test_tids_that_go_back_and_encrypted_records_are_reported() -> None:
         number(TID + 3),
     )
     assert result.encrypted
+
+
+def test_an_encrypted_record_is_seen_for_sure_only_where_all_records_are_looked_at() -> None:
+    made = Handmade()
+    made.add(TID + 5, records=((1, b".e" + b"x" * 80),))
+    made.add()
+    made.add()
+    assert Check(bytes(made.data), every_record=True).result.encrypted
+    made.add(records=((1, b".e" + b"x" * 80),))
+    for end, is_seen in ((made.ends[2], False), (made.ends[3], True)):  # a sample: the last one
+        restored = RestoredBytes(end, None, lambda *_: None)
+        restored.feed(bytes(made.data[:end]))
+        assert restored.finish().encrypted is is_seen
+
+
+@pytest.mark.parametrize("size", [10, 300, 66_000, 140_000])
+def test_an_undo_is_found_in_a_file_of_any_length(size: int) -> None:
+    """The search looks for as many zeros as an offset in the file begins with."""
+    made = Handmade()
+    made.add(TID + 5, records=((1, b"x" * size),))
+    made.add(records=((2, BLOB),))
+    made.add(records=((2, made.records[1]),))
+    made.add()
+    assert Check(bytes(made.data)).blobs == {*made.blobs, (number(2), number(made.tids[2]))}
 
 
 @pytest.mark.parametrize("block", [1 << 20, 40])

@@ -29,11 +29,13 @@ def test_records_of_all_kinds_are_counted() -> None:
     file.add(records=((2, file.records[1]), (1, file.records[0]), (3, 0)))  # an undo, and one of a creation
     file.add(records=((2, file.records[3]),))  # refers to what refers back
     file.add(records=((2, BLOB), (4, PAGE)), version=b"old version")
+    file.add(records=((2, file.records[-2]), (4, file.records[-1])), version=b"another old version")
     file.add(records=(), texts=("Jürgen".encode("latin-1"), b"", b""))
     assert told(file) == [
         Details("me", "did this", 3, 1),
         Details("", "", 3, 1),
         Details("", "", 1, 1),
+        Details("", "", 2, 1),
         Details("", "", 2, 1),
         Details("J\\xfcrgen", "", 0, 0),
     ]
@@ -52,6 +54,14 @@ def test_records_that_do_not_add_up_are_damage(offset: int, value: bytes, match:
     file.add(records=((1, PAGE),))
     file.put(file.records[0] + offset, value)
     with pytest.raises(DamagedDataFs, match=match):
+        told(file)
+
+
+def test_a_record_that_is_cut_short_by_the_files_end_is_damage() -> None:
+    file = Handmade()
+    file.add(records=((1, b"xyz"),))
+    file.put(file.starts[0] + 19, b"\0\x14")  # a description of 20 bytes: so much later the record begins
+    with pytest.raises(DamagedDataFs, match=f"ends at offset {len(file.data)}, inside a record"):
         told(file)
 
 

@@ -58,6 +58,13 @@ def test_a_year_without_tids(year: int) -> None:
         tid_at(calendar.timegm((year, 6, 1, 0, 0, 0)))
 
 
+def test_the_last_minute_with_tids() -> None:
+    following = calendar.timegm((9917, 10, 14, 4, 16, 0))
+    assert tid_at(following - 1)[:4] == b"\xff" * 4
+    with pytest.raises(ValueError, match="9917"):
+        tid_at(following)
+
+
 def test_a_moment_that_no_tid_stands_for_has_a_nearest_one() -> None:
     assert nearest_tid_at(calendar.timegm((1850, 6, 1, 0, 0, 0))) == bytes(8)
     assert nearest_tid_at(calendar.timegm((9999, 6, 1, 0, 0, 0))) == b"\xff" * 8

@@ -91,6 +91,45 @@ def test_starts_are_those_of_transactions_wholly_in_the_block() -> None:
     assert walk.transactions == 3
 
 
+def test_transactions_without_anything_in_them_are_followed() -> None:
+    made = Handmade()
+    for texts in ((b"", b"", b""), (b"user", b"description", b"extension"), (b"", b"", b"")):
+        made.add(records=(), texts=texts)
+    walk = walk_through(bytes(made.data), block=31)
+    assert (walk.position, walk.transactions, walk.stopped) == (len(made.data), 3, None)
+
+
+def test_too_few_bytes_for_a_header_are_waited_for() -> None:
+    made = three()
+    data = bytes(made.data)
+    walk = TransactionWalk(4, len(data), NONE, NONE)
+    assert walk.starts == []
+    assert walk.feed(data[4:20], 4) == 4
+    end = made.ends[0]
+    assert walk.feed(data[4:end], 4) == end
+    assert walk.feed(data[end - 10 : end + 20], end - 10) == end  # the buffer begins earlier
+    assert walk.feed(data[end:], end) == len(data)
+    assert walk.feed(b"", len(data)) == len(data)
+    assert (walk.transactions, walk.stopped) == (3, None)
+
+
+@pytest.mark.parametrize(("missing", "status"), [(0, b"c"), (5, b" ")])
+def test_what_was_unfinished_is_followed_when_it_is_finished(missing: int, status: bytes) -> None:
+    made = three()
+    made.add(status=status)
+    before = bytes(made.data[: len(made.data) - missing])
+    walk = TransactionWalk(4, len(before), NONE, NONE)
+    assert walk.feed(before[4:], 4) == made.starts[3]
+    assert walk.stopped
+    made.put(made.starts[3] + 16, b" ")
+    made.add()
+    data = bytes(made.data)
+    walk.look_again(len(data))
+    assert (walk.stopped, walk.stopped_finished) == (None, False)
+    assert walk.feed(data[made.starts[3] :], made.starts[3]) == len(data)
+    assert (walk.transactions, walk.stopped) == (5, None)
+
+
 def test_an_empty_database_has_no_transaction() -> None:
     walk = walk_through(b"FS30")
     assert (walk.position, walk.transactions, walk.first_tid, walk.last_tid, walk.tail_header) == (4, 0, None, NONE, 0)
@@ -102,7 +141,7 @@ def test_a_header_that_is_cut_short_ends_the_walk(kept: int) -> None:
     data = bytes(made.data[: made.starts[2] + kept])
     walk = walk_through(data)
     assert (walk.stopped, walk.position, walk.transactions) == (CUT_SHORT, made.starts[2], 2)
-    assert not walk.stopped_finished
+    assert walk.stopped_finished is False
 
 
 @pytest.mark.parametrize("block", [1 << 20, 40])
@@ -162,6 +201,19 @@ def test_damage_is_an_error_that_names_the_offset(which: int, at: int, value: by
     made.put((made.starts if at >= 0 else made.ends)[which] + at, value)
     with pytest.raises(DamagedDataFs, match=f"offset {made.starts[which]}.*{message}"):
         walk_through(bytes(made.data), block=block)
+
+
+@pytest.mark.parametrize("block", [1 << 20, 40])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_two_lengths_that_differ_are_both_told(which: int, block: int) -> None:
+    made = three()
+    length = made.ends[which] - made.starts[which] - 8
+    made.put(made.ends[which] - 8, number(60))
+    with pytest.raises(DamagedDataFs) as error:
+        walk_through(bytes(made.data), block=block)
+    assert str(error.value) == (
+        f"the transaction at offset {made.starts[which]} begins with the length {length} and ends with the length 60"
+    )
 
 
 @pytest.mark.parametrize("length", [1 << 31, 1 << 40, (1 << 63) + 5, (1 << 64) - 1])
@@ -251,7 +303,7 @@ def test_a_walk_returns_to_a_mark_after_an_error() -> None:
         walk.feed(bytes(made.data[4:]), 4)
     walk.return_to(mark)
     assert walk.feed(good[4:], 4) == len(good)
-    assert (walk.transactions, walk.tail_tid) == (3, number(made.tids[2]))
+    assert (walk.transactions, walk.tail_tid, walk.went_back) == (3, number(made.tids[2]), ())
 
 
 def reader(data: bytes) -> Callable[[int, int], bytes]:
@@ -279,10 +331,44 @@ def test_a_cut_record_hides_nothing() -> None:
         assert not hides_a_transaction(reader(data), made.starts[2], len(data), number(made.tids[1]))
 
 
-def test_a_transaction_older_than_those_before_is_none_that_is_hidden() -> None:
+def test_the_smallest_transaction_can_be_hidden() -> None:
+    made = three()
+    made.add(records=())
+    made.put(made.starts[3] + 8, number(1 << 40))
+    data = bytes(made.data)
+    assert hides_a_transaction(reader(data), made.starts[3], len(data), number(made.tids[2]))
+
+
+@pytest.mark.parametrize("left", [3, 31])
+def test_what_is_gone_by_the_time_it_is_read_hides_nothing(left: int) -> None:
+    made = three()
+    made.put(made.starts[2] + 8, number(1 << 40))
+    data = bytes(made.data)
+    shorter = data[: len(data) - 4] if left == 3 else data[: made.starts[2] + 10]
+
+    def read(offset: int, length: int) -> bytes:
+        # The closing length may have been read before the file became shorter.
+        return (data if left == 31 and offset == len(data) - 8 else shorter)[offset : offset + length]
+
+    assert not hides_a_transaction(read, made.starts[2], len(data), number(made.tids[1]))
+
+
+@pytest.mark.parametrize("texts", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_a_transaction_that_is_shorter_than_its_texts_is_none_that_is_hidden(texts: tuple[int, int, int]) -> None:
+    made = three()
+    inner = struct.pack(">QQcHHH", made.tids[-1] + 5, 23, b" ", *texts) + number(23)
+    made.add(records=((1, b"x" * 40 + inner + b"tail"),))
+    data = bytes(made.data[: -8 - 4])
+    assert data.endswith(inner)
+    assert not hides_a_transaction(reader(data), made.starts[3], len(data), number(made.tids[2]))
+
+
+@pytest.mark.parametrize("tid", [5, TID + 2])
+def test_a_transaction_no_later_than_those_before_is_none_that_is_hidden(tid: int) -> None:
     """Data may hold the bytes of a whole transaction (a Data.fs in a Data.fs)."""
     made = three()
-    inner = struct.pack(">QQcHHH", 5, 23, b" ", 0, 0, 0) + number(23)
+    assert made.tids[-1] == TID + 2
+    inner = struct.pack(">QQcHHH", tid, 23, b" ", 0, 0, 0) + number(23)
     made.add(records=((1, b"x" * 40 + inner + b"tail"),))
     data = bytes(made.data[: -8 - 4])
     assert data.endswith(inner)

@@ -62,7 +62,9 @@ def transactions_backward(read: Callable[[int, int], bytes], start: int, end: in
 
 def _ending_at(read: Callable[[int, int], bytes], end: int) -> Transaction:
     damaged = DamagedDataFs(f"no transaction ends at offset {end}")
-    closing = read(end - CLOSING_LENGTH, CLOSING_LENGTH) if end >= FIRST_TRANSACTION + CLOSING_LENGTH else b""
+    if end < FIRST_TRANSACTION + CLOSING_LENGTH:
+        raise damaged
+    closing = read(end - CLOSING_LENGTH, CLOSING_LENGTH)
     if len(closing) < CLOSING_LENGTH:
         raise damaged
     length: int = NUMBER.unpack(closing)[0]

@@ -6,8 +6,10 @@ has passed, in 2 ** -32 of it (persistent.timestamp). So a tid is exact to 14 na
 
 from __future__ import annotations
 
+import struct
 import time
 
+_HALVES = struct.Struct(">LL")
 _FRACTIONS = 1 << 32
 _NANOSECONDS = 60 * 10**9
 _MICROSECONDS = 60 * 10**6
@@ -23,7 +25,7 @@ def tid_at(seconds: int, nanoseconds: int = 0) -> bytes:
     if not 0 <= minutes < _FRACTIONS:
         raise ValueError(f"no tid is of the year {year}")
     fraction = (second * 10**9 + nanoseconds) * _FRACTIONS // _NANOSECONDS
-    return minutes.to_bytes(4, "big") + fraction.to_bytes(4, "big")
+    return _HALVES.pack(minutes, fraction)
 
 
 def nearest_tid_at(seconds: int) -> bytes:
@@ -39,7 +41,7 @@ def time_of_tid(tid: bytes) -> str:
 
     Rounded up to microseconds: no transaction is later than the time that is said of it.
     """
-    minutes, fraction = int.from_bytes(tid[:4], "big"), int.from_bytes(tid[4:], "big")
+    minutes, fraction = _HALVES.unpack(tid)
     microseconds = -(-fraction * _MICROSECONDS // _FRACTIONS)
     year, month, day, hour, minute = _fields(minutes)
     if microseconds == _MICROSECONDS:
@@ -57,7 +59,8 @@ def seconds_of_tid(tid: bytes) -> float:
     """The moment of a tid as seconds since 1970."""
     from calendar import timegm
 
-    return timegm((*_fields(int.from_bytes(tid[:4], "big")), 0)) + int.from_bytes(tid[4:], "big") * 60 / _FRACTIONS
+    minutes, fraction = _HALVES.unpack(tid)
+    return timegm((*_fields(minutes), 0)) + fraction * 60 / _FRACTIONS
 
 
 def _fields(minutes: int) -> tuple[int, int, int, int, int]:

@@ -21,7 +21,7 @@ from zodbvault.repository.names import (
     split_name,
 )
 from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL, NewerFormat
-from zodbvault.repository.store import MOST_LOOKS, chain_problem, newer_format, read_repository, size_of
+from zodbvault.repository.store import MOST_LOOKS, chain_problem, is_of_line, newer_format, read_repository, size_of
 from zodbvault.repository.sweep import one_step_from_done, unnamed_files
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _has_exact_blobs(repository: Repository, chain: Chain) -> bool:
 
 def _seen_line(repository: Repository, line: Line) -> SeenBackup:
     record = _record(repository, line.timestamp)
-    if record is not None and (record.data_name, record.start, record.end) != (line.file.name, line.start, line.end):
+    if record is not None and not is_of_line(record, line):
         record = None
     seen = _seen_file(repository, line.file)
     known = seen._replace(size=line.size, end=line.end)

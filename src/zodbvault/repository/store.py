@@ -103,9 +103,7 @@ class Repository(NamedTuple):
     def record_of(self, line: Line) -> Record | None:
         """The record that belongs to exactly this line: its data file, its start and its end."""
         record = self.record(line.timestamp)
-        if record is None or (record.data_name, record.start, record.end) != (line.file.name, line.start, line.end):
-            return None
-        return record
+        return record if record is not None and is_of_line(record, line) else None
 
 
 def read_repository(location: Path, blob_location: Path | None) -> Repository:
@@ -286,9 +284,14 @@ def record_problem(repository: Repository, line: Line) -> str | None:
     return None
 
 
+def is_of_line(record: Record, line: Line) -> bool:
+    """Whether a record belongs to exactly this line: to its data file, its start and its end."""
+    return (record.data_name, record.start, record.end) == (line.file.name, line.start, line.end)
+
+
 def tells_of(record: Record, line: Line) -> bool:
     """Whether a record says of a backup what its line in the `.dat` says."""
-    return (record.data_name, record.start, record.end, record.md5) == (line.file.name, line.start, line.end, line.md5)
+    return is_of_line(record, line) and record.md5 == line.md5
 
 
 def _may_measure(line: Line, size: int) -> bool:

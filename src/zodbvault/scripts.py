@@ -290,6 +290,7 @@ def _plan_restore(source: str, settings: Settings, wanted: Arguments) -> int:
         settings,
         source=source,
         when=wanted.date,
+        accept_missing_blobs=wanted.accept_missing_blobs,
         checksum=wanted.checksum,
         at=wanted.at,
         to=_folder("--to", wanted.to),

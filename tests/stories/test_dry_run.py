@@ -47,9 +47,11 @@ def all_there(folder: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def planned(site: Site, when: str | None = None, *, source: str = "location", checksum: bool = False) -> Plan:
+def planned(
+    site: Site, when: str | None = None, *, source: str = "location", accepts: bool = False, checksum: bool = False
+) -> Plan:
     before = all_there(site.folder)
-    plan = plan_restore(site.settings, source=source, when=when, checksum=checksum)
+    plan = plan_restore(site.settings, source=source, when=when, accept_missing_blobs=accepts, checksum=checksum)
     assert all_there(site.folder) == before
     return plan
 
@@ -128,7 +130,7 @@ def test_the_json_has_the_documented_keys(site: Site) -> None:
     assert [sorted(one) for one in content["space"]] == [["folder", "free", "needed"]]
 
 
-def test_what_would_stop_the_restore_is_a_problem_of_the_plan(site: Site) -> None:
+def test_what_would_stop_the_restore_is_a_problem_of_the_plan(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     first, _ = site.backed_up()
     site.commit_blobs(2)
     second, _ = site.backed_up()
@@ -164,6 +166,11 @@ def test_what_would_stop_the_restore_is_a_problem_of_the_plan(site: Site) -> Non
     assert "only if it has every blob that the data refer to" in plan.problems[0]
     with pytest.raises(ZodbvaultError, match=r"neither another state nor .* has 2 blobs that the data refer to"):
         site.restore()
+    # Who accepts that is told, and finds that nothing stops the restore.
+    plan = planned(site, accepts=True)
+    assert plan.problems == ()
+    assert "An earlier state is taken, whatever blobs it lacks" in caplog.text
+    site.restore(accept_missing_blobs=True)
 
 
 def test_too_little_space_is_a_problem(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ That the site is running is none; a plan is made while it does.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from tempfile import gettempdir
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from zodbvault.commands.what_is_lost import Loss
     from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
+
+logger = logging.getLogger("zodbvault")
 
 PLAN_FORMAT = 1
 
@@ -82,6 +85,7 @@ def plan_restore(
     *,
     source: str,
     when: str | None,
+    accept_missing_blobs: bool = False,
     checksum: bool,
     at: str | None = None,
     to: Path | None = None,
@@ -91,7 +95,15 @@ def plan_restore(
 
     Raises NothingThere, DamagedDat for a `.dat` that cannot be read, ZodbvaultError where `to` is no place for a copy.
     """
-    request = request_of(source=source, when=when, at=at, to=to, only=only, checksum=checksum)
+    request = request_of(
+        source=source,
+        when=when,
+        at=at,
+        to=to,
+        only=only,
+        accept_missing_blobs=accept_missing_blobs,
+        checksum=checksum,
+    )
     settings = request.narrowed(settings)
     if request.to is not None:
         require_place_for_copy(settings, request.to)
@@ -106,7 +118,7 @@ def _plan_data_and_blobs(settings: Settings, request: Request) -> Plan:
     has_data = request.has_data(settings)
     if has_data:
         _noting(problems, lambda: check_files(repository, choice.chain.lines))
-    expected = _expected(target_settings, repository, choice, problems, checksum=request.checksum)
+    expected = _expected(target_settings, repository, choice, request, problems)
     if expected is not None and not has_data:
         # The data that stand there may be newer.
         expected = expected._replace(remove=0, is_certain=True)
@@ -134,14 +146,19 @@ def _plan_data_and_blobs(settings: Settings, request: Request) -> Plan:
 
 
 def _expected(
-    settings: Settings, repository: Repository, choice: Choice, problems: list[str], *, checksum: bool
+    settings: Settings, repository: Repository, choice: Choice, request: Request, problems: list[str]
 ) -> Expected | None:
-    """What is to be done with the blobs of a chosen state; adds to `problems`. settings: those of the target."""
-    with blob_restore(settings, repository, choice, Path(gettempdir()), checksum=checksum) as blobs:
+    """What is to be done with the blobs of a chosen state; adds to `problems`. settings: those of the target.
+
+    Where missing blobs are accepted, another state than that of the data is no problem, and told in the log.
+    """
+    with blob_restore(settings, repository, choice, Path(gettempdir()), checksum=request.checksum) as blobs:
         last_tid, is_known = last_tid_known(repository, choice)
         _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
         expected, doubt = blobs.expected(), blobs.doubt()
-    if doubt is not None:
+    if doubt is not None and request.accept_missing_blobs:
+        logger.warning("%s An earlier state is taken, whatever blobs it lacks that the data refer to.", doubt.sentence)
+    elif doubt is not None:
         what_follows = "An earlier state is taken, and only if it has every blob that the data refer to"
         problems.append(f"{doubt.sentence} {what_follows}")
     return expected

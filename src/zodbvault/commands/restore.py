@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -228,7 +229,7 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request
     """Restore the blobs of a site whose records live elsewhere."""
     states = choose_blobs_that_were_said(places, said)
     assert settings.blob_storage is not None
-    scratch = settings.blob_storage.resolve().parent
+    scratch = Path(os.path.realpath(settings.blob_storage)).parent
     with restore_of_blobs_alone(settings, places.location, states, scratch, checksum=request.checksum) as blobs:
         with explained("not restored", hint="Nothing was changed. Choose another date."):
             blobs.check_before_writing(None, is_known=True)
@@ -248,7 +249,7 @@ def _restore_blobs_beside_data(
             path=repository.blob_location,
             hint="Nothing was changed. Choose another date.",
         )
-    scratch = settings.blob_storage.resolve().parent
+    scratch = Path(os.path.realpath(settings.blob_storage)).parent
     with blob_restore(settings, repository, choice, scratch, checksum=request.checksum) as blobs, _untouched():
         last_tid, is_known = last_tid_known(repository, choice)
         # Where nobody knows the state's last tid, blobs that are later than it do no harm.

@@ -1,8 +1,7 @@
-"""When everything runs: the plain decision, and how a crontab and systemd say it."""
+"""When everything runs: the plain decision, as a crontab says it."""
 
 from __future__ import annotations
 
-import subprocess
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -10,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zodbvault.commands.crontab import cron_times, with_block
-from zodbvault.commands.systemd_units import on_calendar, unit_stem
-from zodbvault.commands.timetable import BACKUP, DRILL, EVERY, FULL, JOBS, VERIFY, Times, minutes_from, spans, timetable
-from zodbvault.errors import ZodbvaultError
+from zodbvault.commands.crontab import cron_times
+from zodbvault.commands.timetable import BACKUP, DRILL, EVERY, FULL, VERIFY, minutes_from, spans, timetable
 from zodbvault.site_settings import ConfigurationError
 
 MONDAY = datetime(2026, 11, 23)
@@ -106,76 +103,3 @@ def test_a_distance_that_cannot_be() -> None:
 def test_spans() -> None:
     assert spans((0, 1, 2, 5, 7, 8)) == ((0, 2), (5, 5), (7, 8))
     assert spans(()) == ()
-
-
-@pytest.mark.parametrize("every", [1, 15, 60, 360, 1440])
-def test_systemd_takes_it_for_the_same_times(every: int) -> None:
-    base = datetime(2026, 11, 28, 22, 59)
-    for entry in timetable(every, "plone"):
-        for times in entry.times:
-            finished = subprocess.run(
-                ["systemd-analyze", "calendar", "--iterations=80", f"--base-time={base} UTC", on_calendar(times)],
-                capture_output=True,
-                text=True,
-                check=True,
-                env={"TZ": "UTC", "PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-            )
-            found = [
-                datetime.strptime(" ".join(line.split()[-3:-1]), "%Y-%m-%d %H:%M:%S")
-                for line in finished.stdout.splitlines()
-                if "Next elapse" in line or "Iter." in line
-            ]
-            assert len(found) == 80
-            assert found == following(times, base, 80)
-
-
-def following(times: Times, base: datetime, number: int) -> list[datetime]:
-    """The next times after `base`, by looking at each minute."""
-    found: list[datetime] = []
-    moment = base
-    while len(found) < number:
-        moment += timedelta(minutes=1)
-        sunday = moment.isoweekday() == 7
-        days = {"all": True, "sunday": sunday, "other": not sunday}[times.days]
-        if not days or times.day_of_month not in (None, moment.day) or moment.hour not in times.hours:
-            moment = moment.replace(minute=59)
-        elif moment.minute in times.minutes:
-            found.append(moment)
-    return found
-
-
-# What stands beside the lines of others
-
-
-BLOCK = b"# BEGIN zodbvault a /x\n1 * * * * a\n# END zodbvault a /x\n"
-lines_of_others = st.lists(st.sampled_from([b"# BEGIN zodbvault b /x", b"\xff 1 * * * * other", b"", b"A=b", b"# x"]))
-
-
-@given(lines_of_others, lines_of_others)
-def test_the_lines_of_others_stay_byte_for_byte(before: list[bytes], behind: list[bytes]) -> None:
-    old = b"".join(line + b"\n" for line in before)
-    installed = with_block(old, "a /x", BLOCK)
-    assert installed == old + BLOCK
-    assert with_block(installed, "a /x", b"") == old
-    rest = b"".join(line + b"\r\n" for line in behind)
-    newer = BLOCK.replace(b"1 *", b"2 *")
-    assert with_block(installed + rest, "a /x", newer) == old + newer + rest
-    assert with_block(installed + rest, "a /x", b"") == old + rest
-    assert with_block(old, "a /x", b"") == old
-
-
-def test_a_last_line_without_its_end_stays_a_line() -> None:
-    assert with_block(b"1 * * * * other", "a /x", BLOCK) == b"1 * * * * other\n" + BLOCK
-
-
-@pytest.mark.parametrize("text", [b"# BEGIN zodbvault a /x\n", BLOCK + BLOCK, BLOCK.replace(b"# END", b"# AND")])
-def test_marks_that_do_not_fit_are_for_a_person(text: bytes) -> None:
-    with pytest.raises(ZodbvaultError, match=r"# BEGIN zodbvault a /x.*crontab -e"):
-        with_block(text, "a /x", BLOCK)
-
-
-def test_names_of_units() -> None:
-    assert unit_stem("plone", "/a").startswith("zodbvault-plone-")
-    assert unit_stem("plone", "/a") != unit_stem("plone", "/b")
-    assert unit_stem("a b-ü%", "/a").startswith("zodbvault-a\\x20b\\x2d\\xc3\\xbc\\x25-")
-    assert len({*JOBS}) == 4

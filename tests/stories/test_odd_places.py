@@ -142,6 +142,34 @@ def test_a_folder_is_a_symlink_into_another_file_system(tmp_path: Path, linked: 
         make_tour(run, site)
 
 
+@pytest.mark.parametrize(
+    ("where", "command"),
+    [
+        ("to", "restore --to"),
+        ("to", "restore --dry-run --to"),
+        ("to", "backup-drill --tmp"),
+        ("datafs", "backup"),
+        ("blob_storage", "backup"),
+    ],
+)
+def test_a_symlink_that_leads_in_a_circle_is_an_error_that_names_it(
+    tmp_path: Path, where: str, command: str, run: Runner
+) -> None:
+    site = site_at(tmp_path / "site", "pool")
+    site.backup()
+    site.close()
+    assert site.blob_storage is not None
+    link = {"to": tmp_path / "copy", "datafs": site.datafs, "blob_storage": site.blob_storage}[where]
+    if where != "to":
+        link.rename(link.with_name("real"))
+    link.symlink_to(link)
+    name, *arguments = command.split()
+    ended = run(site, name, *arguments, *([str(link)] if where == "to" else []))
+    assert ended.code == 1
+    assert f"ERROR: {link}" in ended.err
+    assert "bug" not in ended.err
+
+
 def test_a_database_that_is_open_by_the_real_name_of_a_linked_folder_is_not_restored(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site", "pool")
     site.backup()

@@ -6,6 +6,7 @@ Apart from source.py because each backup looks at this much, and one without cha
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.layouts import (
@@ -20,7 +21,6 @@ from zodbvault.errors import ZodbvaultError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from zodbvault.blobs.layouts import Layout
 
@@ -34,8 +34,8 @@ class BlobFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.root = folder.resolve(strict=True)
-            os.scandir(self.root).close()
+            os.scandir(folder).close()
+            self.root = Path(os.path.realpath(folder))
         except OSError as error:
             raise ZodbvaultError(
                 f"the blob storage cannot be read: {reason_of(error)}",

@@ -15,6 +15,7 @@ import re
 import stat
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
@@ -46,7 +47,6 @@ from zodbvault.io.durable import PART_SUFFIX, FolderSyncs, Ownership, SyncBatch,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
-    from pathlib import Path
 
     from zodbvault.blobs.containers import Blocks, Container
     from zodbvault.blobs.layouts import Layout
@@ -121,7 +121,7 @@ class Target(Closing):
         self.folder = folder
         self.layout: Layout = layout
         self.is_filled = is_filled
-        self.root = folder.resolve()
+        self.root = Path(os.path.realpath(folder))
         self.scratch = self.root / TEMPORARY_FOLDER
         self.set_aside = SortedKeys(self.scratch)
         self._root = str(self.root)
@@ -278,8 +278,8 @@ def open_target(folder: Path, layout_for_empty: Layout) -> Target:
     One that has blobs keeps its layout; an empty or missing one gets `layout_for_empty`. Raises ZodbvaultError for
     the cache of a ZEO client, and for what is no folder or cannot be read.
     """
-    root = folder.resolve()
-    if root.exists() and not root.is_dir():
+    root = Path(os.path.realpath(folder))
+    if os.path.lexists(root) and not root.is_dir():
         raise ZodbvaultError("the blob storage is not a folder", path=folder)
     layout = read_layout(root)
     is_filled = root.is_dir() and not all(BlobWalk(str(root), each, root).is_empty() for each in (BUSHY, LAWN))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import DISK_FULL, ZodbvaultError, explained
@@ -16,7 +17,6 @@ from zodbvault.io.durable import make_folder, named, remove_as_far_as_possible, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from zodbvault.settings import Settings
 
@@ -32,9 +32,9 @@ _UNFINISHED_TEXT = b"This copy is not whole: the restore that makes it is at wor
 
 def require_apart(settings: Settings, folder: Path) -> None:
     """Raise ZodbvaultError where `folder` is among the blobs or the backups of the site."""
-    resolved = folder.resolve()
+    resolved = _real(folder)
     taken = [*settings.folders(), *filter(None, (settings.blob_storage,))]
-    for other in (place.resolve() for place in taken):
+    for other in map(_real, taken):
         if resolved == other or other in resolved.parents:
             raise ZodbvaultError(
                 f"is in a folder of the site or its backups, {other}",
@@ -48,7 +48,7 @@ def require_place_for_copy(settings: Settings, folder: Path) -> None:
     require_apart(settings, folder)
     if not os.path.lexists(folder):
         return
-    resolved = folder.resolve()
+    resolved = _real(folder)
     if not resolved.is_dir():
         raise ZodbvaultError("is not a folder", path=folder, hint="Nothing was done.")
     with explained("the folder cannot be read", path=folder, hint="Nothing was done."):
@@ -63,6 +63,11 @@ def require_place_for_copy(settings: Settings, folder: Path) -> None:
         raise ZodbvaultError(
             "is not empty", path=folder, hint="Nothing was done. Name a folder that is new or empty, or empty this one."
         )
+
+
+def _real(folder: Path) -> Path:
+    """What a folder is behind symlinks; where they lead in a circle it stays what it was, and is no folder."""
+    return Path(os.path.realpath(folder))
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ def drill(
 
 def _beside(settings: Settings) -> Path:
     """The folder of the live data, or the nearest one above it that is there."""
-    folder = live_place(settings).resolve().parent
+    folder = Path(os.path.realpath(live_place(settings))).parent
     while not folder.is_dir():
         folder = folder.parent
     return folder
@@ -193,7 +193,8 @@ def _is_no_fault_of_the_backup(error: ZodbvaultError, folder: Path) -> bool:
         return False
     name = cause.filename
     return cause.errno in DISK_FULL or (
-        isinstance(name, (str, bytes)) and Path(os.fsdecode(name)).resolve().is_relative_to(folder.resolve())
+        isinstance(name, (str, bytes))
+        and Path(os.path.realpath(os.fsdecode(name))).is_relative_to(os.path.realpath(folder))
     )
 
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 _BLOCK = 1 << 20
-_SMALL = 1 << 16
+"""Bytes that are copied at once."""
+_FRAME = 1 << 16
+"""Bytes that an index may have beside its 8 for each object."""
 
 
 @contextlib.contextmanager
@@ -53,7 +55,7 @@ def copied_index(
         yield None
         return
     # It has 8 bytes for each object, and a transaction's header alone has more.
-    if os.fstat(file.fileno()).st_size > end + _SMALL:
+    if os.fstat(file.fileno()).st_size > end + _FRAME:
         file.close()
         _warn_of(origin, "is larger than the index of this database can be")
         yield None

@@ -236,17 +236,17 @@ class _Run:
     def _container_state(self, stamp: str, *, is_full: bool, is_asked_for: bool) -> Iterator[NewState | None]:
         """The state as a directory or an archive; None where nothing changed."""
         with contextlib.closing(self._newest_entries(self.location)) as previous:
-            state = list_settled(self.source, self.location, previous, self._clock.now())
-        self._refuse_if_empty(state.number, had_blobs=state.removed > 0)
+            found = list_settled(self.source, self.location, previous, self._clock.now())
+        self._refuse_if_empty(found.number, had_blobs=found.removed > 0)
         is_other_layout = not self._states or self._states[-1].layout != self.settings.blob_layout
-        if not (is_asked_for or is_other_layout or state.changed or state.removed):
-            state.close()
+        if not (is_asked_for or is_other_layout or found.changed or found.removed):
+            found.close()
             yield None
             return
         containers = ContainerBackup(self.settings, self.location, self.ownership, self.source)
         # A series is continued only within its group: both are kept, or go, together.
-        since = None if is_full else max(state.timestamp for state in self._states if state.is_complete)
-        with containers.new_state(stamp, self.repository, lambda _: state, (), since=since, series_stamp=None) as new:
+        since = None if is_full else max(one.timestamp for one in self._states if one.is_complete)
+        with containers.new_state(stamp, self.repository, lambda _: found, (), since=since, series_stamp=None) as new:
             yield new
 
     def _refuse_if_empty(self, found: int, *, had_blobs: bool) -> None:

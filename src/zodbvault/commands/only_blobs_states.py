@@ -110,14 +110,14 @@ def judge_states(states: Sequence[State], now: int, *, keep_blob_days: int, keep
             groups.append([])
         groups[-1].append(state)
     verdicts: list[GroupVerdict] = []
-    for age, group in enumerate(reversed(groups)):
+    for newer_groups, group in enumerate(reversed(groups)):
         is_old = keep_blob_days > 0 and now - seconds_of(group[-1].timestamp) > keep_blob_days * DAY
         stays, reason = True, f"not older than {keep_blob_days} days" if keep_blob_days else "all are kept"
-        if age == 0:
+        if not newer_groups:
             reason = "the newest"
         elif is_old:
             stays, reason = False, f"older than {keep_blob_days} days"
-        elif 0 < keep <= age:
+        elif 0 < keep <= newer_groups:
             stays, reason = False, f"older than the newest {keep}"
         verdicts.append(GroupVerdict(tuple(state.timestamp for state in group), stays, reason))
     return tuple(reversed(verdicts))

@@ -70,7 +70,7 @@ LOCATIONS: Mapping[str, Callable[[Settings], Places]] = {
     SNAPSHOTS: snapshot_places,
     ZIPS: zip_places,
 }
-"""The repositories that a site may have, by the names that list, verify, check, prune and report know them by."""
+"""The repositories that a site may have, by the names that people and programs are told of them by."""
 
 
 def chosen_places(settings: Settings, which: str) -> tuple[tuple[str, Places], ...]:

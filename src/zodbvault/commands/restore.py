@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,10 +81,11 @@ def restore(
     """Restore a site to the newest backup, or to the newest one at or before `when`, or to a moment, `at`.
 
     source: "location", "snapshot", "zip" or "alternative". ask: puts a question and gives the answer; None asks
-    nothing. checksum: compare the content of blobs that are there, not only their sizes. to: a folder that gets a copy,
-    while the site is left alone; nothing is asked then. only: "data" or "blobs". Raises ZodbvaultError with the live
-    data as they were, or, from the swap on, with a state that the same command finishes.
-    Numbers as on the page "How a restore is made".
+    nothing. accept_missing_blobs: go on where nobody has some of the blobs that the data refer to. checksum: compare
+    the content of blobs that are there, not only their sizes. to: a folder that gets a copy, while the site is left
+    alone; nothing is asked then. only: "data" or "blobs". Raises ZodbvaultError with the live data as they were, or,
+    from the swap on, with a state that the same command finishes.
+    Numbers as in docs/format.rst, "How a restore is made".
     """
     request = request_of(
         source=source,
@@ -169,7 +171,7 @@ def _ask(settings: Settings, request: Request, said: Said | None, ask: Callable[
     if ask is None:
         return
     state = said.name if said is not None else "the chosen backup"
-    data = f"{settings.datafs}" if request.has_data(settings) else ""
+    data = str(settings.datafs) if request.has_data(settings) else ""
     blobs = f"the blobs in {settings.blob_storage}" if settings.blob_storage is not None else ""
     what = f"This will replace {' and '.join(filter(None, (data, blobs)))} by {state}."
     if not request.has_data(settings) and not settings.only_blobs:
@@ -227,7 +229,7 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request
     """Restore the blobs of a site whose records live elsewhere."""
     states = choose_blobs_that_were_said(places, said)
     assert settings.blob_storage is not None
-    scratch = settings.blob_storage.resolve().parent
+    scratch = Path(os.path.realpath(settings.blob_storage)).parent
     with restore_of_blobs_alone(settings, places.location, states, scratch, checksum=request.checksum) as blobs:
         with explained("not restored", hint="Nothing was changed. Choose another date."):
             blobs.check_before_writing(None, is_known=True)
@@ -247,7 +249,7 @@ def _restore_blobs_beside_data(
             path=repository.blob_location,
             hint="Nothing was changed. Choose another date.",
         )
-    scratch = settings.blob_storage.resolve().parent
+    scratch = Path(os.path.realpath(settings.blob_storage)).parent
     with blob_restore(settings, repository, choice, scratch, checksum=request.checksum) as blobs, _untouched():
         last_tid, is_known = last_tid_known(repository, choice)
         # Where nobody knows the state's last tid, blobs that are later than it do no harm.

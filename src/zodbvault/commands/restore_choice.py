@@ -63,8 +63,8 @@ class Request(NamedTuple):
 
     source: "location", "snapshot", "zip" or "alternative". date: as `parse_when` gives it. at: as `parse_point` gives
     it, None for a whole backup; the date does not count with it. to: a folder that gets a copy of the site, the live
-    one is left alone then. only: "data" or "blobs", None for both. checksum: compare the content of blobs that are
-    there, not only their sizes.
+    one is left alone then. only: "data" or "blobs", None for both. accept_missing_blobs: go on where nobody has some
+    of the blobs that the data refer to. checksum: compare the content of blobs that are there, not only their sizes.
     """
 
     source: str

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 LONG_CHAIN = 5000
+"""Backups; a longer chain is warned about."""
 
 
 class BackupRun(NamedTuple):

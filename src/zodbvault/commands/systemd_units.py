@@ -80,10 +80,11 @@ def units_of(
     whoever's systemd it is.
     """
     description = f"{DESCRIPTIONS[entry.job]} {_escaped(site)} (zodbvault)"
+    run_as = f"User={user}\n" if user else ""
     service = (
         f"[Unit]\nDescription={description}\n\n[Service]\nType=oneshot\n"
         f"ExecStart=:{' '.join(_quoted(word) for word in _startable(command))}\n"
-        f"{f'User={user}' + chr(10) if user else ''}{_TRIED_AGAIN if entry.job == FULL else _SKIPPED}"
+        f"{run_as}{_TRIED_AGAIN if entry.job == FULL else _SKIPPED}"
     )
     # So short that a full backup and the incremental ones beside it stay apart.
     delay = min(every * 60 // 5, _MOST_DELAY)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.summary import plural
@@ -21,8 +22,6 @@ from zodbvault.repository.store import size_of
 from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from zodbvault.repository.chains import Chain
     from zodbvault.repository.store import Repository
 
@@ -72,7 +71,7 @@ def what_is_lost(datafs: Path, state: bytes, saved: bytes) -> Loss:
     Data.fs may be a symlink, damaged or missing.
     """
     try:
-        size = size_of(datafs.resolve())
+        size = size_of(Path(os.path.realpath(datafs)))
         if size is None:
             return Loss(None, None)
         with open_stored(datafs, nofollow=False) as file:

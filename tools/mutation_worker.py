@@ -124,20 +124,22 @@ def prepare(work: dict[str, Any]) -> None:
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(project / name)
     shutil.rmtree(folder / "mutants" / "tests", ignore_errors=True)
+    # Which test runs what: mutmut finds it out for tests with a new name only, and a known one may be another now.
+    (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
     markers = [f"{name}: see pyproject.toml" for name in ("slow", "integration", "plone", "interop_full", "difference")]
     text = _CONFIGURATION.format(module=work["module"], tests=json.dumps(work["tests"]), markers=json.dumps(markers))
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
 
 
 def forget_survivors(path: Path) -> None:
-    """What no test noticed is tried again: the tests may be others now."""
+    """What no test noticed is tried again: the tests may be others now. So is what took too long on a busy machine."""
     from mutmut.mutation.data import SourceFileMutationData
     from mutmut.stats import status_by_exit_code
 
     data = SourceFileMutationData(path=path)
     data.load()
     for name, code in data.exit_code_by_key.items():
-        if status_by_exit_code[code] not in {"killed", "timeout"}:
+        if status_by_exit_code[code] != "killed":
             data.exit_code_by_key[name] = None
     if data.exit_code_by_key:
         data.save()

@@ -49,6 +49,7 @@ def test_a_blob_is_known_as_zodb_pickles_it(protocol: int) -> None:
         BLOB,
         b"cZODB.blob\nBlob\n.",  # Python 2, protocol 1
         b"cZODB.blob\nBlob\np0\n.N.",
+        b"cZODB.blob\nBlob\np10\n.I1\n.",
         b"\x80\x02cZODB.blob\nBlob\nr\x00\x01\x00\x00.N.",
         b"\x80\x04X\x09\x00\x00\x00ZODB.blobX\x04\x00\x00\x00Blob\x93.",
         b"\x80\x04\x8d\x09\0\0\0\0\0\0\0ZODB.blob\x94\x8c\x04Blob\x94\x93\x94.",
@@ -190,7 +191,32 @@ def test_without_anything_to_look_back_at_back_pointers_are_reported() -> None:
     made = Handmade()
     made.add(records=((1, BLOB), (2, PAGE)))
     made.add(records=((1, made.records[0]), (2, made.records[1]), (3, 0)))
-    assert records_of(made, 1, look_back=False)[1] == [(number(n), number(made.tids[1])) for n in (1, 2, 3)]
+    reported: list[object] = []
+    walk = RecordWalk(None, lambda *_: None, lambda *record: reported.append(record))
+    start, end = made.starts[1], made.ends[1] - 8
+    walk.begin(start, made.data, 0)
+    assert walk.follow(made.data, 0, end) == end
+    tid = number(made.tids[1])
+    assert reported == [
+        (number(1), tid, made.records[2], made.records[0]),
+        (number(2), tid, made.records[3], made.records[1]),
+        (number(3), tid, made.records[4], 0),
+    ]
+
+
+def test_a_blob_with_a_long_state_is_one() -> None:
+    made = Handmade()
+    long = BLOB.removesuffix(b"\x80\x03N.") + b"\x80\x03X\x50\0\0\0" + b"x" * 80 + b"."
+    assert is_blob_record(long)
+    made.add(records=((1, long), (2, PAGE)))
+    assert records_of(made, 0)[1] == [(number(1), number(made.tids[0]))]
+
+
+def test_a_back_pointer_to_the_record_just_before_it_is_followed() -> None:
+    made = Handmade()
+    made.add(records=((1, BLOB), (1, 4 + 23)))
+    assert made.records[0] == 4 + 23
+    assert records_of(made, 0)[1] == [(number(1), number(made.tids[0]))] * 2
 
 
 def test_encrypted_records_are_noticed() -> None:
@@ -246,11 +272,12 @@ def test_back_pointers_that_lead_astray_are_damage(target: int | str, version: b
         records_of(made, 1)
 
 
-def test_a_back_pointer_to_data_of_nonsense_length_is_damage() -> None:
+@pytest.mark.parametrize("length", [3, len(PAGE)])
+def test_a_back_pointer_to_data_of_nonsense_length_is_damage(length: int) -> None:
     made = Handmade()
     made.add(records=((1, BLOB), (2, PAGE)))
     made.add(records=((2, made.records[1]),))
-    made.put(made.records[1] + 32, b"\xff\xff")
+    made.put(made.records[1] + 32, b"\xff\xff" + number(length))
     with pytest.raises(DamagedDataFs, match="not a record"):
         records_of(made, 1)
 

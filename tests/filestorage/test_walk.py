@@ -304,6 +304,7 @@ def test_a_walk_returns_to_a_mark_after_an_error() -> None:
     walk.return_to(mark)
     assert walk.feed(good[4:], 4) == len(good)
     assert (walk.transactions, walk.tail_tid, walk.went_back) == (3, number(made.tids[2]), ())
+    assert walk.starts == [start - 4 for start in made.starts]
 
 
 def reader(data: bytes) -> Callable[[int, int], bytes]:

@@ -31,6 +31,9 @@ BLOB_CLASS = b"Blob"
 _USUAL = b"\x80\x03c" + BLOB_MODULE + b"\n" + BLOB_CLASS + b"\nq\0."
 """How ZODB writes it: PROTO 3, GLOBAL, BINPUT 0, STOP."""
 
+# SHORT_BINUNICODE, SHORT_BINSTRING, BINUNICODE, BINSTRING, BINUNICODE8: bytes of the length.
+_STRINGS = {b"\x8c": 1, b"U": 1, b"X": 4, b"T": 4, b"\x8d": 8}
+
 PREFIX_LENGTH = 64
 """So many bytes of a record's data tell whether it is a blob's, in any pickle protocol."""
 
@@ -72,18 +75,11 @@ def is_blob_pickle(prefix: bytes) -> bool:
 
 def _string_at(prefix: bytes, at: int) -> tuple[bytes | None, int]:
     """The string that the opcode at `at` pushes, and where the opcode after it (and its memo) begins."""
-    opcode = prefix[at : at + 1]
-    if opcode in (b"\x8c", b"U"):  # SHORT_BINUNICODE, SHORT_BINSTRING
-        start = at + 2
-        length = int.from_bytes(prefix[at + 1 : start], "little")
-    elif opcode in (b"X", b"T"):  # BINUNICODE, BINSTRING
-        start = at + 5
-        length = int.from_bytes(prefix[at + 1 : start], "little")
-    elif opcode == b"\x8d":  # BINUNICODE8
-        start = at + 9
-        length = int.from_bytes(prefix[at + 1 : start], "little")
-    else:
+    size = _STRINGS.get(prefix[at : at + 1])
+    if size is None:
         return None, at
+    start = at + 1 + size
+    length = int.from_bytes(prefix[at + 1 : start], "little")
     return prefix[start : start + length], _after_memo(prefix, start + length)
 
 
@@ -97,8 +93,7 @@ def _after_memo(prefix: bytes, at: int) -> int:
     if opcode == b"r":  # LONG_BINPUT, four bytes
         return at + 5
     if opcode == b"p":  # PUT, decimal digits up to a line's end
-        line_end = prefix.find(b"\n", at)
-        return len(prefix) if line_end < 0 else line_end + 1
+        return at + len(prefix[at:].partition(b"\n")[0]) + 1
     return at
 
 

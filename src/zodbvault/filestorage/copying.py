@@ -88,7 +88,7 @@ def copy_range(
                 writer.write(buffer, limit - offset)
                 offset = limit
             else:
-                assert walk.stopped or offset >= walk.size, "a block must be longer than any header"
+                assert walk.stopped or offset >= walk.size  # a block is longer than any header
             if on_progress is not None:
                 on_progress(offset - start)
     except DamagedDataFs as error:

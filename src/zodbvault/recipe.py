@@ -160,8 +160,8 @@ def settings_source(settings: Settings, tree: Tree | None = None) -> str:
         if tree is not None and isinstance(value, Path) and (below := tree.below(value)) is not None:
             plain[name] = f"join(base, {below!a})"
     lines = (f"    {name!r}: {value}," for name, value in plain.items())
-    # Nothing that the start makes is garbage, and looking for some costs a tenth of it; run() switches it on again. What
-    # is left at the end goes with the process: frozen, it is not looked through once more, another tenth.
+    # Nothing that the start makes is garbage, and looking for some costs a tenth of it; run() switches it on again.
+    # What is left at the end goes with the process: frozen, it is not looked through once more, another tenth.
     first = ["import atexit", "import gc", "gc.disable()", "atexit.register(gc.freeze)"]
     return "\n".join([*first, "settings = {", *lines, "}"])
 

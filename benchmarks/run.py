@@ -180,7 +180,7 @@ def _machine() -> dict[str, Any]:
         "processor": models[0].partition(":")[2].strip() if models else platform.machine(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "ours": {name: ours[name] for name in ("zodbvault", "isal") if name in ours},
         "theirs": {name: theirs[name] for name in ("collective.recipe.backup", "ZODB")},

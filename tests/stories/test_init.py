@@ -423,9 +423,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 # The program
 
 
-def init(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+def init(site: Site, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [generate_program(site.folder / "bin"), "init", *arguments],
+        [*prefix, generate_program(site.folder / "bin"), "init", *arguments],
         cwd=site.folder,
         capture_output=True,
         text=True,
@@ -462,6 +462,15 @@ def test_what_is_there_stays(site: Site) -> None:
     assert (site.folder / "other.toml").read_text() == shown.stdout
     assert read_site(site.folder / "other.toml", None, {}, ()).settings.datafs == site.datafs
     assert mine.read_text() == "mine"
+
+
+def test_a_file_that_cannot_be_written_whole_does_not_stand_in_the_way(site: Site) -> None:
+    instance(site.folder, DIRECT)
+    finished = init(site, prefix=("prlimit", "--fsize=100"))
+    assert finished.returncode == 1
+    assert f"{site.folder}/zodbvault.toml: the file cannot be written: File too large" in finished.stderr
+    assert not (site.folder / "zodbvault.toml").exists()
+    assert init(site).returncode == 0
 
 
 def test_a_folder_without_anything(site: Site) -> None:

@@ -223,7 +223,7 @@ def test_files_that_belong_to_no_backup(site: Site) -> None:
     (site.location / f"{stamps[1]}.deltafsz.orphan").touch()
     text = warnings(site)
     assert "2076-11-24-00-00-00.deltafsz has no line in a .dat file" in text
-    assert f"1 file of killed runs were put aside, such as {stamps[1]}.deltafsz.orphan" in text
+    assert f"Put aside: 1 file of killed runs, such as {stamps[1]}.deltafsz.orphan" in text
 
 
 def test_what_a_verification_found(site: Site) -> None:

@@ -157,6 +157,16 @@ def test_a_name_that_is_no_date_or_none_of_our_time(site: Site, name: str) -> No
     assert name in Page(written(site)).all_text("main")
 
 
+def test_of_very_many_backups_the_newest_are_listed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps = a_week(site)
+    assert Page(written(site)).all_text("summary") == f"All {len(stamps)} backups"
+    monkeypatch.setattr("zodbvault.commands.report.MOST_ROWS", 3)
+    page = Page(written(site))
+    assert page.all_text("summary") == f"The newest 3 of {len(stamps)} backups"
+    listed = page.all_text("details")
+    assert [stamp for stamp in stamps if stamp in listed] == stamps[-3:]
+
+
 def test_of_blobs_alone(site: Site) -> None:
     site.options["only_blobs"] = "true"
     stamps = a_week(site)

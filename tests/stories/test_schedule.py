@@ -309,6 +309,17 @@ def test_root_lets_the_owner_of_the_database_do_it(site: Site) -> None:
     assert site.command("backup-schedule", "--systemd").stdout.count("\nUser=nobody\n") == (4 if is_root else 0)
 
 
+def test_root_lets_the_owner_of_the_blobs_do_it_where_they_alone_are_backed_up(site: Site) -> None:
+    site.options["only_blobs"] = "true"
+    site.close()
+    site.datafs.unlink()
+    is_root = os.geteuid() == 0
+    assert site.blob_storage is not None
+    if is_root:
+        os.chown(site.blob_storage, 65534, -1)
+    assert site.command("backup-schedule", "--systemd").stdout.count("\nUser=nobody\n") == (4 if is_root else 0)
+
+
 # What is wrong
 
 

@@ -310,6 +310,17 @@ def _string(text: str) -> str:
     return '"' + "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in escaped) + '"'
 
 
+def _write_where_nothing_is(path: Path, text: str) -> None:
+    """Write a file, or leave none: half of one would stand in the way of the next try. Raises OSError."""
+    with open(path, "x", encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except BaseException:
+            os.unlink(path)
+            raise
+
+
 def write_new(found: Found, path: Path) -> tuple[str, ...]:
     """Write the file; what was written, and what to do next. Raises ZodbvaultError where one is there already."""
     import shlex
@@ -317,8 +328,7 @@ def write_new(found: Found, path: Path) -> tuple[str, ...]:
     text = text_of(found, path.parent)
     with explained("the file cannot be written", path=path):
         try:
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(text)
+            _write_where_nothing_is(path, text)
         except FileExistsError:
             raise ZodbvaultError(
                 "is there already", path=path, hint="It was left as it is. -o names another file, -o - shows the text."

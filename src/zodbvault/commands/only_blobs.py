@@ -42,6 +42,7 @@ from zodbvault.repository.names import (
     DELTA_MANIFEST_SUFFIX,
     ID_NAME,
     MANIFEST_SUFFIXES,
+    PRUNED_RECORD_SUFFIX,
     RECORD_SUFFIX,
     container_states,
     is_our_part,
@@ -63,9 +64,6 @@ if TYPE_CHECKING:
     from zodbvault.settings import Settings
 
 logger = logging.getLogger("zodbvault")
-
-# A record has this name while its state is being removed.
-PRUNED_RECORD_SUFFIX = RECORD_SUFFIX + ".pruned"
 
 
 def back_up_blobs_alone(settings: Settings, places: Places, *, full_wanted: bool, clock: Clock) -> BackupReport:

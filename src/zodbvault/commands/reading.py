@@ -14,7 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zodbvault.errors import DISK_FULL, ZodbvaultError, reason_of
-from zodbvault.filestorage.blob_records import is_encrypted
+from zodbvault.filestorage.blob_records import COMPRESSED_MARK, is_encrypted
+from zodbvault.filestorage.format import MAGIC_LENGTH, MAGICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,13 +26,8 @@ MOST_FAILURES = 20
 
 ROOT_OID = bytes(8)
 
-PYTHON_2_MAGIC = b"FS21"
-
 # What damaged data never lead to.
 _OF_THE_DISK = frozenset({errno.EIO, errno.EACCES}) | DISK_FULL
-
-_ZLIB_MARK = b".z"
-"""Begins the data of records that zc.zlibstorage compressed."""
 
 # persistent has had both.
 _MODULES_OF_ROOT = ("persistent.mapping", "PersistentMapping")
@@ -104,7 +100,7 @@ class _Reader:
 
         try:
             data, _ = self._load(self._storage, ROOT_OID)
-            if data[:2] == _ZLIB_MARK or is_encrypted(data):
+            if data.startswith(COMPRESSED_MARK) or is_encrypted(data):
                 return  # for a storage that is not installed here; it was looked at as an object
             # The storage is closed by whoever opened it.
             connection = WithoutClasses(self._storage).open()
@@ -162,11 +158,12 @@ def read_database(datafs: Path, blob_storage: Path | None, sample: int | None) -
 
 
 def _why_not_opened(datafs: Path, error: Exception) -> str:
+    of_python_2, _ = MAGICS
     with datafs.open("rb") as file:
-        if file.read(len(PYTHON_2_MAGIC)) == PYTHON_2_MAGIC:
+        if file.read(MAGIC_LENGTH) == of_python_2:
             return (
-                "it is a database of Python 2 (it begins with FS21), which no ZODB of Python 3 opens: rehearse this "
-                "one by hand, with restore --to and the site's own Python"
+                f"it is a database of Python 2 (it begins with {of_python_2.decode()}), which no ZODB of Python 3 "
+                "opens: rehearse this one by hand, with restore --to and the site's own Python"
             )
     return f"ZODB cannot open it: {type(error).__name__}: {error}"
 
@@ -203,8 +200,8 @@ def _plain(data: bytes) -> bytes | None:
     """The pickles of a record, as the storages around FileStorage hide them; None where they are encrypted."""
     if is_encrypted(data):
         return None
-    if data[:2] == _ZLIB_MARK:
+    if data.startswith(COMPRESSED_MARK):
         import zlib
 
-        return zlib.decompress(data[2:])
+        return zlib.decompress(data[len(COMPRESSED_MARK) :])
     return data

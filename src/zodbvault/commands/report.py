@@ -283,7 +283,8 @@ def _table_of_backups(backups: Sequence[SeenBackup]) -> str:
     left_out = len(backups) - len(shown)
     caption = f"Backups, newest first{f' (the newest {MOST_ROWS} of {len(backups):,})' if left_out else ''}"
     table = _table(caption, _HEADINGS, (_row(backup) for backup in shown))
-    return f"<details>\n<summary>All {plural(len(backups), 'backup')}</summary>\n{table}\n</details>"
+    which = f"The newest {MOST_ROWS} of" if left_out else "All"
+    return f"<details>\n<summary>{which} {plural(len(backups), 'backup')}</summary>\n{table}\n</details>"
 
 
 def _row(backup: SeenBackup) -> str:

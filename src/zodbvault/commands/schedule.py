@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.crontab import block_of, cron_command, cron_times, read_crontab, with_block, write_crontab
+from zodbvault.commands.places import live_place
 from zodbvault.commands.summary import plural
 from zodbvault.commands.systemd_units import Unit, unit_stem, units_of
 from zodbvault.commands.timetable import BACKUP, DRILL, FULL, JOBS, VERIFY, Entry, timetable
@@ -131,13 +132,13 @@ def plan_units(plan: Plan, settings: Settings, invocation: Invocation) -> tuple[
 
 
 def _user_of(settings: Settings) -> str | None:
-    """Who the backups run as where root installs them: the owner of the database."""
+    """Who the backups run as where root installs them: the owner of the database, or of the blobs that alone are."""
     import pwd
 
     if os.geteuid() != 0:
         return None
     try:
-        owner = os.stat(settings.datafs).st_uid
+        owner = os.stat(live_place(settings)).st_uid
         return None if owner == 0 else pwd.getpwuid(owner).pw_name
     except (OSError, KeyError):
         return None

@@ -288,7 +288,7 @@ def _first(chain: SeenChain, good: str) -> SeenBackup | None:
 def _warnings_of_names(repository: Repository) -> Iterator[str]:
     orphans = sorted(name for name in repository.names if name.endswith(ORPHAN_SUFFIX))
     if orphans:
-        yield f"{plural(len(orphans), 'file')} of killed runs were put aside, such as {orphans[0]}."
+        yield f"Put aside: {plural(len(orphans), 'file')} of killed runs, such as {orphans[0]}."
     for name in sorted(repository.names):
         parts = split_name(name)
         if parts is not None and parts[1] == PRUNED_SUFFIX:

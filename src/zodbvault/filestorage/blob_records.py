@@ -38,7 +38,10 @@ PREFIX_LENGTH = 64
 """So many bytes of a record's data tell whether it is a blob's, in any pickle protocol."""
 
 ENCRYPTED_MARK = b".e"
-"""Begins the data of records that cipher.encryptingstorage wrote, as `.z` those of zc.zlibstorage."""
+"""Begins the data of records that cipher.encryptingstorage wrote."""
+
+COMPRESSED_MARK = b".z"
+"""Begins the data of records that zc.zlibstorage compressed with zlib; the rest of them are those bytes."""
 
 
 def is_encrypted(prefix: bytes | bytearray | memoryview) -> bool:

@@ -20,6 +20,8 @@ ORPHAN_SUFFIX = ".orphan"
 PRUNED_SUFFIX = ".dat.pruned"
 
 RECORD_SUFFIX = ".json"
+# Of a state of blobs alone that is being removed.
+PRUNED_RECORD_SUFFIX = ".json.pruned"
 CHECKS_SUFFIX = ".checks.json"
 INDEX_SUFFIX = ".index"
 DAT_SUFFIX = ".dat"

@@ -60,7 +60,8 @@ def seconds_of_tid(tid: bytes) -> float:
     from calendar import timegm
 
     minutes, fraction = _HALVES.unpack(tid)
-    return timegm((*_fields(minutes), 0)) + fraction * 60 / _FRACTIONS
+    seconds: float = timegm((*_fields(minutes), 0)) + fraction * 60 / _FRACTIONS
+    return seconds
 
 
 def _fields(minutes: int) -> tuple[int, int, int, int, int]:

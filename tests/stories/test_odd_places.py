@@ -150,6 +150,7 @@ def test_a_folder_is_a_symlink_into_another_file_system(tmp_path: Path, linked: 
         ("to", "backup-drill --tmp"),
         ("datafs", "backup"),
         ("blob_storage", "backup"),
+        ("blob_storage", "restore -n"),
     ],
 )
 def test_a_symlink_that_leads_in_a_circle_is_an_error_that_names_it(
@@ -168,6 +169,10 @@ def test_a_symlink_that_leads_in_a_circle_is_an_error_that_names_it(
     assert ended.code == 1
     assert f"ERROR: {link}" in ended.err
     assert "bug" not in ended.err
+    if command == "restore -n":
+        planned = run(site, "restore", "--dry-run")
+        assert planned.code == 1
+        assert f"PROBLEM: {link}" in planned.out
 
 
 def test_a_database_that_is_open_by_the_real_name_of_a_linked_folder_is_not_restored(tmp_path: Path) -> None:

@@ -116,4 +116,4 @@ def readable(entries: Iterable[Entry]) -> Iterator[Entry]:
     try:
         yield from entries
     except DamagedManifest as error:
-        logger.warning("%s. What it says of blobs is not used", error)
+        logger.warning("%s What it says of blobs is not used.", error.sentence)

@@ -281,7 +281,9 @@ def prune_pool(remaining_manifests: Iterable[Path], pool: Pool) -> int:
                         if not entry.removed:
                             named.add(entry.key)
         except DamagedManifest as error:
-            logger.warning("%s. No blob is removed from %s, since this manifest may need it", error, pool.folder)
+            logger.warning(
+                "%s No blob is removed from %s, since this manifest may need it.", error.sentence, pool.folder
+            )
             return 0
         walk = pool.walk()
         with closing(walk.blobs()) as blobs:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -191,7 +192,9 @@ class BlobRestore:
             self._first_error = errors[0]
             if number + 1 < len(self._choices):
                 following = self._choices[number + 1]
-                logger.warning("%s. Another state is taken: %s, from %s.", error, following.timestamp, following.place)
+                logger.warning(
+                    "%s Another state is taken: %s, from %s.", error.sentence, following.timestamp, following.place
+                )
         raise errors[0]
 
     def _take_one_that_has(self, referenced: Iterable[bytes]) -> int:
@@ -238,7 +241,7 @@ class BlobRestore:
     def _is_about_the_site(self, error: ZodbvaultError) -> bool:
         """Whether an error tells of the site's own blobs, not of a state's."""
         assert self._blob_storage is not None
-        roots = (self._blob_storage, self._blob_storage.resolve())
+        roots = (self._blob_storage, Path(os.path.realpath(self._blob_storage)))
         return error.path is not None and any(Path(error.path).is_relative_to(root) for root in roots)
 
     def _take(self, number: int) -> None:
@@ -308,7 +311,10 @@ class BlobRestore:
             assert self._plan is not None
             if self._plan.count_missing(referenced, self._lost()) == 0:
                 logger.warning(
-                    "%s. The blobs are taken from another state: %s, from %s.", why, choice.timestamp, choice.place
+                    "%s The blobs are taken from another state: %s, from %s.",
+                    why.sentence,
+                    choice.timestamp,
+                    choice.place,
                 )
                 return True
         return False

@@ -187,7 +187,7 @@ def read_checks(location: Path, timestamp: str) -> Checks | None:
     except FileNotFoundError:
         return None
     except UnreadableFile as error:
-        logger.warning("%s. What it says of earlier checks does not count.", error)
+        logger.warning("%s What it says of earlier checks does not count.", error.sentence)
         return None
     if checks is None:
         logger.warning("%s: holds no checks that this version can read; they do not count.", path)

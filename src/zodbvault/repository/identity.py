@@ -128,7 +128,7 @@ def read_id(folder: Path) -> str | None:
     except FileNotFoundError:
         return None
     except UnreadableFile as error:
-        logger.warning("%s. The id counts as missing.", error)
+        logger.warning("%s The id counts as missing.", error.sentence)
         return None
     name = content.strip(b"\n").decode("ascii", "replace")
     if len(name) == _ID_LENGTH and _HEX_DIGITS.issuperset(name):

@@ -84,7 +84,7 @@ class Repository(NamedTuple):
             if name not in self.told:
                 self.told.add(name)
                 # As text: the error has all that was read in its tail, and a handler may keep what it is given.
-                logger.warning("%s. The backup is treated as one without a record.", str(error))
+                logger.warning("%s The backup is treated as one without a record.", error.sentence)
             return None
         return record if record.timestamp == timestamp else None
 

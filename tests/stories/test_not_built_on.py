@@ -145,3 +145,50 @@ def test_a_record_that_is_gone_is_made_up_for_by_reading(tmp_path: Path, layout:
         site.assert_is(wanted)
     assert site.verify(deep=True).good
     site.close()
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_a_verification_found_damaged_is_not_built_on_and_lets_no_good_one_go(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The size is right, so that a cheap look finds nothing; the verification has left word of it."""
+    site.options["keep"] = "2"
+    site.commit_pages(3)
+    good, state_of_good = site.backed_up()
+    bad, _ = site.backed_up(full=True)
+    flip_a_bit(site.location / f"{bad}.fsz")
+    site.commit_pages(1)
+    last, _ = site.backed_up()
+    assert not (site.location / f"{last}.fsz").exists(), "nobody has looked yet"
+    assert not site.verify().good
+    site.commit_pages(1)
+    caplog.clear()
+    newest, state_of_newest = site.backed_up()
+    assert f"cannot be continued: the last verification found {last} damaged" in caplog.text
+    assert (site.location / f"{newest}.fsz").exists()
+    site.restore(good)
+    site.assert_is(state_of_good)
+    site.restore(newest)
+    site.assert_is(state_of_newest)
+
+
+def test_a_chain_that_a_verification_found_damaged_does_not_count_in_a_prune(site: Site) -> None:
+    site.options["keep"] = "2"
+    site.commit_pages(3)
+    good, state = site.backed_up()
+    bad, _ = site.backed_up(full=True)
+    flip_a_bit(site.location / f"{bad}.fsz")
+    assert not site.verify().good
+    site.options["keep"] = "1"
+    site.close()
+    finished = site.command("backup-prune")
+    assert finished.returncode == 0, finished.stderr
+    assert f"its last verification found {bad} damaged" in finished.stdout
+    assert (site.location / f"{good}.dat").exists()
+    site.restore(good)
+    site.assert_is(state)

@@ -28,7 +28,7 @@ from zodbvault.errors import ZodbvaultError, explained
 from zodbvault.filestorage.source import DataFs, open_data_fs
 from zodbvault.filestorage.tail import Tail, read_tail
 from zodbvault.repository.identity import ensure_identity
-from zodbvault.repository.names import container_states
+from zodbvault.repository.names import CHECKS_SUFFIX, container_states
 from zodbvault.repository.prune import Retention, prune_chains
 from zodbvault.repository.store import chain_problem, read_repository, record_problem, refuse_newer_format, size_of
 from zodbvault.repository.sweep import sweep
@@ -190,6 +190,12 @@ def _problem_of(run: BackupRun, chain: Chain | None) -> str | None:
     problem = chain_problem(run.repository, chain, with_blobs=run.blobs.enabled)
     if problem is None:
         problem = record_problem(run.repository, chain.newest)
+    if problem is None and run.repository.has(chain.newest.timestamp + CHECKS_SUFFIX):
+        from zodbvault.repository.checks import found_damaged
+
+        # What is damaged before the newest backup is its damage too.
+        bad = found_damaged(run.repository.location, run.repository.names, (chain.newest.timestamp,))
+        problem = None if bad is None else f"the last verification found {bad} damaged"
     return None if problem is None else f"the chain of {chain.timestamp} cannot be continued: {problem}"
 
 

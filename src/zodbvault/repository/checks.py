@@ -91,6 +91,18 @@ def last_drilled(every: Iterable[Checks]) -> LastCheck | None:
     return max(found, key=lambda last: last.moment, default=None)
 
 
+def found_damaged(location: Path, names: frozenset[str], timestamps: Iterable[str]) -> str | None:
+    """The first of these backups of which its last verification says that it does not restore; None where none is.
+
+    names: of the files in the location.
+    """
+    for timestamp in timestamps:
+        checks = _known(location, names, timestamp)
+        if checks is not None and checks.verified_good is False:
+            return timestamp
+    return None
+
+
 def carried_over(gone: Sequence[Checks], heir: Checks, others: Sequence[Checks]) -> Checks:
     """The checks of a backup that stays, with what is known from those that go and from no later look at any other."""
     stay = (heir, *others)

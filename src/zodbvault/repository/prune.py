@@ -115,9 +115,25 @@ def week_of(timestamp: str) -> str:
 
 
 def judge_chains(repository: Repository, retention: Retention, *, with_blobs: bool) -> tuple[Verdict, ...]:
-    """What becomes of each chain of a repository, oldest first."""
-    judged = [(chain.timestamp, chain_problem(repository, chain, with_blobs=with_blobs)) for chain in repository.chains]
+    """What becomes of each chain of a repository, oldest first.
+
+    What a verification has found damaged counts as little as what can be seen to be.
+    """
+    judged = [
+        (
+            chain.timestamp,
+            chain_problem(repository, chain, with_blobs=with_blobs) or _verified_problem(repository, chain),
+        )
+        for chain in repository.chains
+    ]
     return plan_prune(judged, retention)
+
+
+def _verified_problem(repository: Repository, chain: Chain) -> str | None:
+    from zodbvault.repository.checks import found_damaged
+
+    bad = found_damaged(repository.location, repository.names, (line.timestamp for line in chain.lines))
+    return None if bad is None else f"its last verification found {bad} damaged"
 
 
 def prune_chains(

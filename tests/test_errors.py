@@ -35,3 +35,8 @@ def test_what_is_explained_has_one_name() -> None:
     assert str(caught.value) == "/there/is/no/such/file: not done: No such file or directory"
     assert caught.value.__cause__ is not None
     assert reason_of(caught.value.__cause__) == "No such file or directory"  # type: ignore[arg-type]
+
+
+def test_what_another_program_says_with_a_full_stop_has_one() -> None:
+    error = ZodbvaultError("cannot be written: can't install.", hint="Nothing was changed.")
+    assert str(error) == "cannot be written: can't install. Nothing was changed."

@@ -50,7 +50,8 @@ class ZodbvaultError(Exception):
         if name is not None and name not in text:
             text = f"{text} ({name})"
         if self.hint:
-            text = f"{text}. {self.hint}"
+            # Another program's words may have their full stop already.
+            text = f"{text.rstrip('.')}. {self.hint}"
         return one_line(text)
 
     @property

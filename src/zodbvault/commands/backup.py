@@ -141,7 +141,7 @@ def _announce(run: BackupRun, verdict: Verdict) -> None:
     """Say what is going to be made, and why."""
     what, why = f"{verdict.kind.value} backup", verdict.reason
     if verdict.is_warning:
-        logger.warning("A %s is made, because %s.", what, why)
+        logger.warning("A %s is made, because %s.", what, why.rstrip("."))
     paths = (run.settings.datafs, run.location)
     logger.info("Please wait while backing up database file: %s to %s (%s: %s)", *paths, what, why)
 

@@ -421,6 +421,13 @@ def test_zip_backups_get_their_scripts(load: Callable[..., Any]) -> None:
         assert {script: command for script, command in names.items() if command in zips} == expected
 
 
+def test_a_script_searches_for_garbage_neither_at_its_start_nor_at_its_end(load: Callable[..., Any]) -> None:
+    last = "import atexit, gc\natexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))\n"
+    source = last + settings_source(load(BLOBLESS)["backup"].recipe.settings)
+    said = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout
+    assert said == "False True\n"
+
+
 def test_the_settings_of_a_script_are_the_settings(load: Callable[..., Any]) -> None:
     text = BLOBLESS + "location = /srv/my 'bäckups' 100%\npost_command = echo \"%(x)s\"\n  ls\n"
     settings = load(text)["backup"].recipe.settings

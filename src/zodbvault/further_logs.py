@@ -13,6 +13,7 @@ from logging.handlers import SysLogHandler
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import reason_of
+from zodbvault.io.durable import give_to_owner_of
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
@@ -52,8 +53,12 @@ class LogFile(_TellsOnce, logging.FileHandler):
     def _open(self) -> TextIOWrapper:
         # A pipe that nobody reads would keep the command waiting for ever.
         def opener(path: str, flags: int) -> int:
+            is_new = not os.path.lexists(path)
             fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
             os.set_blocking(fd, True)
+            if is_new and os.geteuid() == 0:
+                # Else the site's own user, for whom root installed something, could not write to it any more.
+                give_to_owner_of(os.path.dirname(path), fd)
             return fd
 
         return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=opener)

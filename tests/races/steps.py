@@ -91,7 +91,7 @@ BACKUP_STEPS: tuple[Step, ...] = (
     Step("10 before the record", "zodbvault.repository.publish", "publish_record", kinds=WITH_DATA),
     Step("10 before the line", "zodbvault.repository.publish", "publish_line", kinds=WITH_DATA),
     Step("10 published", _BLOBS, "BlobResult.settle", kinds=WITH_BLOBS),
-    Step("11 before the prune", _BACKUP, "prune"),
+    Step("11 before the prune", _BACKUP, "prune_repository"),
     Step("11 chains pruned", _BACKUP, "prune_chains", is_before=False),
     Step("11 before the blobs go", _BLOBS, "BlobBackup.prune", kinds=frozenset({PRUNING})),
     Step("11 before post_command", _BACKUP, "run_users_command", call=2),

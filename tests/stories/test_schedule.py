@@ -340,11 +340,15 @@ def test_wrong_usage(arguments: list[str], said: str, site: Site) -> None:
 
 
 def test_the_log_of_the_site_tells_of_it_too(odd_site: Site, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(odd_site.folder, 1234, 1234)
     with (odd_site.folder / "zodbvault.toml").open("a") as file:
         file.write('log_file = "our.log"\n')
     said = schedule(odd_site, "-q", "--systemd", "--install", "--units", str(tmp_path / "units"))
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
-    assert f" INFO: 8 units were written to {tmp_path / 'units'}.\n" in (odd_site.folder / "our.log").read_text()
+    assert f" INFO: 8 units written to {tmp_path / 'units'}.\n" in (odd_site.folder / "our.log").read_text()
+    log, folder = (odd_site.folder / "our.log").stat(), odd_site.folder.stat()
+    assert (log.st_uid, log.st_gid) == (folder.st_uid, folder.st_gid)
     assert schedule(odd_site, "--every", "7", "--install").returncode == 2
     assert " ERROR: " in (odd_site.folder / "our.log").read_text()
 

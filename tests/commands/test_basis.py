@@ -296,7 +296,7 @@ def test_what_a_pool_manifest_says_behind_its_damage_is_not_known(site: Site, ca
         manifest = next(site.blob_location.glob("*.blobs.gz"))
         os.truncate(manifest, manifest.stat().st_size - 5)
         assert len(known(basis)) <= 3
-    assert caplog.messages[-1].endswith("What it says of blobs is not used")
+    assert caplog.messages[-1].endswith("What it says of blobs is not used.")
 
 
 def test_our_manifest_of_a_directory_and_of_archives_is_found_by_its_name(tmp_path: Path) -> None:

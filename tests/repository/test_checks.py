@@ -22,6 +22,7 @@ from zodbvault.repository.checks import (
     carried_over,
     carry_over,
     format_checks,
+    found_damaged,
     last_drilled,
     last_verified,
     parse_checks,
@@ -277,3 +278,14 @@ def test_where_nothing_stays_or_nothing_is_known_nothing_is_written(made: Made) 
     assert carried(made, [1], [2]) is None
     assert carried(made, [1], [0]) is not None
     assert {path.name: path.stat().st_ino for path in made.location.iterdir()} == before
+
+
+def test_the_first_backup_that_was_found_damaged_is_told(tmp_path: Path) -> None:
+    stamps = [stamp(number) for number in range(5)]
+    for number, good in ((1, True), (2, False), (3, False), (4, None)):
+        write_checks(tmp_path, Checks(stamps[number], "2026-11-23T18:05:00Z", good), OWNERSHIP)
+    names = frozenset(path.name for path in tmp_path.iterdir())
+    assert found_damaged(tmp_path, names, stamps) == stamps[2]
+    assert found_damaged(tmp_path, names, (stamps[0], stamps[1], stamps[4])) is None
+    # What came after the look at the folder is not there yet.
+    assert found_damaged(tmp_path, frozenset(), stamps) is None

@@ -11,9 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.repository.made import Made, stamp
+from tests.repository.made import OWNERSHIP, Made, stamp
+from zodbvault.repository.checks import Checks, write_checks
 from zodbvault.repository.names import split_name
-from zodbvault.repository.prune import Retention, Verdict, finish_begun_prunes, plan_prune, prune_chains, week_of
+from zodbvault.repository.prune import (
+    Retention,
+    Verdict,
+    finish_begun_prunes,
+    judge_chains,
+    plan_prune,
+    prune_chains,
+    week_of,
+)
 
 if TYPE_CHECKING:
     from datetime import date
@@ -173,6 +182,18 @@ def test_who_wants_to_is_told_first_what_goes_and_what_stays(four: Made, caplog:
     ]
     prune_chains(four.read(), Retention(2), with_blobs=True, before=remember)
     assert len(told) == 1
+
+
+def test_what_a_verification_found_damaged_does_not_count(four: Made) -> None:
+    write_checks(four.location, Checks(THIRD[-1], "2026-11-23T18:05:00Z", verified_good=False), OWNERSHIP)
+    verdicts = judge_chains(four.read(), Retention(2), with_blobs=True)
+    assert [(verdict.timestamp, verdict.stays) for verdict in verdicts] == [
+        (FIRST[0], False),
+        (SECOND[0], True),
+        (THIRD[0], True),
+        (FOURTH[0], True),
+    ]
+    assert verdicts[2].reasons == (f"not counted, because its last verification found {THIRD[-1]} damaged",)
 
 
 def test_missing_manifests_count_only_with_blobs(four: Made) -> None:

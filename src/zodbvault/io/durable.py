@@ -551,13 +551,13 @@ def _syncfs_for(fd: int) -> Callable[[int], None] | None:
     """
     if not _syncfs_tells_errors():
         return None
-    try:
-        import ctypes
+    from zodbvault.io.c_library import c_function
 
-        library = ctypes.CDLL(None, use_errno=True)
-        native_syncfs, native_fstatfs = library.syncfs, library.fstatfs
-    except (ImportError, OSError, AttributeError):
+    native_syncfs, native_fstatfs = c_function("syncfs"), c_function("fstatfs")
+    if native_syncfs is None or native_fstatfs is None:
         return None
+    import ctypes
+
     status = ctypes.create_string_buffer(512)
     if native_fstatfs(fd, status) != 0:
         return None

@@ -94,12 +94,13 @@ _LOWEST_BIT = bytes(byte & 1 for byte in range(256))
 @functools.cache
 def _mincore() -> Callable[[mmap.mmap, int], bytes] | None:
     """mincore(2) for a mapping and its length in bytes: a byte for each page. None where it is missing."""
-    try:
-        import ctypes
+    from zodbvault.io.c_library import c_function
 
-        native = ctypes.CDLL(None, use_errno=True).mincore
-    except (ImportError, OSError, AttributeError, MemoryError):
+    native = c_function("mincore")
+    if native is None:
         return None
+    import ctypes
+
     native.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 
     def mincore(mapping: mmap.mmap, length: int) -> bytes:

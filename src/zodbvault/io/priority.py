@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 
+from zodbvault.io.c_library import c_function
+
 logger = logging.getLogger(__name__)
 
 # ioprio_set(2): its number by machine (there is no function for it in the C library), and the class `idle`.
@@ -32,13 +34,10 @@ def yield_disk() -> None:
     Linux, with a disk scheduler that has priorities (bfq); elsewhere without effect.
     """
     number = _SYSTEM_CALLS.get(os.uname().machine) if os.uname().sysname == "Linux" else None
-    try:
-        import ctypes
-
-        call = ctypes.CDLL(None, use_errno=True).syscall
-    except (ImportError, OSError, AttributeError, MemoryError):
-        number = None
-    if number is None:
+    call = None if number is None else c_function("syscall")
+    if call is None:
         logger.warning("This system has no idle priority for disks.")
     elif call(number, _WHO_PROCESS, 0, _IDLE) != 0:
+        import ctypes
+
         logger.warning("The idle priority for disks cannot be had: %s", os.strerror(ctypes.get_errno()))

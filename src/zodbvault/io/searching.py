@@ -58,13 +58,14 @@ def _pinned(data: bytes | bytearray) -> tuple[Any, int]:
 @functools.cache
 def _memmem() -> Callable[[int, int, bytes, int], int | None] | None:
     """memmem(3) of the C library; None where there is none. It lets other threads run."""
-    try:
-        import ctypes
+    from zodbvault.io.c_library import c_function
 
-        native = ctypes.CDLL(None).memmem
-        native.restype = ctypes.c_void_p
-        native.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
-    except (ImportError, OSError, AttributeError, MemoryError):
-        # MemoryError: ctypes cannot be imported where memory may not be both written and executed.
+    native = c_function("memmem")
+    if native is None:
         return None
-    return native
+    import ctypes
+
+    native.restype = ctypes.c_void_p
+    native.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
+    memmem: Callable[[int, int, bytes, int], int | None] = native
+    return memmem

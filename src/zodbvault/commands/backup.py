@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from zodbvault.io.clock import Clock
     from zodbvault.repository.chains import Chain
+    from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
 
 logger = logging.getLogger("zodbvault")
@@ -187,16 +188,22 @@ def _problem_of(run: BackupRun, chain: Chain | None) -> str | None:
     foreign = [listed.timestamp for listed in run.repository.listed if listed.timestamp > chain.timestamp]
     if foreign:
         return f"a full backup without a .dat file, {foreign[-1]}, is newer than the newest chain"
-    problem = chain_problem(run.repository, chain, with_blobs=run.blobs.enabled)
-    if problem is None:
-        problem = record_problem(run.repository, chain.newest)
-    if problem is None and run.repository.has(chain.newest.timestamp + CHECKS_SUFFIX):
-        from zodbvault.repository.checks import found_damaged
-
-        # What is damaged before the newest backup is its damage too.
-        bad = found_damaged(run.repository.location, run.repository.names, (chain.newest.timestamp,))
-        problem = None if bad is None else f"the last verification found {bad} damaged"
+    problem = (
+        chain_problem(run.repository, chain, with_blobs=run.blobs.enabled)
+        or record_problem(run.repository, chain.newest)
+        or _verified_problem(run.repository, chain.newest.timestamp)
+    )
     return None if problem is None else f"the chain of {chain.timestamp} cannot be continued: {problem}"
+
+
+def _verified_problem(repository: Repository, newest: str) -> str | None:
+    """What the last verification found; what is damaged before the newest backup is its damage too."""
+    if not repository.has(newest + CHECKS_SUFFIX):
+        return None
+    from zodbvault.repository.checks import found_damaged
+
+    bad = found_damaged(repository.location, repository.names, (newest,))
+    return None if bad is None else f"the last verification found {bad} damaged"
 
 
 def _is_proved(source: DataFs, chain: Chain, proof: Proof) -> bool:

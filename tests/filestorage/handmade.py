@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import Any
 
 BLOB = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N."
 PAGE = b"\x80\x03cmy.site\nPage\nq\x00.\x80\x03}q\x01X\x05\x00\x00\x00titleq\x02X\x04\x00\x00\x00homeq\x03s."
@@ -58,3 +59,11 @@ class Handmade:
     @property
     def ends(self) -> list[int]:
         return [*self.starts[1:], len(self.data)]
+
+
+def three(**options: Any) -> Handmade:
+    """Three transactions, each with the same `options` of Handmade.add."""
+    made = Handmade()
+    for _ in range(3):
+        made.add(**options)
+    return made

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.filestorage.handmade import BLOB, PAGE, Handmade, number
+from tests.filestorage.handmade import BLOB, PAGE, Handmade, number, three
 from tests.filestorage.sites import blobs_as_zodb_says
+from tests.listeners import Noted
 from zodbvault.filestorage.checking import Boundary, CheckedRange, RestoredBytes, back_pointer, those_of_blobs
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.io import progress
@@ -50,13 +51,6 @@ class Check:
             fed += data[offset : offset + block]
             restored.feed(data[offset : offset + block])
         self.result: CheckedRange = restored.finish()
-
-
-def three(**options: bytes) -> Handmade:
-    made = Handmade()
-    for _ in range(3):
-        made.add(**options)
-    return made
 
 
 @pytest.mark.parametrize("every_record", [True, False])
@@ -201,32 +195,16 @@ def test_a_boundary_is_told_where_a_transaction_ends_and_nowhere_else(block: int
         assert restored.boundary() == expected.get(size), size
 
 
-class Listener:
-    """Writes down what is told of the progress."""
-
-    def __init__(self) -> None:
-        self.told: list[object] = []
-
-    def begin(self, what: str, total: int | None) -> None:
-        self.told.append((what, total))
-
-    def at(self, done: int) -> None:
-        self.told.append(done)
-
-    def end(self) -> None:
-        self.told.append("end")
-
-
 def test_how_far_it_is_is_told() -> None:
     made = three()
     data = bytes(made.data)
-    with progress.listening(listener := Listener()):
+    with progress.listening(listener := Noted()):
         restored = RestoredBytes(len(data), None, None)
         for end, start in zip(made.ends, [0, *made.ends], strict=False):
             restored.feed(data[start:end])
-        assert listener.told == [("Data.fs", len(data)), *made.ends]
+        assert listener.events == [("Data.fs", len(data)), *made.ends]
         restored.finish()
-        assert listener.told[-1] == "end"
+        assert listener.events[-1] == "end"
 
 
 def test_lengths_and_records_are_checked() -> None:

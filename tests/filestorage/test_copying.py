@@ -12,7 +12,7 @@ import zc.zlibstorage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.filestorage.handmade import BLOB, PAGE, Handmade, number
+from tests.filestorage.handmade import BLOB, PAGE, Handmade, number, three
 from tests.filestorage.sites import ActingClock, KeptBytes, Site, blobs_as_zodb_says
 from zodbvault.filestorage.copying import LOOKS, PAUSE, CopiedRange, copy_range
 from zodbvault.filestorage.source import DamagedDataFs, DataFs, open_data_fs
@@ -260,9 +260,7 @@ def test_a_vote_that_is_not_finished_is_left_out(site: Site, block: int) -> None
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_vote_cut_short_anywhere_is_left_out(opened: Callable[..., DataFs], block: int) -> None:
-    made = Handmade()
-    for _ in range(3):
-        made.add()
+    made = three()
     committed = bytes(made.data)
     made.add(records=((1, PAGE), (2, b"x" * 300)), status=b"c")
     for size in range(len(committed) + 1, len(made.data), 11):
@@ -359,9 +357,7 @@ def test_a_record_that_was_finished_meanwhile_is_taken(opened: Callable[..., Dat
 @pytest.mark.parametrize("block", BLOCKS)
 def test_an_abort_and_another_vote_are_no_damage(opened: Callable[..., DataFs], block: int) -> None:
     """A vote is cut off and a smaller one written while we look: for an instant the length does not fit the size."""
-    made = Handmade()
-    for _ in range(3):
-        made.add()
+    made = three()
     committed = bytes(made.data)
     made.add(status=b"c", records=((1, PAGE * 5),))
     second = bytes(made.data)
@@ -374,9 +370,7 @@ def test_an_abort_and_another_vote_are_no_damage(opened: Callable[..., DataFs], 
 def test_an_abort_that_truncates_while_we_read_is_no_damage(
     opened: Callable[..., DataFs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Handmade()
-    for _ in range(3):
-        made.add()
+    made = three()
     committed = bytes(made.data)
     made.add(status=b"c")
     source = opened(made)
@@ -388,9 +382,7 @@ def test_an_abort_that_truncates_while_we_read_is_no_damage(
 
 
 def test_an_abort_between_two_blocks_is_no_damage(opened: Callable[..., DataFs]) -> None:
-    made = Handmade()
-    for _ in range(3):
-        made.add()
+    made = three()
     committed = bytes(made.data)
     made.add(status=b"c")
     source = opened(made)
@@ -443,9 +435,7 @@ def test_what_stood_in_a_buffer_before_is_never_taken_for_the_file(
     opened: Callable[..., DataFs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Buffers are used again, so one may hold a whole transaction where the file ends meanwhile."""
-    made = Handmade()
-    for _ in range(3):
-        made.add()
+    made = three()
     committed = bytes(made.data)
     made.add()
     source = opened(made)

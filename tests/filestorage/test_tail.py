@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.filestorage.handmade import Handmade, number
+from tests.filestorage.handmade import Handmade, number, three
 from tests.filestorage.sites import ActingClock, KeptBytes, Site
 from zodbvault.filestorage.copying import copy_range
 from zodbvault.filestorage.source import DataFs, open_data_fs
@@ -29,13 +29,6 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(os, "pread", counted)
     return lengths
-
-
-def three(**options: bytes) -> Handmade:
-    made = Handmade()
-    for _ in range(3):
-        made.add(**options)
-    return made
 
 
 def test_an_unchanged_database_costs_two_reads(site: Site, reads: list[int]) -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.filestorage.handmade import Handmade, number
+from tests.filestorage.handmade import Handmade, number, three
 from zodbvault.filestorage.source import DamagedDataFs
 from zodbvault.filestorage.walk import (
     CUT_SHORT,
@@ -40,13 +40,6 @@ def walk_through(data: bytes, *, block: int = 1 << 20, size: int | None = None) 
         assert limit > offset or walk.stopped
         offset = limit
     return walk
-
-
-def three(**options: Any) -> Handmade:
-    made = Handmade()
-    for _ in range(3):
-        made.add(**options)
-    return made
 
 
 @given(

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.listeners import Noted
 
 from zodbvault.io import progress
 from zodbvault.io.progress import listening, step
-
-
-class Noted:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[object] = []
-
-    def begin(self, what: str, total: int | None) -> None:
-        self.events.append((what, total))
-
-    def at(self, done: int) -> None:
-        self.events.append(done)
-
-    def end(self) -> None:
-        self.events.append("end")
 
 
 def test_nobody_listens() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -33,6 +34,15 @@ from zodbvault.io.locks import LockFile
 with LockFile(sys.argv[1], since="2026-11-23T18:05:00Z"):
     print("held", flush=True)
     sys.stdin.read()
+"""
+
+LOOK_ALL_THE_TIME = """
+import os, sys
+from zodbvault.io.locks import LockFile
+lock, parent = LockFile(sys.argv[1]), os.getppid()
+print("held", flush=True)
+while os.getppid() == parent and not os.path.exists(sys.argv[1] + ".end"):
+    lock.who_holds_it()
 """
 
 
@@ -223,6 +233,33 @@ def test_one_may_ask_who_holds_a_lock_without_taking_it(tmp_path: Path, program:
     assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
     with LockFile(path):
         assert LockFile(path).who_holds_it() is not None
+
+
+@pytest.mark.parametrize("since", [None, "2026-11-23T18:05:00Z"])
+def test_who_only_looks_turns_nobody_away(tmp_path: Path, since: str | None) -> None:
+    """Given one who asks all the time who holds a lock, when runs take it, then each of them gets it."""
+    path = tmp_path / "lock"
+    path.touch()
+    with child_that_holds(LOOK_ALL_THE_TIME, path):
+        try:
+            for _ in range(300):
+                with LockFile(path, since=since):
+                    pass
+        finally:
+            (tmp_path / "lock.end").touch()
+
+
+def test_a_lock_that_others_share_for_long_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is not ours may do so: there is an end to the waiting."""
+    monkeypatch.setattr("zodbvault.io.locks.LOOK_TAKES_AT_MOST", 0.2)
+    path = tmp_path / "lock"
+    path.write_text(" 4711\n")
+    with path.open() as shared:
+        fcntl.flock(shared, fcntl.LOCK_SH)
+        with pytest.raises(AlreadyRunning, match="pid 4711"):
+            LockFile(path, since="2026-11-23T18:05:00Z").acquire()
+    with LockFile(path):
+        pass
 
 
 def test_a_lock_that_is_no_file_cannot_be_asked(tmp_path: Path) -> None:

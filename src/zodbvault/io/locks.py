@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import stat
+import time
 from typing import TYPE_CHECKING
 
 from zodbvault.errors import ZodbvaultError, reason_of
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 20
 """How often a lock file may be swapped under our hands before we give up."""
+
+LOOK_TAKES_AT_MOST = 5.0
+"""Seconds for which acquire() waits for those who only look: far more than they take, even on a busy machine."""
 
 CONTENT_LIMIT = 200
 """Bytes of a lock file that are shown to people."""
@@ -134,16 +138,12 @@ class LockFile:
         except OSError as error:
             raise ZodbvaultError(f"the lock cannot be looked at: {reason_of(error)}", path=self.path) from error
         try:
-            # A shared one, for an instant: two who ask at the same time do not see one another.
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(fd, fcntl.LOCK_UN)
+            # A shared one, for an instant: two who ask at the same time do not see one another, and acquire() waits.
+            return None if _is_taken(fd, fcntl.LOCK_SH) else self.holder() or "another process"
         except OSError as error:
-            if error.errno not in _HELD_BY_ANOTHER:
-                raise ZodbvaultError(f"the lock cannot be looked at: {reason_of(error)}", path=self.path) from error
-            return self.holder() or "another process"
+            raise ZodbvaultError(f"the lock cannot be looked at: {reason_of(error)}", path=self.path) from error
         finally:
             close_fd(fd)
-        return None
 
     def __enter__(self) -> LockFile:
         self.acquire()
@@ -182,18 +182,22 @@ class LockFile:
         return fd
 
     def _flock(self, fd: int) -> None:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _HELD_BY_ANOTHER:
-                raise
-            holder = self.holder()
-            who = f" ({holder})" if holder else ""
-            if self._since is not None:
-                raise AlreadyRunning(
-                    f"another run holds the lock{who}", path=self.path, hint="Nothing was done.", holder=holder
-                ) from error
-            raise Locked(f"another process holds the lock{who}", path=self.path, holder=holder) from error
+        """Take the lock of an open file. Raises AlreadyRunning or Locked at once where another holds it."""
+        deadline = time.monotonic() + LOOK_TAKES_AT_MOST
+        while not _is_taken(fd, fcntl.LOCK_EX):
+            # What is shared is held by nobody: who_holds_it() looks, and is gone in an instant.
+            if not _is_taken(fd, fcntl.LOCK_SH) or time.monotonic() > deadline:
+                raise self._held_by_another()
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            time.sleep(0.001)
+
+    def _held_by_another(self) -> Locked:
+        holder = self.holder()
+        who = f" ({holder})" if holder else ""
+        if self._since is None:
+            return Locked(f"another process holds the lock{who}", path=self.path, holder=holder)
+        what = f"another run holds the lock{who}"
+        return AlreadyRunning(what, path=self.path, hint="Nothing was done.", holder=holder)
 
     def _is_in_place(self, fd: int) -> bool:
         """Whether the file that we locked is the one that others will find."""
@@ -219,3 +223,14 @@ class LockFile:
             os.ftruncate(fd, length)
         except OSError as error:
             logger.debug("%s: the pid cannot be written: %s", self.path, reason_of(error))
+
+
+def _is_taken(fd: int, kind: int) -> bool:
+    """Take a lock of a kind (LOCK_EX, LOCK_SH) where that can be had at once; whether it was. Raises OSError."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _HELD_BY_ANOTHER:
+            raise
+        return False
+    return True

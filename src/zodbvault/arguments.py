@@ -122,7 +122,7 @@ FLAGS: tuple[Flag, ...] = (
         "accept_missing_blobs",
         ("--accept-missing-blobs",),
         _RESTORES,
-        "restore from another program's backup even if it lacks blobs that the data refer to",
+        "restore without the blobs that the backup lacks or has damaged; all others come back",
     ),
     Flag("checksum", ("--checksum",), _RESTORES, "compare the content of blobs that are there, not only their sizes"),
     Flag("quick", ("--quick",), frozenset({"verify"}), "look at names and sizes only", group="depth"),

@@ -169,7 +169,7 @@ def test_what_would_stop_the_restore_is_a_problem_of_the_plan(site: Site, caplog
     # Who accepts that is told, and finds that nothing stops the restore.
     plan = planned(site, accepts=True)
     assert plan.problems == ()
-    assert "An earlier state is taken, whatever blobs it lacks" in caplog.text
+    assert "the one is taken that lacks the fewest blobs" in caplog.text
     site.restore(accept_missing_blobs=True)
 
 

@@ -9,12 +9,13 @@ The target is written below its resolved folder, and nowhere else: a symlink in 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import stat
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ REPLACED_SUFFIX = ".replaced"
 
 _REPLACED_NAME = re.compile(r"0x(?:[0-9a-f]{2}){1,8}\.blob\.replaced\Z")
 _READ_BITS = 0o444
+# What the system answers where it is this one blob of the backup that cannot be read.
+_UNREADABLE = frozenset({errno.EACCES, errno.EPERM, errno.EIO})
 _EXAMPLES = 3
 
 # Blobs that a thread looks at before it hands over what it found.
@@ -73,7 +76,8 @@ class RestorePlan(Closing):
     to_add: the entries whose blobs the target lacks or has damaged, packed. blobs, bytes: their number and size. there:
     keys of all blobs that the state or the target has. not_in_state: keys of those that only the target has.
     left_over: keys of blobs beside which a killed restore has left a damaged copy. strange, strange_example: what is
-    neither a blob nor ours.
+    neither a blob nor ours. left_out: the blobs that the container cannot give, where that is accepted; those that the
+    target has in some size stay there, the others are `absent`.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -81,33 +85,54 @@ class RestorePlan(Closing):
         self.there = SortedKeys(scratch)
         self.not_in_state = SortedKeys(scratch)
         self.left_over = SortedKeys(scratch)
+        self.absent = SortedKeys(scratch)
+        self.left_out = LeftOut()
         self.blobs = 0
         self.bytes = 0
         self.strange = 0
         self.strange_example = ""
 
     def count_missing(self, referenced: Iterable[bytes], lost: Iterable[bytes] = ()) -> int:
-        """How many blobs that the data refer to are neither in the state nor in the target, nor among `lost`.
+        """How many blobs that the data refer to neither the state nor the target can give, nor are among `lost`.
 
         All keys in ascending order.
         """
         from heapq import merge
 
-        return sum(1 for _ in without(((key, 0) for key in referenced), merge(self.there, lost)))
+        there = (key for key, _ in without(((key, 0) for key in self.there), iter(self.absent)))
+        return sum(1 for _ in without(((key, 0) for key in referenced), merge(there, lost)))
 
     def close(self) -> None:
         """Forget everything."""
-        for records in (self.to_add, self.there, self.not_in_state, self.left_over):
+        for records in (self.to_add, self.there, self.not_in_state, self.left_over, self.absent):
             records.close()
+
+
+@dataclass
+class LeftOut:
+    """Blobs of a state that its container lacks or has damaged: how many, and where the first ones should be."""
+
+    number: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, path: str) -> None:
+        """Take in the blob that should be at `path`."""
+        self.number += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(path)
 
 
 @dataclass(frozen=True)
 class AddOutcome:
-    """What add_blobs() has done: blobs that the site lacked, damaged ones that were replaced, and bytes of both."""
+    """What add_blobs() has done: blobs that the site lacked, damaged ones that were replaced, and bytes of both.
+
+    left_out: those that turned out to be damaged in the container, where that is accepted.
+    """
 
     added: int
     replaced: int
     bytes: int
+    left_out: LeftOut
 
 
 class Target(Closing):
@@ -209,12 +234,18 @@ class Target(Closing):
         try:
             size, sha256 = copy_blocks(blocks, temporary, self._file_ownership, self._shared_batch)
         except OSError as error:
+            path = container.path_of(entry.key)
+            if error.filename != temporary and error.errno in _UNREADABLE:
+                raise DamagedBlob(f"cannot be read: {reason_of(error)}", path=path, hint=_OTHER_STATE) from error
             raise ZodbvaultError(
-                f"the blob cannot be copied to {self.path_of(entry.key)}: {reason_of(error)}",
-                path=container.path_of(entry.key),
+                f"the blob cannot be copied to {self.path_of(entry.key)}: {reason_of(error)}", path=path
             ) from error
-        except DamagedBlob as error:
-            error.hint = error.hint or _OTHER_STATE
+        except ZodbvaultError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in _UNREADABLE:
+                raise DamagedBlob(error.what, path=error.path, hint=_OTHER_STATE) from error
+            if isinstance(error, DamagedBlob):
+                error.hint = error.hint or _OTHER_STATE
             raise
         if size != entry.size or (entry.sha256 and sha256 != entry.sha256):
             os.unlink(temporary)
@@ -269,7 +300,10 @@ class Target(Closing):
 
 
 _IN_THE_WAY = "A restore writes only real files in real folders below the blob storage: move it away"
-_OTHER_STATE = "The database was not changed. Another date may be whole, and a full backup mends the pool"
+_OTHER_STATE = (
+    "The database was not changed. Another date may be whole, a full backup mends the pool, and --accept-missing-blobs "
+    "restores without what the backup cannot give"
+)
 
 
 def open_target(folder: Path, layout_for_empty: Layout) -> Target:
@@ -287,19 +321,31 @@ def open_target(folder: Path, layout_for_empty: Layout) -> Target:
 
 
 def plan_restore(
-    entries: Iterable[Entry], container: Container, target: Target, scratch: Path, *, checksum: bool = False
+    entries: Iterable[Entry],
+    container: Container,
+    target: Target,
+    scratch: Path,
+    *,
+    checksum: bool = False,
+    accept_missing: bool = False,
 ) -> RestorePlan:
     """Compare a state with the target, once: what add_blobs() and remove_blobs() will have to do. Changes nothing.
 
     scratch: a folder for temporary files. A blob of the target with another size (or, with `checksum`, another content)
     than its entry's is to be added too. Raises DamagedBlob when the container lacks a blob that is to be added, or has
-    it in another size; ZodbvaultError when something stands in the way at the target.
+    it in another size, unless `accept_missing`: it is left out then. Raises ZodbvaultError when something stands in the
+    way at the target.
     """
     scratch = _nearest_folder(scratch)
     plan = RestorePlan(scratch)
     try:
         _fill_plan(plan, entries, target, scratch, checksum=checksum)
-        _require_blobs(plan, container)
+        with SortedRecords(PACKED_SIZE, scratch) as lacking:
+            _find_lacking(plan, container, lacking)
+            if lacking:
+                _leave_out(plan, container, target, lacking, scratch)
+                if not accept_missing:
+                    raise _refusal(plan.left_out, container)
     except BaseException:
         plan.close()
         raise
@@ -307,26 +353,43 @@ def plan_restore(
 
 
 def add_blobs(
-    plan: RestorePlan, container: Container, target: Target, on_progress: Callable[[int], None] | None = None
+    plan: RestorePlan,
+    container: Container,
+    target: Target,
+    on_progress: Callable[[int], None] | None = None,
+    *,
+    accept_missing: bool = False,
 ) -> AddOutcome:
     """Add the blobs that the target lacks; durable on return. on_progress: is told the bytes copied so far.
 
     Each copy is checked against its entry before it gets its name; several are copied at a time. The good copy of a
     blob that the site has damaged takes its place, and the damaged one waits beside it as `<name>.replaced`. Raises
-    DamagedBlob and ZodbvaultError; the old database has all its blobs then.
+    ZodbvaultError, and DamagedBlob where one turns out to be damaged in the container, unless `accept_missing`: it is
+    left out then. The old database has all its blobs in any case.
     """
     target.prepare()
-    added = replaced = copied_bytes = 0
+    added = replaced = seen_bytes = added_bytes = 0
+    left_out = LeftOut()
 
-    def copied(entry: Entry, blocks: Blocks) -> str:
-        return target.copy_out(entry, blocks, container)
+    def copied(entry: Entry, blocks: Blocks) -> str | None:
+        try:
+            return target.copy_out(entry, blocks, container)
+        except DamagedBlob as error:
+            if not accept_missing:
+                raise
+            logger.debug("%s", error)
+            return None
 
-    def counted(copies: Iterator[tuple[Entry, str]]) -> Iterator[tuple[Entry, str]]:
-        nonlocal copied_bytes
+    def counted(copies: Iterator[tuple[Entry, str | None]]) -> Iterator[tuple[Entry, str]]:
+        nonlocal seen_bytes, added_bytes
         for entry, temporary in copies:
-            copied_bytes += entry.size
+            seen_bytes += entry.size
             if on_progress is not None:
-                on_progress(copied_bytes)
+                on_progress(seen_bytes)
+            if temporary is None:
+                left_out.add(container.path_of(entry.key))
+                continue
+            added_bytes += entry.size
             yield entry, temporary
 
     try:
@@ -344,7 +407,7 @@ def add_blobs(
             remove_temporaries(str(target.scratch))
         raise
     target.finish()
-    return AddOutcome(added, replaced, copied_bytes)
+    return AddOutcome(added, replaced, added_bytes, left_out)
 
 
 def remove_blobs(plan: RestorePlan, referenced: Iterable[bytes], missing: Iterable[bytes], target: Target) -> int:
@@ -421,23 +484,38 @@ def _fill_plan(plan: RestorePlan, entries: Iterable[Entry], target: Target, scra
     plan.strange, plan.strange_example = walk.strange, walk.strange_example
 
 
-def _require_blobs(plan: RestorePlan, container: Container) -> None:
-    """Raise DamagedBlob when the container does not have what is to be added, in its size."""
-    lacking = 0
-    examples: list[str] = []
+def _find_lacking(plan: RestorePlan, container: Container, lacking: SortedRecords) -> None:
+    """Note what is to be added, but is not in the container in its size."""
     with closing(container.sizes(map(unpack_entry, plan.to_add))) as held:
         for entry, size in held:
-            if size == entry.size:
-                continue
-            lacking += 1
-            if len(examples) < _EXAMPLES:
-                examples.append(container.path_of(entry.key))
-    if lacking:
-        raise DamagedBlob(
-            f"lacks {lacking} of the blobs that are needed, or has them in another size: " + ", ".join(examples),
-            path=container.folder,
-            hint=_OTHER_STATE,
-        )
+            if size != entry.size:
+                lacking.add(pack_entry(entry))
+
+
+def _leave_out(plan: RestorePlan, container: Container, target: Target, lacking: SortedRecords, scratch: Path) -> None:
+    """Take out of the plan what the container lacks."""
+    kept = SortedRecords(PACKED_SIZE, scratch)
+    left = iter(lacking)
+    following = next(left, None)
+    for record in plan.to_add:
+        if record != following:
+            kept.add(record)
+            continue
+        following = next(left, None)
+        entry = unpack_entry(record)
+        plan.blobs -= 1
+        plan.bytes -= entry.size
+        plan.left_out.add(container.path_of(entry.key))
+        if target.status_of(entry.key) is None:
+            plan.absent.add(entry.key)
+    plan.to_add.close()
+    plan.to_add = kept
+
+
+def _refusal(left_out: LeftOut, container: Container) -> DamagedBlob:
+    examples = ", ".join(left_out.examples)
+    what = f"lacks {left_out.number} of the blobs that are needed, or has them in another size: {examples}"
+    return DamagedBlob(what, path=container.folder, hint=_OTHER_STATE)
 
 
 def _nothing() -> Generator[tuple[bytes, int], None, None]:

@@ -230,7 +230,7 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request
     states = choose_blobs_that_were_said(places, said)
     assert settings.blob_storage is not None
     scratch = Path(os.path.realpath(settings.blob_storage)).parent
-    with restore_of_blobs_alone(settings, places.location, states, scratch, checksum=request.checksum) as blobs:
+    with restore_of_blobs_alone(settings, places.location, states, scratch, request) as blobs:
         with explained("not restored", hint="Nothing was changed. Choose another date."):
             blobs.check_before_writing(None, is_known=True)
         blobs.add()
@@ -250,7 +250,7 @@ def _restore_blobs_beside_data(
             hint="Nothing was changed. Choose another date.",
         )
     scratch = Path(os.path.realpath(settings.blob_storage)).parent
-    with blob_restore(settings, repository, choice, scratch, checksum=request.checksum) as blobs, _untouched():
+    with blob_restore(settings, repository, choice, scratch, request) as blobs, _untouched():
         last_tid, is_known = last_tid_known(repository, choice)
         # Where nobody knows the state's last tid, blobs that are later than it do no harm.
         blobs.check_before_writing(last_tid if is_known else LAST_TID, is_known=True)
@@ -275,7 +275,7 @@ def _restore_data_and_blobs(
     with contextlib.ExitStack() as stack:
         scratch = target.resolved.parent
         referenced = stack.enter_context(SortedKeys(scratch))
-        blobs = stack.enter_context(blob_restore(settings, repository, choice, scratch, checksum=request.checksum))
+        blobs = stack.enter_context(blob_restore(settings, repository, choice, scratch, request))
         last_tid, is_known = last_tid_known(repository, choice)
         with _untouched():
             is_same_disk = settings.blob_storage is not None and share_space(settings.blob_storage, target.resolved)
@@ -286,7 +286,7 @@ def _restore_data_and_blobs(
         on_blob = None if settings.blob_storage is None else lambda oid, tid: referenced.add(oid + tid)
         with _untouched():
             checked = write_data(repository, chain.lines, choice.end, new, read, on_blob)
-        blobs.judge(checked, referenced, accept_missing=request.accept_missing_blobs)
+        blobs.judge(checked, referenced)
         stored_index = repository.location / (chain.timestamp + INDEX_SUFFIX)
         placed_index = Path(f"{target.configured}.index")
         index = stack.enter_context(

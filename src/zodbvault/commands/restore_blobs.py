@@ -18,6 +18,7 @@ from zodbvault.blobs.opening import opened_container, opened_state
 from zodbvault.blobs.pool import without
 from zodbvault.blobs.target import (
     AddOutcome,
+    LeftOut,
     RestorePlan,
     Target,
     add_blobs,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from zodbvault.blobs.manifest import Entry
     from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.commands.choosing import Choice
+    from zodbvault.commands.restore_choice import Request
     from zodbvault.filestorage.checking import CheckedRange
     from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
@@ -69,7 +71,9 @@ class BlobRestore:
     choices: the states that may serve, the best one first; where one turns out not to be whole the next one is taken.
     is_proved: says whether records prove the manifests of a state to be those that were written, and raises where they
     are others. missing: blobs that the site had lost already when the backup was made, as paths in bushy layout.
-    is_shared: whether the blobstorage has blobs of other databases too, which no backup of this one knows.
+    accept_missing: go on without blobs that nobody has, the fewest that can be: where no state is whole, the one that
+    has most of what is needed serves then. is_shared: whether the blobstorage has blobs of other databases too, which
+    no backup of this one knows.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class BlobRestore:
         *,
         is_proved: Callable[[BlobChoice], bool],
         checksum: bool,
+        accept_missing: bool,
         is_shared: bool,
     ) -> None:
         self._blob_storage = blob_storage if location is not None else None
@@ -90,6 +95,8 @@ class BlobRestore:
         self._missing = missing
         self._scratch = scratch
         self._checksum = checksum
+        self._accept_missing = accept_missing
+        self._leaves_out = False
         self._is_shared = is_shared
         self._prove = is_proved
         self._is_proved = False
@@ -102,7 +109,7 @@ class BlobRestore:
         self._target: Target | None = None
         self._plan: RestorePlan | None = None
         self._is_whole = False
-        self._added = AddOutcome(0, 0, 0)
+        self._added = AddOutcome(0, 0, 0, LeftOut())
         self._removed = 0
 
     def __enter__(self) -> BlobRestore:
@@ -145,7 +152,7 @@ class BlobRestore:
         is_in_doubt = bool(self._number) and self._choices[0].is_exact and not self._choices[self._number].is_exact
         return self._first_error if is_in_doubt else None
 
-    def judge(self, checked: CheckedRange, referenced: Iterable[bytes], *, accept_missing: bool) -> None:
+    def judge(self, checked: CheckedRange, referenced: Iterable[bytes]) -> None:
         """Decide whether data and blobs fit together. Nothing of the site has been changed yet.
 
         referenced: the blobs that the restored data refer to, in the order of their keys; it is read more than once.
@@ -157,15 +164,17 @@ class BlobRestore:
             self.check_before_writing(checked.last_tid, is_known=True)
         self._last_tid = checked.last_tid
         missing = self._take_one_that_has(referenced)
+        if missing and self._accept_missing and self._first_error is not None:
+            missing = self._take_one_that_lacks_fewest(referenced)
         assert self._target is not None
         is_certain = self._is_certain(referenced)
         self._is_whole = is_certain or (missing == 0 and not checked.encrypted)
         if missing == 0 and (is_certain or not checked.encrypted):
             return
         what = f"{plural(missing, 'blob')} that the data refer to" if missing else "blobs that the data may refer to"
-        if is_certain:
+        if is_certain and not self._leaves_out:
             logger.warning("%s: not in the backup; the site had lost them when it was made.", what)
-        elif accept_missing:
+        elif self._accept_missing:
             logger.warning("%s: neither in the backup nor in %s; restored without.", what, self._target.folder)
         else:
             raise self._refusal(what, self._target.folder)
@@ -195,7 +204,46 @@ class BlobRestore:
                 logger.warning(
                     "%s Another state is taken: %s, from %s.", error.sentence, following.timestamp, following.place
                 )
-        raise errors[0]
+        if not self._accept_missing:
+            raise errors[0]
+        self._take_one_that_lacks_fewest()
+
+    def _take_one_that_lacks_fewest(self, referenced: Iterable[bytes] | None = None) -> int:
+        """Of the states that can be read take the one that lacks the fewest of these blobs; how many that are.
+
+        Those that its container cannot give are left out. referenced: None where nobody knows yet; the best state that
+        can be read is taken then. Raises the first one's error where none can be read.
+        """
+        fewest: tuple[int, int] | None = None
+        before = (self._number, self._leaves_out)
+        for number in range(len(self._choices)):
+            if self._tried(number, leaves_out=True) is not None:
+                continue
+            assert self._plan is not None
+            missing = 0 if referenced is None else self._plan.count_missing(referenced)
+            fewest = (missing, number) if fewest is None else min(fewest, (missing, number))
+            if missing == 0:
+                break
+        if fewest is None:
+            assert self._first_error is not None
+            raise self._first_error
+        missing, number = fewest
+        if number != self._number:
+            self._take(number, leaves_out=True)
+        if self._plan is not None and self._plan.left_out.number and before != (number, True):
+            self._say_left_out(self._plan.left_out, "lacks, or has in another size,")
+        return missing
+
+    def _say_left_out(self, left_out: LeftOut, what: str) -> None:
+        """Tell of blobs that are not restored. what: what is wrong with them in the container."""
+        assert self._container is not None
+        logger.warning(
+            "%s %s %s of the state, such as %s. All others are restored.",
+            self._container.folder,
+            what,
+            plural(left_out.number, "blob"),
+            ", ".join(left_out.examples),
+        )
 
     def _take_one_that_has(self, referenced: Iterable[bytes]) -> int:
         """Take the first state, from the one in use on, that has all these blobs; how many the one taken lacks.
@@ -203,7 +251,7 @@ class BlobRestore:
         Where none has them, the one that was in use stays.
         """
         assert self._plan is not None
-        begun, missing = self._number, self._plan.count_missing(referenced)
+        begun, leaves_out, missing = self._number, self._leaves_out, self._plan.count_missing(referenced)
         if missing == 0 or self._choice is None or self._is_certain(referenced):
             return missing
         for number in range(begun + 1, len(self._choices)):
@@ -211,7 +259,7 @@ class BlobRestore:
                 self._require_space()
                 logger.info("The blobs are taken from %s, which has all.", self._choices[number].place)
                 return 0
-        self._take(begun)
+        self._take(begun, leaves_out=leaves_out)
         return missing
 
     def _is_certain(self, referenced: Iterable[bytes]) -> bool:
@@ -228,10 +276,10 @@ class BlobRestore:
         """The keys of the blobs that the site had lost already, in their order."""
         return sorted(key for path in self._missing if (key := key_of_bushy(path)) is not None)
 
-    def _tried(self, number: int) -> ZodbvaultError | None:
+    def _tried(self, number: int, *, leaves_out: bool = False) -> ZodbvaultError | None:
         """Take a state; why it cannot be taken, where it cannot. Raises what no other state would mend."""
         try:
-            self._take(number)
+            self._take(number, leaves_out=leaves_out)
         except ZodbvaultError as error:
             if self._is_about_the_site(error):
                 raise
@@ -244,10 +292,13 @@ class BlobRestore:
         roots = (self._blob_storage, Path(os.path.realpath(self._blob_storage)))
         return error.path is not None and any(Path(error.path).is_relative_to(root) for root in roots)
 
-    def _take(self, number: int) -> None:
-        """Open a state and compare the site with it. Raises ZodbvaultError where it cannot be read or lacks blobs."""
+    def _take(self, number: int, *, leaves_out: bool = False) -> None:
+        """Open a state and compare the site with it. Raises ZodbvaultError where it cannot be read or lacks blobs.
+
+        leaves_out: blobs that it lacks are left out instead.
+        """
         self._opened.close()
-        self._number = number
+        self._number, self._leaves_out = number, leaves_out
         self._plan = None
         assert self._blob_storage is not None
         assert self._location is not None
@@ -264,7 +315,14 @@ class BlobRestore:
         self._target = self._opened.enter_context(open_target(self._blob_storage, layout))
         with contextlib.closing(all_entries):
             entries = self._of_the_data(all_entries)
-            plan = plan_restore(entries, self._container, self._target, self._scratch, checksum=self._checksum)
+            plan = plan_restore(
+                entries,
+                self._container,
+                self._target,
+                self._scratch,
+                checksum=self._checksum,
+                accept_missing=leaves_out,
+            )
         self._plan = self._opened.enter_context(contextlib.closing(plan))
 
     def _of_the_data(self, entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -285,20 +343,29 @@ class BlobRestore:
         """Add the blobs that the site lacks; durable on return.
 
         Where one turns out to be damaged, the next state that has all of `referenced` is taken: what was added before
-        is checked, and stays. Raises the first error where there is none.
+        is checked, and stays. Where there is none, the damaged ones are left out if that is accepted, else the first
+        error is raised.
         """
         while self._choice is not None and self._target is not None:
             assert self._plan is not None
             assert self._container is not None
+            begun = self._number
             try:
                 with step("blobs", self._plan.bytes) as on_progress:
-                    self._added = add_blobs(self._plan, self._container, self._target, on_progress)
+                    self._added = add_blobs(
+                        self._plan, self._container, self._target, on_progress, accept_missing=self._leaves_out
+                    )
             except DamagedBlob as error:
                 # What was added before counts as there from now on, so its names have to be on the disk too.
                 self._target.finish()
-                if not self._go_on_to_next(referenced, error):
+                if self._go_on_to_next(referenced, error):
+                    continue
+                if not self._accept_missing or self._leaves_out:
                     raise
+                self._take(begun, leaves_out=True)
             else:
+                if self._added.left_out.number:
+                    self._say_left_out(self._added.left_out, "has damaged copies of")
                 return
 
     def _go_on_to_next(self, referenced: Iterable[bytes], why: ZodbvaultError) -> bool:
@@ -356,7 +423,7 @@ class BlobRestore:
 
 
 def blob_restore(
-    settings: Settings, repository: Repository, choice: Choice, scratch: Path, *, checksum: bool
+    settings: Settings, repository: Repository, choice: Choice, scratch: Path, request: Request
 ) -> BlobRestore:
     """The blobs' part of a restore of a chosen state. settings: those of the target."""
     record = repository.record_of(choice.chain.newest)
@@ -368,13 +435,14 @@ def blob_restore(
         missing,
         scratch,
         is_proved=lambda state: require_as_written(repository, state),
-        checksum=checksum,
+        checksum=request.checksum,
+        accept_missing=request.accept_missing_blobs,
         is_shared=settings.shared_blob_storage,
     )
 
 
 def restore_of_blobs_alone(
-    settings: Settings, location: Path, states: Sequence[BlobChoice], scratch: Path, *, checksum: bool
+    settings: Settings, location: Path, states: Sequence[BlobChoice], scratch: Path, request: Request
 ) -> BlobRestore:
     """The restore of a site whose blobs alone are backed up: no data tell what may be missing.
 
@@ -388,7 +456,8 @@ def restore_of_blobs_alone(
         (),
         scratch,
         is_proved=lambda state: require_as_written(repository, state),
-        checksum=checksum,
+        checksum=request.checksum,
+        accept_missing=request.accept_missing_blobs,
         is_shared=settings.shared_blob_storage,
     )
 

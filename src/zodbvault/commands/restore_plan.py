@@ -150,14 +150,15 @@ def _expected(
 ) -> Expected | None:
     """What is to be done with the blobs of a chosen state; adds to `problems`. settings: those of the target.
 
-    Where missing blobs are accepted, another state than that of the data is no problem, and told in the log.
+    Where missing blobs are accepted, a state that may lack some is no problem, and told in the log.
     """
-    with blob_restore(settings, repository, choice, Path(gettempdir()), checksum=request.checksum) as blobs:
+    with blob_restore(settings, repository, choice, Path(gettempdir()), request) as blobs:
         last_tid, is_known = last_tid_known(repository, choice)
         _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
         expected, doubt = blobs.expected(), blobs.doubt()
     if doubt is not None and request.accept_missing_blobs:
-        logger.warning("%s An earlier state is taken, whatever blobs it lacks that the data refer to.", doubt.sentence)
+        what_follows = "Of all states the one is taken that lacks the fewest blobs that the data refer to."
+        logger.warning("%s %s", doubt.sentence, what_follows)
     elif doubt is not None:
         what_follows = "An earlier state is taken, and only if it has every blob that the data refer to"
         problems.append(f"{doubt.sentence} {what_follows}")
@@ -183,7 +184,7 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     assert target.blob_storage is not None
     problems: list[str] = []
     scratch = Path(gettempdir())
-    with restore_of_blobs_alone(target, places.location, states, scratch, checksum=request.checksum) as blobs:
+    with restore_of_blobs_alone(target, places.location, states, scratch, request) as blobs:
         _noting(problems, lambda: blobs.compare(None, is_known=True))
         expected = blobs.expected()
     problems += _unwritable((target.blob_storage,))

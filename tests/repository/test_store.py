@@ -75,15 +75,18 @@ def test_a_shortened_manifest_is_seen_where_blobs_are_backed_up(made: Made) -> N
     path = made.blob_location / f"{B}.deltablobs.gz"
     size, whole = path.stat().st_size, sum(each.stat().st_size for each in made.blob_location.iterdir())
     shorten(path)
-    assert problem(made) == f"its blob manifests have {whole - 1} bytes where {whole} were written"
+    assert problem(made) == f"{path.name} has {size - 1} bytes, {size} were written"
     assert problem(made, with_blobs=False) is None
     os.truncate(path, 0)
-    assert problem(made) == f"its blob manifests have {whole - size} bytes where {whole} were written"
+    assert problem(made) == f"{path.name} has 0 bytes, {size} were written"
     path.unlink()
+    assert problem(made) == f"{path.name} is missing"
+    # Where no record tells which one it is, the sum of all tells that there is one.
+    (made.location / f"{B}.json").unlink()
     assert problem(made) == f"its blob manifests have {whole - size} bytes where {whole} were written"
     for each in made.blob_location.iterdir():
         each.unlink()
-    assert problem(made) == "its blob manifests are missing"
+    assert problem(made) == f"{A}.blobs.gz is missing"
 
 
 def test_the_newest_manifest_is_compared_with_what_the_record_says_of_it(made: Made) -> None:

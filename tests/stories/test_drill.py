@@ -249,7 +249,7 @@ def test_directories_of_another_program_are_rehearsed_too(site: Site) -> None:
     blob_files(stored)[key].unlink()
     report = drilled(site)
     assert not report.good
-    assert "neither in the backup nor in the blob storage" in report.failures[0]
+    assert f"{stamp}.blobs.gz: is missing; neither another state nor " in report.failures[0]
 
 
 def test_another_place_too_little_space_and_no_place(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.state import blob_state
@@ -18,8 +19,11 @@ from zodbvault.repository.names import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+# Of the later and of the earlier ones: the nearest may be damaged too, and each that is read takes its time.
+_OTHER_CHAINS = 2
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class BlobChoice:
     on it; empty for the pool. is_exact: whether it is known to be the state of the data; another one is only known to
     be good if it has every blob that the data refer to. is_of_date: whether it was made for the data, by whomever.
     is_later: it is later than the data; their state is what is left of it without the blobs with a later tid, because
-    between two backups of a chain no blob goes.
+    between two backups of a chain no blob goes. gone: those of its manifests that are not there, where that is known.
     """
 
     timestamp: str
@@ -41,6 +45,7 @@ class BlobChoice:
     is_exact: bool = True
     is_of_date: bool = True
     is_later: bool = False
+    gone: tuple[Path, ...] = ()
 
     @property
     def place(self) -> str:
@@ -86,6 +91,32 @@ def choose_blob_states(
     for one in foreign:
         if one.stored not in tried and one.stored[-1].number is not None:
             yield _other_date(one, is_later=False)
+
+
+def states_of_other_chains(listing: BlobListing, date: str, chains: Sequence[Sequence[str]]) -> Iterator[BlobChoice]:
+    """States of ours in other chains than that of `date`: of the nearest later ones, and of the nearest earlier ones.
+
+    chains: timestamps of the backups of each, oldest first. A pack may lie between, so that none of these is known to
+    be the state of the data; but one that has every blob that they refer to serves, for a blob never changes.
+    """
+    following = sorted((stamps for stamps in chains if stamps and stamps[0] > date), key=lambda stamps: stamps[0])
+    before = sorted((stamps for stamps in chains if stamps and stamps[0] < date), key=lambda stamps: stamps[0])
+    # Of a later chain the first state has what the data may refer to; of an earlier one the last has most.
+    later = (_first_own(listing, stamps, range(1, len(stamps) + 1), is_later=True) for stamps in following)
+    earlier = (_first_own(listing, stamps, range(len(stamps), 0, -1), is_later=False) for stamps in reversed(before))
+    for found in (later, earlier):
+        for states in islice(filter(None, found), _OTHER_CHAINS):
+            yield from states
+
+
+def _first_own(
+    listing: BlobListing, stamps: Sequence[str], lengths: Iterable[int], *, is_later: bool
+) -> tuple[BlobChoice, ...]:
+    """The states that we wrote for a chain cut off at the first of these lengths that has any."""
+    states = (
+        tuple(_own(listing, stamps[:length], is_exact=False, is_of_date=False, is_later=is_later)) for length in lengths
+    )
+    return next(filter(None, states), ())
 
 
 def _later(listing: BlobListing, whole: Sequence[str], wanted: int) -> tuple[BlobChoice, ...]:

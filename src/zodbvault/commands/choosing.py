@@ -10,13 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from zodbvault.blobs.stored import find_stored
-from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_blob_states
+from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_blob_states, states_of_other_chains
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.gzip_members import read_blocks
 from zodbvault.io.hashing import new_hash
 from zodbvault.repository.chains import Chain, ListedChain, choose_chain, data_files, newest_within
 from zodbvault.repository.dat import Line
-from zodbvault.repository.names import RECORD_SUFFIX, split_name
+from zodbvault.repository.names import (
+    COMPLETE_MANIFEST_SUFFIX,
+    CONTAINER_MANIFEST_SUFFIX,
+    DELTA_MANIFEST_SUFFIX,
+    RECORD_SUFFIX,
+    split_name,
+)
+from zodbvault.repository.records import POOL
 from zodbvault.repository.sweep import one_step_from_done, unnamed_files
 from zodbvault.repository.timestamps import meaning_of, nearest
 
@@ -145,8 +152,57 @@ def choose(repository: Repository, when: str | None, *, with_blobs: bool) -> Cho
 
 
 def choose_blobs(repository: Repository, whole: Chain, chain: Chain) -> tuple[BlobChoice, ...]:
-    """The blob states for the newest line of `chain`, which is `whole` cut off at a date, the best one first."""
-    return next(tuple(states) for states in blobs_of_each(repository, whole, (len(chain.lines),)))
+    """The blob states for the newest line of `chain`, which is `whole` cut off at a date, the best one first.
+
+    The first one is that which was written for it, also where manifests of that are missing (`gone`).
+    """
+    if repository.blob_location is None:
+        return ()
+    states = next(tuple(each) for each in blobs_of_each(repository, whole, (len(chain.lines),)))
+    others = [
+        [line.timestamp for line in each.lines] for each in repository.chains if each.timestamp != whole.timestamp
+    ]
+    states += tuple(states_of_other_chains(blob_listing(repository), chain.timestamp, others))
+    if states and states[0].is_exact and states[0].is_of_date:
+        return states
+    lost = _state_with_manifests_gone(repository, chain.lines)
+    if lost is None and not any(each.is_of_date for each in states):
+        lost = _container_with_manifest_gone(repository, chain.newest)
+    return states if lost is None else (lost, *states)
+
+
+def _container_with_manifest_gone(repository: Repository, line: Line) -> BlobChoice | None:
+    """The state in a directory or an archive that was written for a line, where its manifest is gone, too."""
+    record = repository.record_of(line)
+    if record is None or record.blobs is None or record.blobs.layout not in CONTAINER_MANIFEST_SUFFIX:
+        return None
+    name = line.timestamp + CONTAINER_MANIFEST_SUFFIX[record.blobs.layout]
+    path = repository.path(name)
+    return None if repository.has(name) else BlobChoice(line.timestamp, path, gone=(path,))
+
+
+def _state_with_manifests_gone(repository: Repository, lines: Sequence[Line]) -> BlobChoice | None:
+    """The state in the pool that was written for the newest of these lines, where manifests of it are known to be gone.
+
+    The records tell which manifests it had; where one has no record, a delta tells that there was one before it.
+    """
+    names: list[str] = []
+    for line in reversed(lines):
+        complete, delta = line.timestamp + COMPLETE_MANIFEST_SUFFIX, line.timestamp + DELTA_MANIFEST_SUFFIX
+        record = repository.record_of(line)
+        if record is not None and record.blobs is not None and record.blobs.layout == POOL:
+            names.append(complete if record.blobs.complete else delta)
+        elif repository.has(complete) or repository.has(delta):
+            names.append(complete if repository.has(complete) else delta)
+        elif names and line is lines[0]:
+            names.append(complete)
+        else:
+            return None
+        if names[-1] == complete:
+            break
+    paths = tuple(repository.path(name) for name in reversed(names))
+    gone = tuple(path for path in paths if not repository.has(path.name))
+    return BlobChoice(lines[-1].timestamp, paths[0], paths[1:], gone=gone) if gone else None
 
 
 def blobs_of_each(repository: Repository, whole: Chain, lengths: Iterable[int]) -> Iterator[Iterator[BlobChoice]]:

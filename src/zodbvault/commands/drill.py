@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.layouts import BUSHY, OID_SIZE
+from zodbvault.blobs.manifest import DamagedManifest
 from zodbvault.blobs.target import open_target
 from zodbvault.commands.choosing import NothingThere, of_each_that_has_some
 from zodbvault.commands.copy_folder import require_apart
@@ -25,6 +26,7 @@ from zodbvault.commands.restore import require_that_it_is_still_there, restore_c
 from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.restore_choice import SOURCE_OF, choose_and_say, choose_state, last_tid_known, request_of
 from zodbvault.commands.summary import iso_time, plural
+from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import DISK_FULL, ZodbvaultError, explained
 from zodbvault.filestorage.format import LAST_TID, NO_TID
 from zodbvault.io.durable import remove_as_far_as_possible
@@ -36,8 +38,9 @@ from zodbvault.repository.records import NewerFormat
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.commands.places import Places
-    from zodbvault.commands.restore_choice import Request
+    from zodbvault.commands.restore_choice import Request, Said
     from zodbvault.io.clock import Clock
     from zodbvault.settings import Settings
 
@@ -121,7 +124,7 @@ def drill(
                 failures += reading.failures
                 failed += reading.failed
             try:
-                wrong = _wrong_sizes(settings, request._replace(date=said.timestamp))
+                wrong = _wrong_sizes(settings, request, said)
             except ZodbvaultError as error:
                 require_that_it_is_still_there(settings, request, said, error)
                 raise
@@ -198,21 +201,32 @@ def _is_no_fault_of_the_backup(error: ZodbvaultError, folder: Path) -> bool:
     )
 
 
-def _wrong_sizes(settings: Settings, request: Request) -> tuple[str, ...]:
+def _wrong_sizes(settings: Settings, request: Request, said: Said) -> tuple[str, ...]:
     """Blobs of the restored state that are missing, or of another size than its manifest says."""
     target = request.target(settings)
     if settings.only_blobs or target.blob_storage is None:
         return ()
-    repository, choice = choose_state(settings, request)
-    blobs = choice.blobs
-    if blobs is None or not blobs.is_exact:
-        return ()  # of what has no manifest nothing is known but what was copied
-    last_tid, is_known = last_tid_known(repository, choice)
-    last = (last_tid or NO_TID) if is_known and blobs.is_later else LAST_TID
+    repository, choice = choose_state(settings, request._replace(date=said.timestamp))
+    for blobs in choice.blob_choices:
+        if not blobs.is_exact:
+            break  # of what has no manifest nothing is known but what was copied
+        try:
+            require_as_written(repository, blobs)
+            last_tid, is_known = last_tid_known(repository, choice)
+            last = (last_tid or NO_TID) if is_known and blobs.is_later else LAST_TID
+            return _of_another_size(target.blob_storage, blobs, last)
+        except DamagedManifest as error:
+            # So the restore has passed over it too, unless it went meanwhile.
+            require_that_it_is_still_there(settings, request, said, error)
+    return ()
+
+
+def _of_another_size(blob_storage: Path, blobs: BlobChoice, last: bytes) -> tuple[str, ...]:
+    """Those of a state's blobs up to the tid `last` that a blobstorage lacks or has in another size."""
     found: list[str] = []
-    scratch = target.blob_storage.parent
+    scratch = blob_storage.parent
     with (
-        open_target(target.blob_storage, BUSHY) as restored,
+        open_target(blob_storage, BUSHY) as restored,
         contextlib.closing(entries_of(blobs, scratch)) as entries,
     ):
         for entry in entries:

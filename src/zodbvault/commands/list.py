@@ -37,12 +37,14 @@ _MISSING = "MISSING"
 class Taken(NamedTuple):
     """What a restore for a date takes.
 
-    timestamp: of the state. files: of its data, oldest first. blobs: its blob state.
+    timestamp: of the state. files: of its data, oldest first. blobs: the blob state that serves. gone: the first of the
+    missing manifests of its own one; None where that is all there.
     """
 
     timestamp: str
     files: tuple[str, ...]
     blobs: BlobChoice | None
+    gone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ def _taken(settings: Settings, survey: Survey, date: str | None) -> Taken:
         state = choose_states(repository, date)[0]
         return Taken(state.timestamp, (), state)
     choice = choose(repository, date, with_blobs=settings.backup_blobs)
-    return Taken(choice.timestamp, tuple(line.file.name for line in choice.chain.lines), choice.blobs)
+    files = tuple(line.file.name for line in choice.chain.lines)
+    gone = choice.blobs.gone[0].name if choice.blobs is not None and choice.blobs.gone else None
+    there = next((one for one in choice.blob_choices if not one.gone), None)
+    return Taken(choice.timestamp, files, there, gone)
 
 
 def _only(survey: Survey, taken: Taken) -> Survey:
@@ -223,6 +228,10 @@ def _plan(survey: Survey, taken: Taken) -> list[str]:
             f"A restore takes the state of {taken.timestamp}: the full {taken.files[0][:19]} and {count}, "
             f"{size_text(sum(backup.stored_size or 0 for backup in found))} that become "
             f"{size_text(found[-1].end or 0) if found else '?'} of Data.fs."
+        )
+    if taken.gone is not None:
+        lines.append(
+            f"{taken.gone} is missing, which tells its blobs: another state has to serve, or those of the site."
         )
     if taken.blobs is None:
         lines.append("No blobs are restored with it.")

@@ -26,7 +26,9 @@ from zodbvault.commands.restore_choice import (
     choose_blobs_that_were_said,
     choose_what_was_said,
     last_tid_known,
+    last_tid_known_for,
     name_of,
+    nothing_known,
     request_of,
 )
 from zodbvault.commands.restore_data import (
@@ -40,7 +42,6 @@ from zodbvault.commands.restore_data import (
 from zodbvault.commands.summary import RestoreReport
 from zodbvault.commands.users_command import run_users_command
 from zodbvault.errors import ZodbvaultError, explained, reason_of
-from zodbvault.filestorage.format import LAST_TID
 from zodbvault.io.durable import PartFile, make_folder, remove_durably
 from zodbvault.io.locks import Locked, LockFile
 from zodbvault.io.sizes import size_text
@@ -244,19 +245,15 @@ def _restore_blobs_beside_data(
     """Add the blobs of a state; none is removed, for the data that stand there may be newer. settings: the target's."""
     assert settings.blob_storage is not None
     if choice.blobs is None:
-        raise ZodbvaultError(
-            f"no blobs are known for the backup of {choice.timestamp}",
-            path=repository.blob_location,
-            hint="Nothing was changed. Choose another date.",
-        )
+        raise nothing_known(repository, choice)
     scratch = Path(os.path.realpath(settings.blob_storage)).parent
     with blob_restore(settings, repository, choice, scratch, request) as blobs, _untouched():
-        last_tid, is_known = last_tid_known(repository, choice)
-        # Where nobody knows the state's last tid, blobs that are later than it do no harm.
-        blobs.check_before_writing(last_tid if is_known else LAST_TID, is_known=True)
+        last_tid, is_known = last_tid_known_for(repository, choice, request, settings)
+        blobs.check_before_writing(last_tid, is_known=is_known)
         blobs.add()
         blobs.finish()
-    return RestoreReport(f"Restored the blobs of {name_of(choice)}{blobs.summary()}.", choice.timestamp)
+    other = f", but from the state of {blobs.timestamp}" if blobs.doubt() is not None else ""
+    return RestoreReport(f"Restored the blobs of {name_of(choice)}{other}{blobs.summary()}.", choice.timestamp)
 
 
 def _restore_data_and_blobs(

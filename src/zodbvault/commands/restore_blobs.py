@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.blobs.containers import DamagedBlob
 from zodbvault.blobs.layouts import BUSHY, OID_SIZE, key_of_bushy
-from zodbvault.blobs.manifest import manifest_layout, merge_state
+from zodbvault.blobs.manifest import DamagedManifest, manifest_layout, merge_state
 from zodbvault.blobs.opening import opened_container, opened_state
 from zodbvault.blobs.pool import without
 from zodbvault.blobs.target import (
@@ -69,6 +69,8 @@ class BlobRestore:
     """The blobs of one state and the blobstorage that gets them; does nothing for a site without blobs.
 
     choices: the states that may serve, the best one first; where one turns out not to be whole the next one is taken.
+    is_judged: whether judge() will follow: where no manifest tells the state, none is taken then, and the site itself
+    has to have all that the data refer to.
     is_proved: says whether records prove the manifests of a state to be those that were written, and raises where they
     are others. missing: blobs that the site had lost already when the backup was made, as paths in bushy layout.
     accept_missing: go on without blobs that nobody has, the fewest that can be: where no state is whole, the one that
@@ -88,6 +90,7 @@ class BlobRestore:
         checksum: bool,
         accept_missing: bool,
         is_shared: bool,
+        is_judged: bool,
     ) -> None:
         self._blob_storage = blob_storage if location is not None else None
         self._location = location
@@ -98,10 +101,12 @@ class BlobRestore:
         self._accept_missing = accept_missing
         self._leaves_out = False
         self._is_shared = is_shared
+        self._is_judged = is_judged
         self._prove = is_proved
         self._is_proved = False
         self._number = 0
         self._first_error: ZodbvaultError | None = None
+        self._said: tuple[int, bool] | None = None
         self._last_tid: bytes | None = None
         # What is open for the state in use; state and site are compared once, and what came of it is worked off later.
         self._opened = contextlib.ExitStack()
@@ -125,6 +130,7 @@ class BlobRestore:
         same file system before the blobs. Raises ZodbvaultError with nothing changed.
         """
         if self.compare(last_tid, is_known=is_known):
+            self.say_what_is_taken()
             self._require_space(also_needed)
 
     def compare(self, last_tid: bytes | None, *, is_known: bool) -> bool:
@@ -133,7 +139,25 @@ class BlobRestore:
             return False
         self._last_tid = last_tid
         self._take_first_that_can_be_read()
-        return True
+        if not is_known and self._is_later_than_data:
+            self._plan = None
+        return self._plan is not None
+
+    def say_what_is_taken(self) -> None:
+        """Warn, once, where the best state is not whole: another one, none, or what there is of it is in use."""
+        in_use = (self._number, self._leaves_out)
+        if self._first_error is None or self._plan is None or self._said == in_use:
+            return
+        self._said = in_use
+        choice, why = self._choice, self._first_error.sentence
+        if choice is None:
+            logger.warning("%s All blobs that the data refer to have to be in %s.", why, self._blob_storage)
+            return
+        if self._number:
+            doubt = "" if choice.is_exact else ", which may lack blobs"
+            logger.warning("%s Another state is taken%s: %s, from %s.", why, doubt, choice.timestamp, choice.place)
+        if self._plan.left_out.number:
+            self._say_left_out(self._plan.left_out, "lacks, or has in another size,")
 
     def expected(self) -> Expected | None:
         """What the comparison says that is to be done; None before it, and without blobs."""
@@ -149,8 +173,13 @@ class BlobRestore:
 
     def doubt(self) -> ZodbvaultError | None:
         """What is wrong with the known state of the data, where one is in use that may lack blobs; else None."""
-        is_in_doubt = bool(self._number) and self._choices[0].is_exact and not self._choices[self._number].is_exact
+        is_in_doubt = self._plan is not None and (self._choice is None or not self._choice.is_exact)
         return self._first_error if is_in_doubt else None
+
+    @property
+    def timestamp(self) -> str:
+        """That of the state in use."""
+        return "" if self._choice is None else self._choice.timestamp
 
     def judge(self, checked: CheckedRange, referenced: Iterable[bytes]) -> None:
         """Decide whether data and blobs fit together. Nothing of the site has been changed yet.
@@ -164,8 +193,13 @@ class BlobRestore:
             self.check_before_writing(checked.last_tid, is_known=True)
         self._last_tid = checked.last_tid
         missing = self._take_one_that_has(referenced)
-        if missing and self._accept_missing and self._first_error is not None:
-            missing = self._take_one_that_lacks_fewest(referenced)
+        if missing and self._accept_missing and self._first_error is not None and self._choice is not None:
+            fewest = self._take_one_that_lacks_fewest(referenced)
+            if fewest is None:
+                raise self._first_error
+            missing = fewest
+            self._require_space()
+            self.say_what_is_taken()
         assert self._target is not None
         is_certain = self._is_certain(referenced)
         self._is_whole = is_certain or (missing == 0 and not checked.encrypted)
@@ -188,34 +222,39 @@ class BlobRestore:
         why = self._first_error
         if why is None:
             return ZodbvaultError(f"{what}: neither in the backup nor in the blob storage", path=folder, hint=hint)
-        return ZodbvaultError(f"{why.what}; neither another state nor {folder} has {what}", path=why.path, hint=hint)
+        if isinstance(why, DamagedManifest):
+            hint = (
+                "Nothing was changed. Fetch this file from another copy of the backups; else choose another date, or "
+                "go on with --accept-missing-blobs."
+            )
+        where = f"neither another state nor {folder} has" if self._choice is not None else f"{folder} does not have"
+        return ZodbvaultError(f"{why.what}; {where} {what}", path=why.path, hint=hint)
 
     def _take_first_that_can_be_read(self) -> None:
-        """Compare the site with the state in use, or with the next that can be read. Raises the first one's error."""
+        """Compare the site with the state in use, or with the next that can be read, or with none where that will do.
+
+        Raises the first one's error.
+        """
         errors: list[ZodbvaultError] = []
         for number in range(self._number, max(len(self._choices), 1)):
             error = self._tried(number)
             if error is None:
                 return
             errors.append(error)
-            self._first_error = errors[0]
-            if number + 1 < len(self._choices):
-                following = self._choices[number + 1]
-                logger.warning(
-                    "%s Another state is taken: %s, from %s.", error.sentence, following.timestamp, following.place
-                )
-        if not self._accept_missing:
+            self._first_error = self._first_error or error
+        if self._accept_missing and self._take_one_that_lacks_fewest() is not None:
+            return
+        if not self._is_judged or not isinstance(self._first_error, DamagedManifest):
             raise errors[0]
-        self._take_one_that_lacks_fewest()
+        self._take(len(self._choices))
 
-    def _take_one_that_lacks_fewest(self, referenced: Iterable[bytes] | None = None) -> int:
+    def _take_one_that_lacks_fewest(self, referenced: Iterable[bytes] | None = None) -> int | None:
         """Of the states that can be read take the one that lacks the fewest of these blobs; how many that are.
 
         Those that its container cannot give are left out. referenced: None where nobody knows yet; the best state that
-        can be read is taken then. Raises the first one's error where none can be read.
+        can be read is taken then. Returns None where none can be read.
         """
         fewest: tuple[int, int] | None = None
-        before = (self._number, self._leaves_out)
         for number in range(len(self._choices)):
             if self._tried(number, leaves_out=True) is not None:
                 continue
@@ -225,13 +264,10 @@ class BlobRestore:
             if missing == 0:
                 break
         if fewest is None:
-            assert self._first_error is not None
-            raise self._first_error
+            return None
         missing, number = fewest
         if number != self._number:
             self._take(number, leaves_out=True)
-        if self._plan is not None and self._plan.left_out.number and before != (number, True):
-            self._say_left_out(self._plan.left_out, "lacks, or has in another size,")
         return missing
 
     def _say_left_out(self, left_out: LeftOut, what: str) -> None:
@@ -257,7 +293,8 @@ class BlobRestore:
         for number in range(begun + 1, len(self._choices)):
             if self._tried(number) is None and self._plan.count_missing(referenced) == 0:
                 self._require_space()
-                logger.info("The blobs are taken from %s, which has all.", self._choices[number].place)
+                choice = self._choices[number]
+                logger.info("The blobs are those of %s, from %s, which has all.", choice.timestamp, choice.place)
                 return 0
         self._take(begun, leaves_out=leaves_out)
         return missing
@@ -414,8 +451,8 @@ class BlobRestore:
 
     @property
     def _choice(self) -> BlobChoice | None:
-        """The state in use."""
-        return self._choices[self._number] if self._choices else None
+        """The state in use; None for none."""
+        return self._choices[self._number] if self._number < len(self._choices) else None
 
     @property
     def _is_later_than_data(self) -> bool:
@@ -438,6 +475,7 @@ def blob_restore(
         checksum=request.checksum,
         accept_missing=request.accept_missing_blobs,
         is_shared=settings.shared_blob_storage,
+        is_judged=request.has_data(settings),
     )
 
 
@@ -459,6 +497,7 @@ def restore_of_blobs_alone(
         checksum=request.checksum,
         accept_missing=request.accept_missing_blobs,
         is_shared=settings.shared_blob_storage,
+        is_judged=False,
     )
 
 

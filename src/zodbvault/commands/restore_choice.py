@@ -27,6 +27,8 @@ from zodbvault.commands.places import (
 from zodbvault.commands.point_in_time import choose_at, parse_point
 from zodbvault.commands.summary import plural
 from zodbvault.commands.what_is_lost import Loss, last_tid_of, newest_saved_tid, what_is_lost
+from zodbvault.errors import ZodbvaultError
+from zodbvault.filestorage.format import LAST_TID
 from zodbvault.filestorage.tids import time_of_tid
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.chains import newest_within
@@ -175,6 +177,26 @@ def last_tid_known(repository: Repository, choice: Choice) -> tuple[bytes | None
     return None if record.last_tid is None else bytes.fromhex(record.last_tid), True
 
 
+def last_tid_known_for(
+    repository: Repository, choice: Choice, request: Request, settings: Settings
+) -> tuple[bytes | None, bool]:
+    """The same as last_tid_known() for this request.
+
+    Where only blobs are restored and nobody knows the state's last tid, blobs that are later than it do no harm.
+    """
+    last_tid, is_known = last_tid_known(repository, choice)
+    return (last_tid, is_known) if is_known or request.has_data(settings) else (LAST_TID, True)
+
+
+def nothing_known(repository: Repository, choice: Choice) -> ZodbvaultError:
+    """Why the blobs of a state cannot be restored without its data."""
+    return ZodbvaultError(
+        f"no blobs are known for the backup of {choice.timestamp}",
+        path=repository.blob_location,
+        hint="Nothing was changed. Choose another date.",
+    )
+
+
 def choose_blobs_alone(places: Places, date: str | None) -> tuple[BlobChoice, ...]:
     """The states of blobs for a date, the best one first, of a site whose records live elsewhere.
 
@@ -211,7 +233,9 @@ def choose_and_say(settings: Settings, request: Request) -> Said:
         incrementals = f" and {plural(len(chain.lines) - 1, 'incremental')}" if len(chain.lines) > 1 else ""
         what = (name, target.datafs, chain.timestamp, incrementals, size_text(choice.end))
         logger.info("Restoring %s to %s: full %s%s, %s.", *what)
-    if choice.blobs is not None:
+    if choice.blobs is not None and choice.blobs.gone:
+        logger.warning("A manifest of the blobs of %s is missing; another state has to serve.", choice.timestamp)
+    elif choice.blobs is not None:
         place = f"{choice.blobs.place} in {places.blobs}"
         logger.info("The blobs are those of %s, from %s.", choice.blobs.timestamp, place)
     elif settings.backup_blobs:

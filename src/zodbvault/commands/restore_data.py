@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.spill import SortedRecords
 from zodbvault.commands.places import source_ownership
 from zodbvault.errors import ZodbvaultError, reason_of
-from zodbvault.filestorage.checking import RestoredBytes
+from zodbvault.filestorage.checking import BACK_POINTER_SIZE, RestoredBytes, back_pointer, those_of_blobs
 from zodbvault.io.closing import close_fd
 from zodbvault.io.durable import Ownership, PartFile, remove_durably
 from zodbvault.io.gzip_members import read_blocks
@@ -22,8 +23,9 @@ from zodbvault.io.hashing import BackgroundHash
 from zodbvault.repository.store import size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
+    from zodbvault.blobs.spill import SortedKeys
     from zodbvault.filestorage.checking import CheckedRange
     from zodbvault.repository.dat import Line
     from zodbvault.repository.store import Repository
@@ -111,6 +113,40 @@ def write_data(
     length.
     """
     checker = RestoredBytes(end, read, on_blob)
+    with contextlib.closing(_joined(repository, lines, end)) as parts:
+        for part in parts:
+            new.file.write(part)
+            checker.feed(part)
+    checked = checker.finish()
+    new.finish()
+    return checked
+
+
+def read_data(
+    repository: Repository, lines: tuple[Line, ...], end: int, referenced: SortedKeys, scratch: Path
+) -> CheckedRange:
+    """Read and check what write_data() would write. referenced: gets the blobs that the data refer to.
+
+    scratch: a folder for temporary files.
+    """
+    with SortedRecords(BACK_POINTER_SIZE, scratch) as back_pointers:
+        checker = RestoredBytes(
+            end,
+            None,
+            lambda oid, tid: referenced.add(oid + tid),
+            on_back_pointer=lambda *record: back_pointers.add(back_pointer(*record)),
+        )
+        with contextlib.closing(_joined(repository, lines, end)) as parts:
+            for part in parts:
+                checker.feed(part)
+        checked = checker.finish()
+        for key in list(those_of_blobs(back_pointers, referenced)):
+            referenced.add(key)
+    return checked
+
+
+def _joined(repository: Repository, lines: tuple[Line, ...], end: int) -> Generator[bytes, None, None]:
+    """The first `end` bytes that the lines of a chain hold together. Raises DamagedBackup behind those of a line."""
     left = end
     for line in lines:
         with contextlib.closing(BackgroundHash("md5")) as digest:
@@ -120,8 +156,7 @@ def write_data(
                 # What stands behind the end is read for its md5 only.
                 part = block if len(block) <= left else block[:left]
                 if part:
-                    new.file.write(part)
-                    checker.feed(part)
+                    yield part
                     left -= len(part)
             found = digest.hexdigest()
         if found != line.md5:
@@ -130,9 +165,6 @@ def write_data(
                 path=path,
                 hint="Data.fs was not touched. Choose an earlier date.",
             )
-    checked = checker.finish()
-    new.finish()
-    return checked
 
 
 @contextlib.contextmanager

@@ -6,23 +6,24 @@ That the site is running is none; a plan is made while it does.
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands.copy_folder import require_place_for_copy
 from zodbvault.commands.restore_blobs import blob_restore, restore_of_blobs_alone
 from zodbvault.commands.restore_choice import (
     Request,
     choose_blobs_alone,
     choose_state,
-    last_tid_known,
+    last_tid_known_for,
     loss_of,
+    nothing_known,
     request_of,
 )
-from zodbvault.commands.restore_data import check_files, target_of
+from zodbvault.commands.restore_data import check_files, read_data, target_of
 from zodbvault.commands.summary import plural, printable
 from zodbvault.errors import ZodbvaultError, one_line
 from zodbvault.filestorage.tids import time_of_tid
@@ -35,13 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from zodbvault.commands.choosing import Choice
-    from zodbvault.commands.restore_blobs import Expected
+    from zodbvault.commands.restore_blobs import BlobRestore, Expected
     from zodbvault.commands.restore_data import Target
     from zodbvault.commands.what_is_lost import Loss
     from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
-
-logger = logging.getLogger("zodbvault")
 
 PLAN_FORMAT = 1
 
@@ -123,7 +122,7 @@ def _plan_data_and_blobs(settings: Settings, request: Request) -> Plan:
         # The data that stand there may be newer.
         expected = expected._replace(remove=0, is_certain=True)
     if not has_data and choice.blobs is None:
-        problems.append(f"no blobs are known for the backup of {choice.timestamp}")
+        problems.append(str(nothing_known(repository, choice)))
     target = target_of(target_settings.datafs)
     needs = _needs(target if has_data else None, choice.end, target_settings.blob_storage, expected)
     space = _space(needs, problems)
@@ -150,19 +149,27 @@ def _expected(
 ) -> Expected | None:
     """What is to be done with the blobs of a chosen state; adds to `problems`. settings: those of the target.
 
-    Where missing blobs are accepted, a state that may lack some is no problem, and told in the log.
+    Where only the data can tell whether a state will do that is not theirs, they are read, as the restore reads them.
     """
+    files_are_there = not problems
     with blob_restore(settings, repository, choice, Path(gettempdir()), request) as blobs:
-        last_tid, is_known = last_tid_known(repository, choice)
-        _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known))
-        expected, doubt = blobs.expected(), blobs.doubt()
-    if doubt is not None and request.accept_missing_blobs:
-        what_follows = "Of all states the one is taken that lacks the fewest blobs that the data refer to."
-        logger.warning("%s %s", doubt.sentence, what_follows)
-    elif doubt is not None:
-        what_follows = "An earlier state is taken, and only if it has every blob that the data refer to"
-        problems.append(f"{doubt.sentence} {what_follows}")
-    return expected
+        last_tid, is_known = last_tid_known_for(repository, choice, request, settings)
+        if not _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known)):
+            return None
+        is_unknown = settings.blob_storage is not None and choice.blobs is None
+        is_judged = request.has_data(settings) and files_are_there and (is_unknown or blobs.doubt() is not None)
+        if is_judged and not _noting(problems, lambda: _judge(blobs, repository, choice)):
+            return None
+        blobs.say_what_is_taken()
+        return blobs.expected()
+
+
+def _judge(blobs: BlobRestore, repository: Repository, choice: Choice) -> None:
+    """Read the data and see whether their blobs are all to be had. Raises ZodbvaultError as the restore does."""
+    scratch = Path(gettempdir())
+    with SortedKeys(scratch) as referenced:
+        checked = read_data(repository, choice.chain.lines, choice.end, referenced, scratch)
+        blobs.judge(checked, referenced)
 
 
 def _needs(target: Target | None, end: int, blob_storage: Path | None, expected: Expected | None) -> dict[Path, int]:
@@ -205,12 +212,14 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     )
 
 
-def _noting(problems: list[str], look: Callable[[], object]) -> None:
-    """Look at something; what is wrong with it is a problem of the plan."""
+def _noting(problems: list[str], look: Callable[[], object]) -> bool:
+    """Look at something; what is wrong with it is a problem of the plan. Whether nothing is."""
     try:
         look()
     except ZodbvaultError as error:
         problems.append(str(error))
+        return False
+    return True
 
 
 def _note_on_blobs(settings: Settings, expected: Expected | None, choice: Choice, problems: list[str]) -> str:

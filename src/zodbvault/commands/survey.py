@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.commands.choosing import choose_blobs, recorded_blob_states
+from zodbvault.commands.choosing import blobs_of_each, recorded_blob_states
 from zodbvault.commands.places import chosen_places
 from zodbvault.commands.summary import plural, seconds_of_iso
 from zodbvault.errors import ZodbvaultError
@@ -146,8 +146,9 @@ def _seen_chain(repository: Repository, chain: Chain, *, with_blobs: bool) -> Se
 
 
 def _has_exact_blobs(repository: Repository, chain: Chain) -> bool:
-    choices = choose_blobs(repository, chain, chain)
-    return bool(choices) and choices[0].is_exact
+    (states,) = blobs_of_each(repository, chain, (len(chain.lines),))
+    first = next(states, None)
+    return first is not None and first.is_exact
 
 
 def _seen_line(repository: Repository, line: Line) -> SeenBackup:

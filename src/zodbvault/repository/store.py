@@ -261,10 +261,22 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
         if size is not None and size != written:
             return f"{name} has {size} bytes, {written} were written"
         manifests = manifests_size(repository, chain.lines[:number])
-        if not manifests and record.chain_manifest_size:
-            return "its blob manifests are missing"
         if manifests != record.chain_manifest_size:
-            return f"its blob manifests have {manifests} bytes where {record.chain_manifest_size} were written"
+            what = f"its blob manifests have {manifests} bytes where {record.chain_manifest_size} were written"
+            return _problem_of_manifest(repository, chain.lines[:number]) or what
+    return None
+
+
+def _problem_of_manifest(repository: Repository, lines: Iterable[Line]) -> str | None:
+    """What is wrong with the first manifest of some backups, oldest first, that has another size than written."""
+    for line in lines:
+        record = repository.record_of(line)
+        if record is None or record.blobs is None or not _is_manifest(record.blobs.manifest):
+            continue
+        size = size_of(repository.path(record.blobs.manifest))
+        if size != record.blobs.stored_size:
+            what = "is missing" if size is None else f"has {size} bytes, {record.blobs.stored_size} were written"
+            return f"{record.blobs.manifest} {what}"
     return None
 
 

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from zodbvault.blobs.stored import Form, Stored, stored_name
-from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_blob_states, choose_states_alone
+from zodbvault.commands.blob_choices import (
+    BlobChoice,
+    BlobListing,
+    choose_blob_states,
+    choose_states_alone,
+    states_of_other_chains,
+)
 
 BLOBS = Path("/blobs")
 FIRST, SECOND, THIRD, FOURTH = WHOLE = [f"2026-11-{day:02d}-18-05-00" for day in (20, 21, 22, 23)]
@@ -215,3 +221,23 @@ def test_the_states_of_a_long_chain_share_what_they_name() -> None:
     assert [len(state.deltas) for state in states] == list(range(60))
     paths = {id(path) for state in states for path in (state.complete, *state.deltas)}
     assert len(paths) == 60
+
+
+def test_of_other_chains_the_nearest_two_on_either_side_may_serve() -> None:
+    chains = [[f"2026-11-{day:02d}-03-00-00", f"2026-11-{day:02d}-18-05-00"] for day in range(1, 9)]
+    names = [f"{full}.blobs.gz" for full, _ in chains] + [f"{last}.deltablobs.gz" for _, last in chains]
+    others = [chain for chain in reversed(chains) if chain != chains[4]]
+
+    def served(*gone: str) -> list[tuple[str, bool]]:
+        found = listing(*(set(names) - set(gone)))
+        states = list(states_of_other_chains(found, chains[4][1], others))
+        assert not any(state.is_exact or state.is_of_date for state in states)
+        return [(state.timestamp, state.is_later) for state in states]
+
+    # Of a later one its full, of an earlier one its last backup.
+    everything = [(chains[5][0], True), (chains[6][0], True), (chains[3][1], False), (chains[2][1], False)]
+    assert served() == everything
+    assert served(f"{chains[3][1]}.deltablobs.gz")[2:] == [(chains[3][0], False), (chains[2][1], False)]
+    assert served(f"{chains[5][0]}.blobs.gz")[:2] == [(chains[6][0], True), (chains[7][0], True)]
+    assert served(*names) == []
+    assert list(states_of_other_chains(listing(*names), chains[4][1], [])) == []

@@ -23,8 +23,8 @@ from zodbvault.commands.copy_folder import require_apart
 from zodbvault.commands.places import BACKUPS, chosen_places, live_place, ownership_beside
 from zodbvault.commands.reading import Reading, read_database
 from zodbvault.commands.restore import require_that_it_is_still_there, restore_copy
-from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.restore_choice import SOURCE_OF, choose_and_say, choose_state, last_tid_known, request_of
+from zodbvault.commands.state_in_use import entries_of
 from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import DISK_FULL, ZodbvaultError, explained

@@ -26,8 +26,8 @@ from zodbvault.commands.new_state import NewState, blob_record, nothing_to_settl
 from zodbvault.commands.only_blobs_states import GroupVerdict, complete_is_due, judge_states, recorded_states
 from zodbvault.commands.places import Places, locked, make_folders, ownership_beside
 from zodbvault.commands.pool_state import PoolBackup, manifests_vouched_for
-from zodbvault.commands.restore_blobs import entries_of
 from zodbvault.commands.run import new_timestamp
+from zodbvault.commands.state_in_use import entries_of
 from zodbvault.commands.summary import BackupReport, iso_time, plural, printable
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError, explained

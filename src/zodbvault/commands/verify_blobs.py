@@ -15,7 +15,7 @@ from zodbvault.blobs.layouts import OID_SIZE
 from zodbvault.blobs.opening import opened_container
 from zodbvault.blobs.pool import Pool
 from zodbvault.blobs.verifying import MORE, verify_blobs
-from zodbvault.commands.restore_blobs import entries_of
+from zodbvault.commands.state_in_use import entries_of
 from zodbvault.commands.verify_result import Finding
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.records import ARCHIVES

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from zodbvault.blobs.layouts import bushy_path, key_of_bushy
 from zodbvault.blobs.manifest import read_manifest
-from zodbvault.commands.restore_blobs import entries_of
+from zodbvault.commands.state_in_use import entries_of
 from zodbvault.commands.summary import plural
 from zodbvault.commands.verify_blobs import part_of, stand_in
 from zodbvault.commands.verify_data import lacking

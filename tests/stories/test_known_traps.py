@@ -430,7 +430,7 @@ def test_power_lost_between_the_two_folders(
         shutil.rmtree(blob_storage_of(site))
         site.restore(stamp)  # the later chain has the blobs
         site.assert_is(state)
-        assert f"{stamp}.blobs" in caplog.text
+        assert f"{stamp}.{'blobs' if full else 'deltablobs'}.gz: is missing" in caplog.text
     elif lost == "blobs" and full:
         # A full stays where it is: nobody joins anything to it.
         assert f"{stamp}.fsz has no line in a .dat file" in caplog.text

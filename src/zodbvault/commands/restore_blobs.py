@@ -171,7 +171,9 @@ class BlobRestore(Closing):
         choice = state.choice
         if state.number != begun and choice is not None:
             self._require_space()
-            logger.info("The blobs are those of %s, from %s, which has all.", choice.timestamp, choice.place)
+            # Whoever was told that another one is taken is told that it is not.
+            level = logging.INFO if state.first_error is None else logging.WARNING
+            logger.log(level, "The blobs are those of %s, from %s, which has all.", choice.timestamp, choice.place)
         if missing and self._accept_missing and state.first_error is not None and choice is not None:
             fewest = state.take_one_that_lacks_fewest(referenced)
             if fewest is None:

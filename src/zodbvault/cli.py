@@ -143,7 +143,7 @@ def _invocation(site: ReadSite, *, is_to_run: bool) -> Invocation:
     if site.path is None:
         raise ConfigurationError(
             ["a schedule needs a zodbvault.toml: cron and systemd know neither this folder nor this environment"],
-            hint=hint,
+            hint="Write the site's options into one; zodbvault init makes it from the files of a Zope or ZEO.",
         )
     variables = [origin.where for origin in site.origins.values() if origin.level == ENVIRONMENT]
     if variables and is_to_run:

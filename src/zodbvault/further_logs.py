@@ -78,7 +78,7 @@ class LogFile(_TellsOnce, logging.FileHandler):
 
 
 def _make_folder(folder: str) -> None:
-    """Make the folder of a log file where it is missing, and only that: what is above it may be a disk's. Raises OSError.
+    """Make the folder of a log file where it is missing, and nothing above it. Raises OSError.
 
     Made by root it belongs to the owner of the folder above it, as a log file does.
     """

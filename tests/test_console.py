@@ -94,7 +94,9 @@ def test_a_file_gets_all_lines_also_the_quiet_ones(tmp_path: Path, capsys: pytes
 
 
 def test_places_that_cannot_be_written_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with logging_to_stderr(logging.WARNING, log_file=tmp_path / "no" / "log", syslog=tmp_path / "none") as logger:
+    with logging_to_stderr(
+        logging.WARNING, log_file=tmp_path / "no" / "such" / "log", syslog=tmp_path / "none"
+    ) as logger:
         logger.error("said all the same")
         logger.error("and said once")
     err = capsys.readouterr().err.splitlines()
@@ -102,9 +104,20 @@ def test_places_that_cannot_be_written_are_a_warning(tmp_path: Path, capsys: pyt
     assert sorted(err) == [
         "ERROR: and said once",
         "ERROR: said all the same",
-        f"WARNING: {tmp_path}/no/log: the log file cannot be written: {missing}. Check the option log_file.",
+        f"WARNING: {tmp_path}/no/such/log: the log file cannot be written: {missing}. Check the option log_file.",
         f"WARNING: {tmp_path}/none: the system's log cannot be written: {missing}. Check the option syslog.",
     ]
+
+
+def test_the_folder_of_a_log_file_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 1234, 1235)
+    with logging_to_stderr(logging.INFO, log_file=tmp_path / "log" / "backup.log") as logger:
+        logger.info("done")
+    assert capsys.readouterr().err == "INFO: done\n"
+    assert (tmp_path / "log" / "backup.log").read_text().endswith("done\n")
+    owner = tmp_path.stat().st_uid
+    assert {path.stat().st_uid for path in (tmp_path / "log", tmp_path / "log" / "backup.log")} == {owner}
 
 
 def test_a_full_disk_under_the_log_file_is_one_warning(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import io
+import json
 import re
 import sys
 from pathlib import Path
@@ -273,7 +274,22 @@ def test_to_a_monitoring_system_wrong_usage_is_unknown_too(capsys: pytest.Captur
     assert caught.value.code == 3
     out, err = capsys.readouterr()
     assert out == "ZODBVAULT UNKNOWN: argument --max-age: expected one argument\n"
-    assert err.endswith("error: argument --max-age: expected one argument\n")
+    assert err.endswith("\nERROR: argument --max-age: expected one argument\n")
+
+
+def test_wrong_usage_is_an_error_as_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("backup", PLAIN, ["--fulll"])
+    assert caught.value.code == 2
+    usage, _, error = capsys.readouterr().err.rpartition("\nERROR: ")
+    assert usage.startswith("usage: ")
+    assert error == "unrecognized arguments: --fulll - did you mean --full?\n"
+    with pytest.raises(SystemExit) as caught:
+        run("backup", PLAIN, ["--log-json", "--fulll"])
+    assert caught.value.code == 2
+    line = json.loads(capsys.readouterr().err)
+    assert line["level"] == "ERROR"
+    assert line["message"] == error.rstrip()
 
 
 def test_a_check_whose_standard_output_is_full_is_unknown(

@@ -27,12 +27,12 @@ from zodbvault.scripts import (
     error_code_of,
     exit_code_of,
     log_level,
-    repeat_wrong_usage,
     run_at_site,
     run_command,
     run_init,
     run_schedule,
     run_settings,
+    tell_of_wrong_usage,
 )
 from zodbvault.version import VERSION
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command_parser().parse_args(arguments, options)
     except SystemExit as stop:
         stop.code = usage_exit_code(options.command) if stop.code else stop.code
-        repeat_wrong_usage(options.command, stop)
+        tell_of_wrong_usage(options.command, stop, sys.argv[1:] if arguments is None else arguments)
         raise
 
     def load_and_run() -> int:
@@ -143,7 +143,7 @@ def _invocation(site: ReadSite, *, is_to_run: bool) -> Invocation:
     if site.path is None:
         raise ConfigurationError(
             ["a schedule needs a zodbvault.toml: cron and systemd know neither this folder nor this environment"],
-            hint=hint,
+            hint="Write the site's options into one; zodbvault init makes it from the files of a Zope or ZEO.",
         )
     variables = [origin.where for origin in site.origins.values() if origin.level == ENVIRONMENT]
     if variables and is_to_run:

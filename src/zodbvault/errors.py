@@ -76,6 +76,13 @@ def _file_of(cause: BaseException | None) -> str | None:
     return os.fsdecode(name) if isinstance(name, (str, bytes)) else None
 
 
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk, or a user's share of it, is behind an error."""
+    while isinstance(error, ZodbvaultError):
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno in DISK_FULL
+
+
 def reason_of(error: OSError) -> str:
     """The operating system's own words for `error`, without the file name (which the caller names by its role)."""
     return error.strerror or str(error)

@@ -53,6 +53,7 @@ class LogFile(_TellsOnce, logging.FileHandler):
     def _open(self) -> TextIOWrapper:
         # A pipe that nobody reads would keep the command waiting for ever.
         def opener(path: str, flags: int) -> int:
+            _make_folder(os.path.dirname(path))
             is_new = not os.path.lexists(path)
             fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
             os.set_blocking(fd, True)
@@ -74,6 +75,21 @@ class LogFile(_TellsOnce, logging.FileHandler):
         """Close the file. What could not be written is told of already."""
         with suppress(OSError):
             super().close()
+
+
+def _make_folder(folder: str) -> None:
+    """Make the folder of a log file where it is missing, and nothing above it. Raises OSError.
+
+    Made by root it belongs to the owner of the folder above it, as a log file does.
+    """
+    with suppress(FileExistsError, FileNotFoundError):
+        os.mkdir(folder)
+        if os.geteuid() == 0:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                give_to_owner_of(os.path.dirname(folder), fd)
+            finally:
+                os.close(fd)
 
 
 class SystemLog(_TellsOnce, SysLogHandler):

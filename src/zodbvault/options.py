@@ -334,7 +334,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "log_file",
         Kind.PATH,
-        "A file that all scripts add their log lines to, with times (UTC); also those that ``-q`` leaves out.",
+        "A file that all scripts add their log lines to, with times (UTC); also those that ``-q`` leaves out. Its"
+        " folder is made where it is missing.",
         _OURS,
     ),
     Option(

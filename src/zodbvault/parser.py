@@ -19,11 +19,12 @@ AFTER = " - did you mean {}?"
 
 
 class WrongUsage(SystemExit):
-    """The end that argparse makes of wrong arguments. message: what is wrong with them, for people."""
+    """The end of wrong arguments, which the caller tells of. message: what is wrong with them; usage: what is right."""
 
-    def __init__(self, code: object, message: str) -> None:
-        super().__init__(code)
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(2)
         self.message = message
+        self.usage = usage
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,17 +44,14 @@ class Parser(argparse.ArgumentParser):
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Leave by WrongUsage, with the usage and the message; options that nobody knows each with the nearest one."""
+        """Leave by WrongUsage and say nothing yet; options that nobody knows come each with the nearest one."""
         # What stands where a value is expected was meant as one (`--max-age -5h`).
         unknown = () if "expected one argument" in message else self._unknown_options()
         meant = [nearest(word, self._option_string_actions) for word in unknown]
         message += "".join(AFTER.format(word) for word in dict.fromkeys(meant) if word)
         if self._subparsers is not None and "did you mean" not in message:
             message += f" ({self.prog} -h tells of the commands)"
-        try:
-            super().error(message)
-        except SystemExit as stop:
-            raise WrongUsage(stop.code, message) from None
+        raise WrongUsage(message, self.format_usage())
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

@@ -47,10 +47,11 @@ def run(command: str, plain: Mapping[str, PlainValue], arguments: Sequence[str] 
     command: a key of DESCRIPTIONS. plain: what `settings_to_plain` made. arguments: those of the command line, without
     the program's name; None takes the process's own. Leaves through SystemExit for arguments that are wrong.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        wanted = parse_arguments(command, sys.argv[0], sys.argv[1:] if arguments is None else arguments)
+        wanted = parse_arguments(command, sys.argv[0], given)
     except SystemExit as stop:
-        repeat_wrong_usage(command, stop)
+        tell_of_wrong_usage(command, stop, given)
         raise
 
     def perform() -> int:
@@ -161,10 +162,23 @@ def _report(error: ZodbvaultError, error_code: int | None) -> int:
     return error_code
 
 
-def repeat_wrong_usage(command: str | None, stop: SystemExit) -> None:
-    """What a parser has said on standard error stands on standard output too where a monitoring system reads that."""
-    if stop.code and error_code_of(command) == UNKNOWN:
-        _write_unknown(getattr(stop, "message", "wrong usage"))
+def tell_of_wrong_usage(command: str | None, stop: SystemExit, arguments: Sequence[str]) -> None:
+    """Log what a parser finds wrong with the arguments, as any other error; behind the usage where people read it.
+
+    Where a monitoring system reads standard output it stands there too. Nothing is said where nothing is wrong.
+    """
+    from zodbvault.parser import WrongUsage
+
+    if not isinstance(stop, WrongUsage):
+        return
+    as_json = "--log-json" in arguments
+    with logging_to_stderr(logging.INFO, as_json=as_json):
+        if not as_json and sys.stderr is not None:
+            sys.stderr.write(stop.usage)
+        error = ZodbvaultError(stop.message)
+        logger.error("%s", error)
+    if error_code_of(command) == UNKNOWN:
+        _write_unknown(str(error))
 
 
 def _write_unknown(what: str) -> None:

@@ -266,3 +266,9 @@ def test_a_lock_that_is_no_file_cannot_be_asked(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ZodbvaultError, match="cannot be looked at"):
         LockFile(tmp_path / "file" / "lock").who_holds_it()
+
+
+def test_a_folder_in_the_place_of_a_lock_is_told_how_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(ZodbvaultError, match="Is a directory. Move the folder that has this name away"):
+        LockFile(tmp_path / "lock").acquire()

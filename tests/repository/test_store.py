@@ -254,7 +254,7 @@ def test_a_record_that_cannot_be_read_is_none_with_a_warning(
         _make_unreadable(monkeypatch, path)
     assert repository.record(A) is None
     reasons = {
-        "damaged": f"{A}.json: is not a record: it has no format version",
+        "damaged": f"{path}: is not a record: it has no format version",
         "folder": f"{path}: is not a file that a repository can hold",
         "symlink": f"{path}: cannot be read: Too many levels of symbolic links",
         "unreadable": f"{path}: cannot be read: Input/output error",
@@ -291,7 +291,7 @@ def test_a_newest_record_of_a_later_version_lets_nothing_be_tidied_up(made: Made
     format_99(made, B)
     with pytest.raises(NewerFormat) as error:
         refuse_newer_format(made.read())
-    assert str(error.value).startswith(f"{B}.json: has format 99")
+    assert str(error.value).startswith(f"{made.location}/{B}.json: has format 99")
 
 
 @pytest.mark.parametrize("harm", ["damaged", "symlink", "gone"])

@@ -469,6 +469,7 @@ def test_a_file_that_cannot_be_written_whole_does_not_stand_in_the_way(site: Sit
     finished = init(site, prefix=("prlimit", "--fsize=100"))
     assert finished.returncode == 1
     assert f"{site.folder}/zodbvault.toml: the file cannot be written: File too large" in finished.stderr
+    assert "-o names another file" in finished.stderr
     assert not (site.folder / "zodbvault.toml").exists()
     assert init(site).returncode == 0
 

@@ -189,6 +189,7 @@ def test_as_a_script(site: Site) -> None:
     finished = site.command("backup-report", "-o", str(site.folder / "no" / "page.html"))
     assert finished.returncode == 1
     assert "the page cannot be written" in finished.stderr
+    assert "-o names another file" in finished.stderr
 
 
 # Colours

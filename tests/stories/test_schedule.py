@@ -371,6 +371,8 @@ def test_what_cron_does_not_have_is_not_relied_on(odd_site: Site, lines_of_other
     finished = schedule(odd_site, ZODBVAULT_DATAFS="d", ZODBVAULT_BACKUP_BLOBS="false")
     assert finished.returncode == 2
     assert "a schedule needs a zodbvault.toml" in finished.stderr
+    assert "Write the site's options into one; zodbvault init makes it" in finished.stderr
+    assert "--option" not in finished.stderr
 
 
 def test_a_line_break_cannot_be_written(site: Site) -> None:

@@ -61,6 +61,16 @@ def nothing_half_done(*folders: Path) -> bool:
     return not [name for name in names if name.endswith((".part", ".restoring", ".replaced", ".orphan", ".pruned"))]
 
 
+def blobs_on(disk: Path) -> set[Path]:
+    """All blobs in pools on a disk."""
+    return {path for path in disk.rglob("*.blob") if "blobs" in path.parts}
+
+
+def manifests_on(disk: Path) -> set[Path]:
+    """All manifests on a disk."""
+    return set(disk.rglob("*blobs.gz"))
+
+
 def unfinished(err: str, site: Site) -> str | None:
     """The timestamp of a backup that lacked nothing but its line in the `.dat` when the disk was full."""
     return site.timestamps()[-1] if ".dat.part: the backup cannot be written" in err else None
@@ -261,7 +271,8 @@ def test_a_disk_that_fills_during_a_backup(tmp_path: Path, disk: Path, way: Way,
     site.commit_blobs(8, size=60_000, names=400)
     site.close()
     later = site.state()
-    failed = 0
+    failed = freed = 0
+    manifests, blobs = manifests_on(disk), blobs_on(disk)
     for room in range(0, 800_000, 20_000):
         ballast = fill(disk, leave=room)
         ended = run(site, way.name, *way.arguments)
@@ -273,10 +284,16 @@ def test_a_disk_that_fills_during_a_backup(tmp_path: Path, disk: Path, way: Way,
         assert ended.err.count("ERROR: ") == 1, ended.err
         assert "Traceback" not in ended.err
         assert nothing_half_done(disk), ended.err
+        # Where its manifest stands already only small files were lacking, and the next run sees to it.
+        if manifests_on(disk) == manifests:
+            assert blobs_on(disk) == blobs
+            freed += "that this run had copied" in ended.err
         # One that lacks nothing but its line gets it from the next run.
         assert set(stamps) <= set(site.timestamps()) <= {*stamps, unfinished(ended.err, site)}
         ballast.unlink()
     assert failed > 3
+    # An incremental has so few blobs here that none gets its name before the disk is full.
+    assert freed or layout != "pool" or way.name == "zipbackup" or way == Way("backup")
     good(run, site, "backup-verify", "--all", "--deep")
     ballast.unlink()
     good(run, site, "backup")
@@ -372,6 +389,7 @@ def test_blobs_alone_on_a_disk_that_is_too_small_and_on_one_that_fills(
     error = refused(run, site, "backup").err
     assert "No space left on device" in error
     assert nothing_half_done(disk)
+    assert not blobs_on(disk)
     ballast.unlink()
     good(run, site, "backup")
     good(run, site, "backup-verify", "--deep")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.containers import DamagedBlob, read_one_by_one, sizes_one_by_one
@@ -26,6 +26,7 @@ from zodbvault.blobs.copying import (
 )
 from zodbvault.blobs.layouts import (
     BUSHY,
+    KEY_SIZE,
     LAYOUT_MARKER,
     POOL_FOLDER,
     TEMPORARY_FOLDER,
@@ -76,6 +77,7 @@ class Pool(Closing):
         self._folders = FolderSyncs(self._batch)
         self._folder_ownership: Ownership | None = None
         self._own = SortedRecords(PACKED_SIZE, self.scratch)
+        self._replaced = SortedKeys(self.scratch)
 
     def prepare(self) -> None:
         """Make the pool's folders and its layout marker where they are missing, durably.
@@ -217,6 +219,8 @@ class Pool(Closing):
             folder = os.path.dirname(path)
             self._require_real_way_to(path)
             self._folders.make_folders(folder, self._folder_ownership)
+            if expected or os.path.lexists(path):
+                self._replaced.add(entry.key)
             os.replace(temporary, path)
             self._folders.enter(folder)
         except OSError as error:
@@ -226,6 +230,18 @@ class Pool(Closing):
     def own_entries(self) -> Iterator[bytes]:
         """What this run has copied, as packed entries in the order of their keys: no manifest names it yet."""
         return iter(self._own)
+
+    def remove_own(self) -> int:
+        """Remove what this run has copied, as long as it has published no manifest that names it; how many blobs.
+
+        A blob that a manifest was seen to name stays, and one in whose place there was another file. Raises OSError.
+        """
+        removed = 0
+        for key, _ in without(((packed[:KEY_SIZE], 0) for packed in self._own), iter(self._replaced)):
+            with suppress(FileNotFoundError):
+                self.remove(key)
+                removed += 1
+        return removed
 
     def remove(self, key: bytes) -> None:
         """Remove the blob `key`, and the folders that are empty without it. Raises OSError."""
@@ -263,6 +279,7 @@ class Pool(Closing):
         """Forget this run's own list, and what was not finished."""
         self._batch.__exit__(None, None, None)
         self._own.close()
+        self._replaced.close()
 
 
 def prune_pool(remaining_manifests: Iterable[Path], pool: Pool) -> int:

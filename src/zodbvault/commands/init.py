@@ -326,7 +326,8 @@ def write_new(found: Found, path: Path) -> tuple[str, ...]:
     import shlex
 
     text = text_of(found, path.parent)
-    with explained("the file cannot be written", path=path):
+    hint = "Is its folder there, and may you write into it? -o names another file, -o - shows the text."
+    with explained("the file cannot be written", path=path, hint=hint):
         try:
             _write_where_nothing_is(path, text)
         except FileExistsError:

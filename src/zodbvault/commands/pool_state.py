@@ -16,6 +16,7 @@ from zodbvault.blobs.layouts import OID_SIZE, POOL_FOLDER
 from zodbvault.blobs.pool import Pool, prune_pool
 from zodbvault.commands.new_state import NewState, blob_record, nothing_to_settle
 from zodbvault.commands.summary import plural
+from zodbvault.errors import ZodbvaultError, is_disk_full
 from zodbvault.io.durable import PartFile
 from zodbvault.io.progress import step
 from zodbvault.repository.names import (
@@ -51,6 +52,7 @@ class PoolBackup:
         self._ownership = ownership
         self._source = source
         self._opened = contextlib.ExitStack()
+        self._manifests_before: tuple[Path, ...] = ()
 
     @functools.cached_property
     def pool(self) -> Pool:
@@ -58,13 +60,24 @@ class PoolBackup:
         pool = self._opened.enter_context(Pool(self._location, self._ownership))
         pool.prepare()
         pool.sweep()
+        self._manifests_before = manifests_in(self._location)
         return pool
 
     def __enter__(self) -> PoolBackup:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        with self._opened:
+            if "pool" in self.__dict__ and error is not None and is_disk_full(error):
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """Take away what a run copied that filled the disk, unless a manifest of it is there already."""
+        with contextlib.suppress(OSError, ZodbvaultError):
+            if manifests_in(self._location) == self._manifests_before:
+                removed = self.pool.remove_own()
+                if removed:
+                    logger.info("Removed %s that this run had copied: the disk is full.", plural(removed, "blob"))
 
     @contextlib.contextmanager
     def change(self, stamp: str, repository: Repository, chain: Chain, met: SortedKeys) -> Iterator[NewState]:
@@ -162,7 +175,6 @@ class PoolBackup:
         """
         from zodbvault.blobs.directories import DirectoryContainer
         from zodbvault.blobs.stored import Form, find_stored
-        from zodbvault.errors import ZodbvaultError
 
         directories = [one.path for one in find_stored(self._location) if one.form is Form.DIRECTORY]
         if not directories:

@@ -53,7 +53,8 @@ def report(settings: Settings, *, which: str, thresholds: Thresholds, clock: Clo
 
 def write_page(path: Path, text: str) -> None:
     """Put the page into a file; the old content or the new one stands there at every instant. Raises ZodbvaultError."""
-    with explained("the page cannot be written", path=path):
+    hint = "Is its folder there, and may you write into it? -o names another file; without it the page is shown."
+    with explained("the page cannot be written", path=path, hint=hint):
         write_where_told(path, text.encode("ascii"))
 
 

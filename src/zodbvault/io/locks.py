@@ -38,7 +38,12 @@ _HELD_BY_ANOTHER = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 """What flock(2) answers, from system to system, where it would have to wait."""
 
 _GIVE = "Give the file and its folder to the user who runs this."
-_HINTS = {errno.EACCES: _GIVE, errno.EPERM: _GIVE, errno.EROFS: "Mount its disk for writing."}
+_HINTS = {
+    errno.EACCES: _GIVE,
+    errno.EPERM: _GIVE,
+    errno.EROFS: "Mount its disk for writing.",
+    errno.EISDIR: "Move the folder that has this name away: the lock is a file, and is made by the next run.",
+}
 
 
 class Locked(ZodbvaultError):

@@ -95,7 +95,8 @@ class Repository(NamedTuple):
         """
         record = self.last_read.get(name)
         if record is None:
-            record = parse_record(read_small(self.location / name), name)
+            path = self.location / name
+            record = parse_record(read_small(path), str(path))
             self.last_read.clear()
             self.last_read[name] = record
         return record

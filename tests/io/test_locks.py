@@ -270,5 +270,5 @@ def test_a_lock_that_is_no_file_cannot_be_asked(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_place_of_a_lock_is_told_how_to_mend(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
-    with pytest.raises(ZodbvaultError, match="Is a directory. Move the folder that has this name away"):
+    with pytest.raises(ZodbvaultError, match=r"Is a directory\. Move the folder that has this name away"):
         LockFile(tmp_path / "lock").acquire()

@@ -254,8 +254,9 @@ def test_any_other_word_is_false_and_is_warned_about() -> None:
 
 @pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.kind is Kind.NUMBER])
 def test_numbers(name: str) -> None:
+    beside = {"only_blobs": "true"} if name == "keep_blob_days" else {}
     for value in ("13", " 13", 13):
-        assert getattr(settings_of(**{name: value}), name) == 13
+        assert getattr(settings_of(**{name: value}, **beside), name) == 13
     for wrong in ("-1", "two", "1.5", "٣", "9" * 30, -1, 1.5, True, ["1"]):
         (mistake,) = mistakes_of(**{name: wrong})
         assert mistake.startswith(f"[backup] {name}: ")
@@ -473,3 +474,11 @@ def test_in_strict_use_every_warning_is_a_mistake() -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(strict=True, keeep=3, gzip=True, full="ture", keep="x")
     assert len(caught.value.mistakes) == 4
+
+
+def test_days_of_blobs_without_effect_are_warned_of() -> None:
+    said = "[backup] keep_blob_days: 30 has no effect without only_blobs; keep says what stays"
+    assert parse(keep_blob_days="30").warnings == (said,)
+    assert parse(keep_blob_days="30", archive_blob="true").warnings == (said,)
+    assert parse(keep_blob_days="14").warnings == ()
+    assert parse(keep_blob_days="30", only_blobs="true").warnings == ()

@@ -159,7 +159,7 @@ class _Reader:
             keep_daily=self._periods("keep_daily", only_blobs),
             keep_weekly=self._periods("keep_weekly", only_blobs),
             keep_monthly=self._periods("keep_monthly", only_blobs),
-            keep_blob_days=self._number("keep_blob_days"),
+            keep_blob_days=self._keep_blob_days(only_blobs),
             pre_command=self._text("pre_command"),
             post_command=self._text("post_command"),
             debug=self._boolean("debug"),
@@ -239,6 +239,14 @@ class _Reader:
             self._mistake(name, "has no effect with only_blobs; keep_blob_days says what stays")
         elif number > 0 and self._number("keep") == 0:
             self._mistake(name, "has no effect with keep = 0, which keeps all; set keep = 1, say")
+        return number
+
+    def _keep_blob_days(self, only_blobs: bool) -> int:
+        name = "keep_blob_days"
+        number = self._number(name)
+        if not only_blobs and number not in (-1, OPTION_BY_NAME[name].default):
+            # No mistake in a file of ours either: it is at home in every configuration of collective.recipe.backup.
+            self.advice.append(self._line(name, f"{number} has no effect without only_blobs; keep says what stays"))
         return number
 
     def _choice(self, name: str) -> str:

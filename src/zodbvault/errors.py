@@ -76,11 +76,17 @@ def _file_of(cause: BaseException | None) -> str | None:
     return os.fsdecode(name) if isinstance(name, (str, bytes)) else None
 
 
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk, or a user's share of it, is behind an error."""
+def cause_of(error: BaseException | None) -> BaseException | None:
+    """What is behind an error of ours, such as the operating system's; another error is its own cause."""
     while isinstance(error, ZodbvaultError):
         error = error.__cause__
-    return isinstance(error, OSError) and error.errno in DISK_FULL
+    return error
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk, or a user's share of it, is behind an error."""
+    cause = cause_of(error)
+    return isinstance(cause, OSError) and cause.errno in DISK_FULL
 
 
 def reason_of(error: OSError) -> str:

@@ -775,3 +775,18 @@ def test_a_change_makes_the_best_of_any_situation(
     assert outcome.copied == len(expected - held)
     pooled = place.pooled()
     assert all(pooled[k] == CONTENT[k] for k in expected)
+
+
+def test_what_a_run_copied_goes_again_but_for_what_was_there_before(place: Location) -> None:
+    """On a full disk: not what a manifest names, nor what took the place of another file."""
+    place.add({key(1): b"named, and lost in the pool", key(2): b"new", key(3): b"left by a killed run"})
+    with place.pool as pool:
+        Path(pool.path_of(key(3))).parent.mkdir(parents=True)
+        Path(pool.path_of(key(3))).write_bytes(b"left by a kil")
+        for k, expected in ((key(1), [entry(key(1), b"named, and lost in the pool")]), (key(2), []), (key(3), [])):
+            with (place.site / path_for(place.layout, k)).open("rb") as blob:
+                pool.copy_in(k, blob.fileno(), expected)
+        assert set(blobs_in(place.folder / "blobs", "bushy")) == {key(1), key(2), key(3)}
+        assert pool.remove_own() == 1
+        assert set(blobs_in(place.folder / "blobs", "bushy")) == {key(1), key(3)}
+        assert pool.remove_own() == 0

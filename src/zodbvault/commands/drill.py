@@ -27,7 +27,7 @@ from zodbvault.commands.restore_choice import SOURCE_OF, choose_and_say, choose_
 from zodbvault.commands.state_in_use import entries_of
 from zodbvault.commands.summary import iso_time, plural
 from zodbvault.commands.written_manifests import require_as_written
-from zodbvault.errors import DISK_FULL, ZodbvaultError, explained
+from zodbvault.errors import ZodbvaultError, cause_of, explained, is_disk_full
 from zodbvault.filestorage.format import LAST_TID, NO_TID
 from zodbvault.io.durable import remove_as_far_as_possible
 from zodbvault.io.locks import Locked, LockFile
@@ -189,13 +189,11 @@ def _is_left_over(folder: Path, now: float) -> bool:
 
 def _is_no_fault_of_the_backup(error: ZodbvaultError, folder: Path) -> bool:
     """Whether it is the place of the rehearsal that failed."""
-    cause: BaseException | None = error
-    while isinstance(cause, ZodbvaultError):
-        cause = cause.__cause__
+    cause = cause_of(error)
     if not isinstance(cause, OSError):
         return False
     name = cause.filename
-    return cause.errno in DISK_FULL or (
+    return is_disk_full(cause) or (
         isinstance(name, (str, bytes))
         and Path(os.path.realpath(os.fsdecode(name))).is_relative_to(os.path.realpath(folder))
     )

@@ -70,8 +70,7 @@ def one_line(text: str) -> str:
 
 def _file_of(cause: BaseException | None) -> str | None:
     """The file that the system named in the error behind one of ours, or behind one of ours behind that."""
-    while isinstance(cause, ZodbvaultError):
-        cause = cause.__cause__
+    cause = cause_of(cause)
     name = cause.filename if isinstance(cause, OSError) else None
     return os.fsdecode(name) if isinstance(name, (str, bytes)) else None
 

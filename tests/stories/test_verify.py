@@ -527,3 +527,18 @@ def test_directories_of_another_program_are_compared_with_what_ours_knows_later(
     shutil.rmtree(site.blob_storage)
     if damage in ("none", "gone"):
         site.restore(stamps[0])
+
+
+@pytest.mark.parametrize("depth", ["quick", "default", "deep"])
+def test_what_is_wrong_with_a_manifest_is_told_once_for_all_its_dates(site: Site, depth: str) -> None:
+    site.commit_blobs(3)
+    stamps = [site.backed_up()[0]]
+    for _ in range(3):
+        site.commit_blobs(1)
+        stamps.append(site.backed_up()[0])
+    flip(site.blob_location / f"{stamps[0]}.blobs.gz")
+    report = site.verify(deep=depth == "deep", quick=depth == "quick")
+    told = [line.partition("; affected: ") for line in report.lines if ".blobs.gz" in line]
+    assert told
+    assert len({what for what, _, _ in told}) == len(told)
+    assert {dates for _, _, dates in told} == {f"{stamps[0]} to {stamps[-1]}."}

@@ -164,8 +164,12 @@ def _dates(chain: Chain, choices: Sequence[tuple[int, Choice]] | None) -> tuple[
 
 
 def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """What is wrong with some dates, each finding once."""
-    return tuple(finding for finding in dict.fromkeys(findings) if not set(dates).isdisjoint(finding.dates))
+    """What is wrong with some dates. What was found in several ways, or for several dates, is one finding."""
+    affected: dict[str, list[str]] = {}
+    for finding in findings:
+        affected.setdefault(finding.what, []).extend(finding.dates)
+    found = (Finding(tuple(sorted(set(each))), what) for what, each in affected.items())
+    return tuple(finding for finding in found if not set(dates).isdisjoint(finding.dates))
 
 
 def _verify_blobs_alone(name: str, places: Places, wanted: Wanted) -> VerifiedPlace:

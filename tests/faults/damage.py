@@ -942,7 +942,7 @@ class Case:
 
     def require_nothing_lost(self, states: dict[str, State], restored: set[str]) -> None:
         """What came back before the backup and was not pruned comes back after it."""
-        left = [date for date in sorted(restored & self.good.states.keys()) if _is_listed(self.site, date)]
+        left = [date for date in sorted(restored & self.good.states.keys()) if _is_listed(self.site.location, date)]
         if left:
             date = self.random.choice(left)
             # With the live site's blobs: a state of another program may have needed them before too.
@@ -950,8 +950,8 @@ class Case:
                 raise Broken(f"{date} came back before the backup, and does not now: {self.told[-1]}")
 
 
-def _is_listed(site: Site, date: str) -> bool:
-    dats = [site.location / name for name in site.names() if name.endswith(".dat")]
+def _is_listed(location: Path, date: str) -> bool:
+    dats = location.glob("*.dat")
     return any(date in dat.read_text(errors="replace") for dat in dats if dat.is_file() and not dat.is_symlink())
 
 
@@ -991,10 +991,10 @@ def _has_records(good: Good) -> bool:
 
 
 def _record_seen(files: Files, good: Good) -> str | None:
-    """Whether the newest backup's record cannot be read any more."""
+    """Whether the record of the newest backup that a `.dat` names cannot be read any more."""
     newest = max(good.states)
     path = files.location / f"{newest}.json"
-    if not _has_records(good) or not path.is_file() or path.is_symlink():
+    if not _has_records(good) or not path.is_file() or path.is_symlink() or not _is_listed(files.location, newest):
         return None
     try:
         values = json.loads(path.read_bytes())

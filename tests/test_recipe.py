@@ -156,7 +156,7 @@ def test_a_section_that_extends_another_and_a_macro(load: Callable[..., Any], ca
     backup_blobs = false
     [backup]
     <= base
-    keep_blob_days = 3
+    keep_daily = 3
     eggs = zodbvault
     find-links =
     unzip = true
@@ -165,7 +165,7 @@ def test_a_section_that_extends_another_and_a_macro(load: Callable[..., Any], ca
     recipe = other
     """
     settings = load(text)["backup"].recipe.settings
-    assert (settings.keep, settings.keep_blob_days) == (7, 3)
+    assert (settings.keep, settings.keep_daily) == (7, 3)
     assert [record for record in caplog.records if record.name == "zodbvault"] == []
 
 

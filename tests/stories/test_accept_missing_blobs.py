@@ -204,24 +204,25 @@ def test_only_the_blobs_are_those_of_the_state_itself(site: Site, how: str) -> N
     assert_is_but_for(site, state, newest)
 
 
-class EncryptedStorage(ZlibStorage):  # type: ignore[misc]
-    """As cipher.encryptingstorage: nobody can read from the records which blobs they refer to."""
+def encrypted(data: bytes) -> bytes:
+    """As cipher.encryptingstorage has it: nobody can read from the records which blobs they refer to."""
+    return b".e" + bytes(byte ^ 0x55 for byte in data)
 
-    def _transform(self, data: bytes) -> bytes:
-        return b".e" + bytes(byte ^ 0x55 for byte in data)
 
-    def _untransform(self, data: bytes) -> bytes:
-        return bytes(byte ^ 0x55 for byte in data[2:]) if data[:2] == b".e" else data
+def decrypted(data: bytes) -> bytes:
+    return bytes(byte ^ 0x55 for byte in data[2:]) if data[:2] == b".e" else data
 
-    def __init__(self, base: Any) -> None:
-        super().__init__(base)
-        del self.__dict__["_transform"], self.__dict__["_untransform"]
+
+def encrypting(base: Any) -> ZlibStorage:
+    storage = ZlibStorage(base)
+    vars(storage).update(_transform=encrypted, _untransform=decrypted)
+    return storage
 
 
 @pytest.mark.parametrize("how", ["missing", "damaged"])
 def test_where_the_data_are_encrypted(tmp_path: Path, how: str) -> None:
     """What they refer to is not known then, so the state of the data serves, not one that seems to lack nothing."""
-    site = Site(tmp_path / "site", wrap=EncryptedStorage)
+    site = Site(tmp_path / "site", wrap=encrypting)
     state, newest = with_the_newest_blob_lost_in_the_pool(site, how)
     with pytest.raises(ZodbvaultError):
         site.restore()

@@ -128,7 +128,7 @@ def test_a_damaged_copy_waits_until_the_swap(tmp_path: Path, layout: Layout) -> 
         assert (outcome.added, outcome.replaced) == (0, 1)
         assert path.read_bytes() == b"first"
         assert path.with_name(path.name + ".replaced").read_bytes() == b"fir"
-        finish_replacements(target)
+        finish_replacements(place.plan(A | B, target), target)
     assert files_below(place.site) == {".layout", *(path_for(layout, k) for k in A | B)}
 
 
@@ -394,7 +394,7 @@ def test_nothing_to_remove_where_nothing_is(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with place.target as target:
         assert place.remove({}, [], [], target) == 0
-        finish_replacements(target)
+        finish_replacements(place.plan({}, target), target)
     assert not place.site.exists()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from zc.zlibstorage import ZlibStorage
 
 from tests.site import BlobKey, Site, State, blob_files
 from tests.stories.test_restore_only import only
 from tests.test_bad_input import unprivileged
+from zodbvault.blobs import target
 from zodbvault.commands.restore_plan import plan_restore
 from zodbvault.errors import ZodbvaultError
 
@@ -172,6 +174,102 @@ def test_a_blob_that_may_not_be_read(site: Site) -> None:
     assert restored.returncode == 0, restored.stderr
     assert str(pool_files(site)[key]) in restored.stderr
     assert_is_but_for(site, state, key)
+
+
+def with_the_newest_blob_lost_in_the_pool(site: Site, how: str) -> tuple[State, BlobKey]:
+    """Of two states the newer one has ten blobs more, and one of these is missing or damaged in the backup."""
+    site.commit_blobs(5, names=30)
+    site.backup()
+    site.commit_blobs(10, names=30)
+    _, state = site.backed_up()
+    files = pool_files(site)
+    newest = max(files, key=lambda key: key[1])
+    if how == "damaged":
+        flip(files[newest], state.blobs[newest])
+    else:
+        files[newest].unlink()
+    lose_blobs(site)
+    return state, newest
+
+
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_only_the_blobs_are_those_of_the_state_itself(site: Site, how: str) -> None:
+    """Given an earlier state that is whole, and lacks more, then nobody sees what it lacks; so it never stands in."""
+    state, newest = with_the_newest_blob_lost_in_the_pool(site, how)
+    with pytest.raises(ZodbvaultError, match="--accept-missing-blobs restores without"):
+        only(site, "blobs")
+    plan = plan_restore(site.settings, source="location", when=None, checksum=False, only="blobs")
+    assert bool(plan.problems) == (how == "missing")
+    only(site, "blobs", accept_missing_blobs=True)
+    assert_is_but_for(site, state, newest)
+
+
+def encrypted(data: bytes) -> bytes:
+    """As cipher.encryptingstorage has it: nobody can read from the records which blobs they refer to."""
+    return b".e" + bytes(byte ^ 0x55 for byte in data)
+
+
+def decrypted(data: bytes) -> bytes:
+    return bytes(byte ^ 0x55 for byte in data[2:]) if data[:2] == b".e" else data
+
+
+def encrypting(base: Any) -> ZlibStorage:
+    storage = ZlibStorage(base)
+    vars(storage).update(_transform=encrypted, _untransform=decrypted)
+    return storage
+
+
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_where_the_data_are_encrypted(tmp_path: Path, how: str) -> None:
+    """What they refer to is not known then, so the state of the data serves, not one that seems to lack nothing."""
+    site = Site(tmp_path / "site", wrap=encrypting)
+    state, newest = with_the_newest_blob_lost_in_the_pool(site, how)
+    with pytest.raises(ZodbvaultError):
+        site.restore()
+    site.restore(accept_missing_blobs=True)
+    assert_is_but_for(site, state, newest)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_damaged_ones_of_the_site_do_not_stay(site: Site, is_shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given that blobs were replaced before one turned out to be damaged, then all are counted, and none set aside."""
+    site.options["shared_blob_storage"] = str(is_shared)
+    monkeypatch.setattr(target, "_PLACED_AT_ONCE", 4)
+    site.commit_blobs(20, names=20)
+    _, state = site.backed_up()
+    site.close()
+    assert site.blob_storage is not None
+    live, files = blob_files(site.blob_storage), pool_files(site)
+    *others, lost = sorted(live)
+    for key in others:
+        live[key].chmod(0o600)
+        live[key].write_bytes(b"damaged")
+    live[lost].unlink()
+    flip(files[lost], state.blobs[lost])
+    report = site.restore(accept_missing_blobs=True) if is_shared else only(site, "blobs", accept_missing_blobs=True)
+    assert f"{len(others)} damaged ones replaced" in report.summary
+    assert_is_but_for(site, state, lost)
+    assert not list(site.blob_storage.rglob("*.replaced"))
+
+
+def test_what_a_killed_restore_set_aside_does_not_stay(site: Site) -> None:
+    site.options["shared_blob_storage"] = "true"
+    _, state = site.backed_up()
+    site.close()
+    assert site.blob_storage is not None
+    path = next(iter(blob_files(site.blob_storage).values()))
+    path.with_name(f"{path.name}.replaced").write_bytes(b"damaged")
+    site.restore()
+    site.assert_is(state)
+    assert not list(site.blob_storage.rglob("*.replaced"))
+
+
+def test_a_plan_for_blobs_alone_tells_of_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(tmp_path / "alone", options={"only_blobs": "true"})
+    with_two_blobs_lost_in_the_pool(site, "missing")
+    plan = plan_restore(site.settings, source="location", when=None, checksum=False, accept_missing_blobs=True)
+    assert plan.problems == ()
+    assert "2 blobs of the state" in caplog.text
 
 
 def test_a_plan_tells_of_them(site: Site, caplog: pytest.LogCaptureFixture) -> None:

@@ -122,17 +122,17 @@ class LeftOut:
             self.examples.append(path)
 
 
-@dataclass(frozen=True)
+@dataclass
 class AddOutcome:
     """What add_blobs() has done: blobs that the site lacked, damaged ones that were replaced, and bytes of both.
 
     left_out: those that turned out to be damaged in the container, where that is accepted.
     """
 
-    added: int
-    replaced: int
-    bytes: int
-    left_out: LeftOut
+    added: int = 0
+    replaced: int = 0
+    bytes: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 class Target(Closing):
@@ -359,8 +359,11 @@ def add_blobs(
     on_progress: Callable[[int], None] | None = None,
     *,
     accept_missing: bool = False,
+    outcome: AddOutcome | None = None,
 ) -> AddOutcome:
     """Add the blobs that the target lacks; durable on return. on_progress: is told the bytes copied so far.
+
+    outcome: of an attempt before this one, to be counted on; up to date also where an error is raised.
 
     Each copy is checked against its entry before it gets its name; several are copied at a time. The good copy of a
     blob that the site has damaged takes its place, and the damaged one waits beside it as `<name>.replaced`. Raises
@@ -368,8 +371,8 @@ def add_blobs(
     left out then. The old database has all its blobs in any case.
     """
     target.prepare()
-    added = replaced = seen_bytes = added_bytes = 0
-    left_out = LeftOut()
+    outcome = AddOutcome() if outcome is None else outcome
+    left_out, seen_bytes = outcome.left_out, 0
 
     def copied(entry: Entry, blocks: Blocks) -> str | None:
         try:
@@ -381,7 +384,7 @@ def add_blobs(
             return None
 
     def counted(copies: Iterator[tuple[Entry, str | None]]) -> Iterator[tuple[Entry, str]]:
-        nonlocal seen_bytes, added_bytes
+        nonlocal seen_bytes
         for entry, temporary in copies:
             seen_bytes += entry.size
             if on_progress is not None:
@@ -389,7 +392,6 @@ def add_blobs(
             if temporary is None:
                 left_out.add(container.path_of(entry.key))
                 continue
-            added_bytes += entry.size
             yield entry, temporary
 
     try:
@@ -400,14 +402,15 @@ def add_blobs(
                 for entry, temporary in group:
                     is_damaged = target.status_of(entry.key) is not None
                     target.place(entry.key, temporary, damaged=is_damaged)
-                    replaced += is_damaged
-                    added += not is_damaged
+                    outcome.replaced += is_damaged
+                    outcome.added += not is_damaged
+                    outcome.bytes += entry.size
     except BaseException:
         with suppress(OSError):
             remove_temporaries(str(target.scratch))
         raise
     target.finish()
-    return AddOutcome(added, replaced, added_bytes, left_out)
+    return outcome
 
 
 def remove_blobs(plan: RestorePlan, referenced: Iterable[bytes], missing: Iterable[bytes], target: Target) -> int:
@@ -431,7 +434,7 @@ def remove_blobs(plan: RestorePlan, referenced: Iterable[bytes], missing: Iterab
             raise ZodbvaultError(f"the blob cannot be removed: {reason_of(error)}", path=path) from error
         remove_empty_folders(path, str(target.root))
         removed += 1
-    finish_replacements(target)
+    _remove_set_aside(target.set_aside, target)
     _remove_set_aside(plan.left_over, target)
     if plan.strange:
         logger.warning(
@@ -443,12 +446,14 @@ def remove_blobs(plan: RestorePlan, referenced: Iterable[bytes], missing: Iterab
     return removed
 
 
-def finish_replacements(target: Target) -> None:
-    """Take away the damaged blobs that add_blobs() set aside in this run. After the swap.
+def finish_replacements(plan: RestorePlan, target: Target) -> None:
+    """Take away the damaged blobs beside which a good one stands, and remove nothing else. After the swap.
 
-    What a killed run set aside remove_blobs() takes away, on its walk. Raises ZodbvaultError.
+    Those that add_blobs() set aside, and those that the plan found: of a killed run, or of this one before it went on
+    with another state. Raises ZodbvaultError.
     """
     _remove_set_aside(target.set_aside, target)
+    _remove_set_aside((key for key in plan.left_over if target.status_of(key) is not None), target)
 
 
 def _remove_set_aside(keys: Iterable[bytes], target: Target) -> None:

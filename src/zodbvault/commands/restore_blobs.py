@@ -67,7 +67,7 @@ class BlobRestore(Closing):
         self._is_shared = is_shared
         self._said: tuple[int, bool] | None = None
         self._is_whole = False
-        self._added = AddOutcome(0, 0, 0, LeftOut())
+        self._added = AddOutcome()
         self._removed = 0
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class BlobRestore(Closing):
         if state.plan is None or (state.is_later_than_data and state.last_tid != checked.last_tid):
             self.check_before_writing(checked.last_tid, is_known=True)
         state.last_tid = checked.last_tid
-        missing = self._take_the_best_for(state, referenced)
+        missing = self._take_the_best_for(state, referenced, is_encrypted=checked.encrypted)
         is_certain = state.is_certain(referenced)
         self._is_whole = is_certain or (missing == 0 and not checked.encrypted)
         if missing == 0 and (is_certain or not checked.encrypted):
@@ -161,10 +161,11 @@ class BlobRestore(Closing):
         else:
             raise self._refusal(state, what)
 
-    def _take_the_best_for(self, state: StateInUse, referenced: Iterable[bytes]) -> int:
+    def _take_the_best_for(self, state: StateInUse, referenced: Iterable[bytes], *, is_encrypted: bool) -> int:
         """Take the first state that has all these blobs, else, if that is accepted, the one that lacks the fewest.
 
-        Returns how many the one taken lacks.
+        is_encrypted: the data may refer to others, which only their own state is known to have. Returns how many the
+        one taken lacks.
         """
         begun = state.number
         missing = state.take_one_that_has(referenced)
@@ -174,7 +175,8 @@ class BlobRestore(Closing):
             # Whoever was told that another one is taken is told that it is not.
             level = logging.INFO if state.first_error is None else logging.WARNING
             logger.log(level, "The blobs are those of %s, from %s, which has all.", choice.timestamp, choice.place)
-        if missing and self._accept_missing and state.first_error is not None and choice is not None:
+        is_settled = missing == 0 and (not is_encrypted or state.is_certain(referenced))
+        if not is_settled and self._accept_missing and state.first_error is not None and choice is not None:
             fewest = state.take_one_that_lacks_fewest(referenced)
             if fewest is None:
                 raise state.first_error
@@ -221,7 +223,7 @@ class BlobRestore(Closing):
         while state is not None and state.choice is not None and state.target is not None:
             begun = state.number
             try:
-                self._added = _added(state)
+                _add(state, self._added)
             except DamagedBlob as error:
                 # What was added before counts as there from now on, so its names have to be on the disk too.
                 state.target.finish()
@@ -241,19 +243,20 @@ class BlobRestore(Closing):
         state = self._state
         if state is None or state.target is None:
             return
+        assert state.plan is not None
         choice = state.choice
         # What is not ours tells the state of its date, once it is seen to have all that the data refer to.
         is_known = choice is not None and (choice.is_exact or (choice.is_of_date and self._is_whole))
         if not is_known or self._is_shared:
-            finish_replacements(state.target)
+            finish_replacements(state.plan, state.target)
             return
-        assert state.plan is not None
         self._removed = remove_blobs(state.plan, referenced, state.lost(), state.target)
 
     def finish(self) -> None:
         """Take away what was set aside, and remove nothing else."""
-        if self._state is not None and self._state.target is not None:
-            finish_replacements(self._state.target)
+        state = self._state
+        if state is not None and state.plan is not None and state.target is not None:
+            finish_replacements(state.plan, state.target)
 
     def summary(self) -> str:
         """The end of the line that says what was done."""
@@ -264,13 +267,15 @@ class BlobRestore(Closing):
         return f"{added}{replaced}, {self._removed:,} removed"
 
 
-def _added(state: StateInUse) -> AddOutcome:
-    """Add what the site lacks of the state in use."""
+def _add(state: StateInUse, outcome: AddOutcome) -> None:
+    """Add what the site lacks of the state in use, and count it."""
     assert state.plan is not None
     assert state.container is not None
     assert state.target is not None
     with step("blobs", state.plan.bytes) as on_progress:
-        return add_blobs(state.plan, state.container, state.target, on_progress, accept_missing=state.leaves_out)
+        add_blobs(
+            state.plan, state.container, state.target, on_progress, accept_missing=state.leaves_out, outcome=outcome
+        )
 
 
 def _say_that_another_serves(why: ZodbvaultError, choice: BlobChoice) -> None:
@@ -300,7 +305,7 @@ def blob_restore(
             is_proved=lambda state: require_as_written(repository, state),
             checksum=request.checksum,
             accept_missing=request.accept_missing_blobs,
-            may_be_none=request.has_data(settings),
+            is_judged=request.has_data(settings),
         )
     return BlobRestore(settings.blob_storage, states, scratch, is_shared=settings.shared_blob_storage)
 
@@ -320,6 +325,6 @@ def restore_of_blobs_alone(
         is_proved=lambda state: require_as_written(repository, state),
         checksum=request.checksum,
         accept_missing=request.accept_missing_blobs,
-        may_be_none=False,
+        is_judged=False,
     )
     return BlobRestore(settings.blob_storage, states, scratch, is_shared=settings.shared_blob_storage)

@@ -192,7 +192,8 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     problems: list[str] = []
     scratch = Path(gettempdir())
     with restore_of_blobs_alone(target, places.location, states, scratch, request) as blobs:
-        _noting(problems, lambda: blobs.compare(None, is_known=True))
+        if _noting(problems, lambda: blobs.compare(None, is_known=True)):
+            blobs.say_what_is_taken()
         expected = blobs.expected()
     problems += _unwritable((target.blob_storage,))
     return Plan(

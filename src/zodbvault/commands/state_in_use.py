@@ -33,8 +33,8 @@ class States(NamedTuple):
     location: the folder of their blobs. choices: the best one first. missing: blobs that the site had lost already when
     the backup was made, as paths in bushy layout. is_proved: says whether records prove the manifests of a state to be
     those that were written, and raises where they are others. checksum: compare the content of blobs, not only sizes.
-    accept_missing: do without blobs that nobody has. may_be_none: where no manifest can be read none is taken, since
-    the data will tell whether the site itself has all that they refer to.
+    accept_missing: do without blobs that nobody has. is_judged: whether the data will tell which blobs are needed, so
+    that any state may be tried, and none where no manifest can be read: the site itself may have them all.
     """
 
     location: Path
@@ -43,7 +43,7 @@ class States(NamedTuple):
     is_proved: Callable[[BlobChoice], bool]
     checksum: bool
     accept_missing: bool
-    may_be_none: bool
+    is_judged: bool
 
 
 class StateInUse(Closing):
@@ -109,6 +109,8 @@ class StateInUse(Closing):
         """
         errors: list[ZodbvaultError] = []
         for number in range(self.number, max(len(self._states.choices), 1)):
+            if not self._may_serve(number):
+                continue
             error = self._tried(number)
             if error is None:
                 return
@@ -116,7 +118,7 @@ class StateInUse(Closing):
             self.first_error = self.first_error or error
         if self._states.accept_missing and self.take_one_that_lacks_fewest() is not None:
             return
-        if not self._states.may_be_none or not isinstance(self.first_error, DamagedManifest):
+        if not self._states.is_judged or not isinstance(self.first_error, DamagedManifest):
             raise errors[0]
         self.take(len(self._states.choices))
 
@@ -201,6 +203,16 @@ class StateInUse(Closing):
                 accept_missing=leaves_out,
             )
         self.plan = self._opened.enter_context(contextlib.closing(plan))
+
+    def _may_serve(self, number: int) -> bool:
+        """Whether a state may stand in for the best one, where that is not whole.
+
+        Where nobody will see what a state lacks, one that is not that of the data would lack more than the few blobs
+        that the best one has lost; it serves where nothing is known of that one.
+        """
+        if self.first_error is None or self._states.is_judged or isinstance(self.first_error, DamagedManifest):
+            return True
+        return self._states.choices[number].is_exact
 
     def _of_the_data(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """The entries of a state; of one that is later than the data without its later blobs."""

@@ -363,7 +363,7 @@ def add_blobs(
 ) -> AddOutcome:
     """Add the blobs that the target lacks; durable on return. on_progress: is told the bytes copied so far.
 
-    outcome: of an attempt before this one, to be counted on; up to date also where an error is raised.
+    outcome: of an attempt before this one, to be added to; it is up to date where an error is raised, too.
 
     Each copy is checked against its entry before it gets its name; several are copied at a time. The good copy of a
     blob that the site has damaged takes its place, and the damaged one waits beside it as `<name>.replaced`. Raises

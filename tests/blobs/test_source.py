@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,6 +130,25 @@ def test_strange_files_are_skipped_counted_and_said_once(
     assert source.strange == 8
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "skipped 8" in caplog.text
+
+
+def test_what_is_being_written_is_nothing_strange(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, layout: str
+) -> None:
+    """Given a client that is in the middle of a commit, as ZODB and ZEO name their files, then a backup is quiet."""
+    from ZODB.blob import FilesystemHelper, LawnLayout
+
+    folder = storage(tmp_path / "blobs", layout, KEYS)
+    helper = FilesystemHelper(str(folder), layout_name=layout)
+    assert isinstance(helper.layout, LawnLayout) == (layout == "lawn")
+    for tid in (bytes(8), key(1)[8:]):
+        descriptor, name = helper.blob_mkstemp(key(1)[:8], tid)
+        os.close(descriptor)
+        shutil.copy(name, f"{name}-")
+    source = SourceBlobs(folder)
+    assert [k for k, _ in source.walk(tmp_path)] == KEYS
+    assert source.strange == 0
+    assert [record for record in caplog.records if record.name.startswith("zodbvault")] == []
 
 
 def test_files_of_the_other_layout_are_strange(tmp_path: Path) -> None:

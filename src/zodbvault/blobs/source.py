@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 # Folders of oids that a thread lists before it hands over what it found, and the files of which it holds at most.
 _FOLDERS_AT_ONCE = 64
 _MOST_AT_ONCE = 4096
+# A blob of a transaction that is not finished yet, among those of its oid (ZODB.blob, `blob_mkstemp`; with the dash
+# ZEO.ClientStorage, `storeBlob`). One that a killed client left does no harm either.
+_BEING_WRITTEN = re.compile(r"0x(?:[0-9a-f]{2}){1,8}[a-z0-9_]{8}\.tmp-?\Z")
 _VANISHED = (b"", 0)
 _GONE = (FileNotFoundError, NotADirectoryError)
 
@@ -243,8 +247,10 @@ class BlobWalk:
             raise ZodbvaultError(f"blobs cannot be listed: {reason_of(error)}", path=folder) from error
 
     def _skip(self, entry: os.DirEntry[str]) -> None:
-        """Count what is not a blob, unless it is what ZODB itself puts at the top."""
+        """Count what is not a blob, unless it is what ZODB itself puts there."""
         if entry.name in (TEMPORARY_FOLDER, LAYOUT_MARKER) and entry.path == f"{self._root}/{entry.name}":
+            return
+        if _BEING_WRITTEN.match(entry.name):
             return
         if self._take_strange is not None and self._take_strange(entry):
             return

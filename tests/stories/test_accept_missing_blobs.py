@@ -96,16 +96,25 @@ def test_what_the_site_still_has_stays(site: Site) -> None:
     assert site.blobs == {**state.blobs, key: state.blobs[key][:100]}
 
 
-def test_the_state_that_lacks_the_fewest_serves(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """Given that of the newest state one blob is gone, then it serves, not the one before, which lacks ten more."""
+def with_the_newest_blob_lost_in_the_pool(site: Site, how: str) -> tuple[State, BlobKey]:
+    """Of two states the newer one has ten blobs more, and one of these is missing or damaged in the backup."""
     site.commit_blobs(5, names=30)
     site.backup()
     site.commit_blobs(10, names=30)
     _, state = site.backed_up()
     files = pool_files(site)
     newest = max(files, key=lambda key: key[1])
-    files[newest].unlink()
+    if how == "damaged":
+        flip(files[newest], state.blobs[newest])
+    else:
+        files[newest].unlink()
     lose_blobs(site)
+    return state, newest
+
+
+def test_the_state_that_lacks_the_fewest_serves(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Given that of the newest state one blob is gone, then it serves, not the one before, which lacks ten more."""
+    state, newest = with_the_newest_blob_lost_in_the_pool(site, "missing")
     site.restore(accept_missing_blobs=True)
     assert_is_but_for(site, state, newest)
     assert "1 blob that the data refer to: neither in the backup nor in" in caplog.text
@@ -174,22 +183,6 @@ def test_a_blob_that_may_not_be_read(site: Site) -> None:
     assert restored.returncode == 0, restored.stderr
     assert str(pool_files(site)[key]) in restored.stderr
     assert_is_but_for(site, state, key)
-
-
-def with_the_newest_blob_lost_in_the_pool(site: Site, how: str) -> tuple[State, BlobKey]:
-    """Of two states the newer one has ten blobs more, and one of these is missing or damaged in the backup."""
-    site.commit_blobs(5, names=30)
-    site.backup()
-    site.commit_blobs(10, names=30)
-    _, state = site.backed_up()
-    files = pool_files(site)
-    newest = max(files, key=lambda key: key[1])
-    if how == "damaged":
-        flip(files[newest], state.blobs[newest])
-    else:
-        files[newest].unlink()
-    lose_blobs(site)
-    return state, newest
 
 
 @pytest.mark.parametrize("how", ["missing", "damaged"])

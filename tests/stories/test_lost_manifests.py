@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.site import Site, State, blob_files
+from tests.stories.test_restore_only import only
 from zodbvault.commands.drill import DrillReport, drill
-from zodbvault.commands.restore import restore
 from zodbvault.commands.restore_plan import Plan, plan_as_text, plan_restore
 from zodbvault.errors import ZodbvaultError
 
@@ -192,16 +192,7 @@ def test_blobs_alone_are_restored_from_another_state_as_the_plan_says(
     warnings = warned_of(caplog, path.name)
     assert len(warnings) == 1
     assert site.command("restore", "--dry-run", "--only", "blobs").returncode == 0
-    report = restore(
-        site.settings,
-        source="location",
-        when=None,
-        ask=None,
-        clock=site.clock,
-        accept_missing_blobs=False,
-        checksum=False,
-        only="blobs",
-    )
+    report = only(site, "blobs")
     assert warned_of(caplog, path.name) == warnings
     assert f"Restored the blobs of {newest}, but from the state of {before}, " in report.summary
     assert plan.blobs is not None

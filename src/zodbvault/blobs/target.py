@@ -42,7 +42,7 @@ from zodbvault.blobs.manifest import PACKED_SIZE, pack_entry, unpack_entry
 from zodbvault.blobs.pool import remove_empty_folders, without
 from zodbvault.blobs.source import BlobWalk, open_blob
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
-from zodbvault.errors import ZodbvaultError, reason_of
+from zodbvault.errors import ZodbvaultError, cause_of, reason_of
 from zodbvault.io.closing import Closing, close_fd
 from zodbvault.io.durable import PART_SUFFIX, FolderSyncs, Ownership, SyncBatch, ownership_of, write_durably
 
@@ -235,14 +235,13 @@ class Target(Closing):
             size, sha256 = copy_blocks(blocks, temporary, self._file_ownership, self._shared_batch)
         except OSError as error:
             path = container.path_of(entry.key)
-            if error.filename != temporary and error.errno in _UNREADABLE:
+            if error.filename != temporary and _is_unreadable(error):
                 raise DamagedBlob(f"cannot be read: {reason_of(error)}", path=path, hint=_OTHER_STATE) from error
             raise ZodbvaultError(
                 f"the blob cannot be copied to {self.path_of(entry.key)}: {reason_of(error)}", path=path
             ) from error
         except ZodbvaultError as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno in _UNREADABLE:
+            if _is_unreadable(error):
                 raise DamagedBlob(error.what, path=error.path, hint=_OTHER_STATE) from error
             if isinstance(error, DamagedBlob):
                 error.hint = error.hint or _OTHER_STATE
@@ -297,6 +296,12 @@ class Target(Closing):
         """Let go of what was not finished."""
         self._batch.__exit__(None, None, None)
         self.set_aside.close()
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """Whether it is one file that cannot be read, behind an error of ours too."""
+    cause = cause_of(error)
+    return isinstance(cause, OSError) and cause.errno in _UNREADABLE
 
 
 _IN_THE_WAY = "A restore writes only real files in real folders below the blob storage: move it away"

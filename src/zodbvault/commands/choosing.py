@@ -158,11 +158,12 @@ def choose_blobs(repository: Repository, whole: Chain, chain: Chain) -> tuple[Bl
     """
     if repository.blob_location is None:
         return ()
-    states = next(tuple(each) for each in blobs_of_each(repository, whole, (len(chain.lines),)))
+    listing = blob_listing(repository)
+    states = next(tuple(each) for each in _choose_each(repository, listing, whole, (len(chain.lines),)))
     others = [
         [line.timestamp for line in each.lines] for each in repository.chains if each.timestamp != whole.timestamp
     ]
-    states += tuple(states_of_other_chains(blob_listing(repository), chain.timestamp, others))
+    states += tuple(states_of_other_chains(listing, chain.timestamp, others))
     if states and states[0].is_exact and states[0].is_of_date:
         return states
     lost = _state_with_manifests_gone(repository, chain.lines)
@@ -210,7 +211,12 @@ def blobs_of_each(repository: Repository, whole: Chain, lengths: Iterable[int]) 
     if repository.blob_location is None:
         yield from (iter(()) for _ in lengths)
         return
-    listing = blob_listing(repository)
+    yield from _choose_each(repository, blob_listing(repository), whole, lengths)
+
+
+def _choose_each(
+    repository: Repository, listing: BlobListing, whole: Chain, lengths: Iterable[int]
+) -> Iterator[Iterator[BlobChoice]]:
     stamps = [line.timestamp for line in whole.lines]
     all_timestamps = sorted({file.timestamp for file in data_files(repository.names)})
     for length in lengths:

@@ -296,17 +296,8 @@ def blob_restore(
 ) -> BlobRestore:
     """The blobs' part of a restore of a chosen state. settings: those of the target."""
     record = repository.record_of(choice.chain.newest)
-    states = None
-    if repository.blob_location is not None:
-        states = States(
-            repository.blob_location,
-            choice.blob_choices,
-            missing=record.blobs.missing if record is not None and record.blobs is not None else (),
-            is_proved=lambda state: require_as_written(repository, state),
-            checksum=request.checksum,
-            accept_missing=request.accept_missing_blobs,
-            is_judged=request.has_data(settings),
-        )
+    missing = record.blobs.missing if record is not None and record.blobs is not None else ()
+    states = _states(repository, choice.blob_choices, missing, request, is_judged=request.has_data(settings))
     return BlobRestore(settings.blob_storage, states, scratch, is_shared=settings.shared_blob_storage)
 
 
@@ -318,13 +309,27 @@ def restore_of_blobs_alone(
     settings: those of the target. location: the folder of states, records and blobs.
     """
     repository = read_repository(location, location)
-    states = States(
-        location,
+    states = _states(repository, choices, (), request, is_judged=False)
+    return BlobRestore(settings.blob_storage, states, scratch, is_shared=settings.shared_blob_storage)
+
+
+def _states(
+    repository: Repository,
+    choices: Sequence[BlobChoice],
+    missing: tuple[str, ...],
+    request: Request,
+    *,
+    is_judged: bool,
+) -> States | None:
+    """The states that may serve a request; None where no blobs are backed up."""
+    if repository.blob_location is None:
+        return None
+    return States(
+        repository.blob_location,
         choices,
-        missing=(),
+        missing,
         is_proved=lambda state: require_as_written(repository, state),
         checksum=request.checksum,
         accept_missing=request.accept_missing_blobs,
-        is_judged=False,
+        is_judged=is_judged,
     )
-    return BlobRestore(settings.blob_storage, states, scratch, is_shared=settings.shared_blob_storage)

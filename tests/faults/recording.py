@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ _WHOLE = re.compile(r"(\w+)\((.*)\)\s+= (.*)")
 _UNFINISHED = re.compile(r"(\w+)\((.*?)\s*<unfinished \.\.\.>(?:\)\s*= \?)?")
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>(.*)\)\s+= (.*)")
 _EXIT = re.compile(r"exited with (\d+)")
+_CLONE = re.compile(r"(?:clone3?|v?fork)\(|<\.\.\. (?:clone3?|v?fork) resumed>")
 
 
 def _split(text: str) -> list[str]:
@@ -188,6 +190,33 @@ def _descriptor(text: str) -> _Descriptor:
     return _Descriptor(number, name if name.startswith("/") else None, bool(match[3]))
 
 
+class _Birth(NamedTuple):
+    """A thread or process that `maker` made. shares: it has its maker's table of descriptors, not a copy."""
+
+    maker: int
+    shares: bool
+
+
+def _births(lines: list[str]) -> dict[int, deque[_Birth]]:
+    """Who made each thread of a log, the oldest first (numbers come back).
+
+    Read before anything else, because a thread may be at work before the call that made it has come back.
+    """
+    found: defaultdict[int, deque[_Birth]] = defaultdict(deque)
+    begun: dict[int, str] = {}
+    for line in lines:
+        thread, rest = line.split(maxsplit=1)
+        if not _CLONE.match(rest):
+            continue
+        if match := _UNFINISHED.fullmatch(rest):
+            begun[int(thread)] = match[2]
+        elif match := _RESUMED.fullmatch(rest) or _WHOLE.fullmatch(rest):
+            arguments = begun.pop(int(thread), "") + match[2]
+            if match[3][0].isdigit():
+                found[int(match[3].split()[0])].append(_Birth(int(thread), "CLONE_FILES" in arguments))
+    return found
+
+
 class _Parser:
     """Follows processes, threads and descriptors through a log."""
 
@@ -198,18 +227,35 @@ class _Parser:
         self._first: int | None = None
         # The table of descriptors of each thread; threads of a process share one.
         self._tables: dict[int, dict[int, _OpenFile]] = {}
+        self._births: dict[int, deque[_Birth]] = {}
 
     def parse(self, text: str) -> tuple[Call, ...]:
-        for line in text.splitlines():
+        lines = text.splitlines()
+        self._births = _births(lines)
+        for line in lines:
             thread, rest = line.split(maxsplit=1)
             if self._first is None:
                 self._first = int(thread)
-            self._tables.setdefault(int(thread), {})
+            if int(thread) not in self._tables:
+                self._begin(int(thread))
             self._read(int(thread), rest)
         return tuple(self._calls)
 
+    def _begin(self, thread: int) -> None:
+        """Give a thread its descriptors: when it is met first, or when the call that made it comes back before that."""
+        births = self._births.get(thread)
+        if births:
+            birth = births.popleft()
+            table = self._tables[birth.maker]
+            self._tables[thread] = table if birth.shares else dict(table)
+        else:
+            self._tables[thread] = {}
+
     def _read(self, thread: int, rest: str) -> None:
         if rest.startswith(("+++", "---")):
+            if rest.startswith("+++"):
+                self._tables.pop(thread, None)
+                self._unfinished.pop(thread, None)
             match = _EXIT.search(rest)
             if thread == self._first:
                 code = int(match[1]) if match else -int(signal.SIGKILL)
@@ -305,15 +351,9 @@ class _Parser:
             table[new] = old
 
     def _on_clone(self, line: _Line) -> None:
-        shares = "CLONE_FILES" in " ".join(line.arguments)
-        mine = self._tables[line.thread]
-        child = self._tables.get(line.number)
-        if shares:
-            # The thread may have been at work before its maker came back from the call.
-            mine.update(child or {})
-            self._tables[line.number] = mine
-        elif not child:
-            self._tables[line.number] = dict(mine)
+        births = self._births.get(line.number)
+        if births and births[0].maker == line.thread:
+            self._begin(line.number)
 
     def _on_execve(self, line: _Line) -> None:
         self._tables[line.thread] = {}

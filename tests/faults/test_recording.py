@@ -124,6 +124,35 @@ def test_a_sync_that_another_thread_overtakes_began_before() -> None:
     assert calls[-1].size == -9
 
 
+def test_a_thread_that_is_at_work_before_its_maker_knows_has_the_open_files() -> None:
+    calls = parse_log(
+        f'7 open("{HEX["/s/a"]}", O_RDWR|O_CREAT, 0600) = 3<{HEX["/s/a"]}>\n'
+        f'7 write(3<{HEX["/s/a"]}>, "{HEX["hi"]}", 2) = 2\n'
+        "7 clone3({flags=CLONE_VM|CLONE_FILES} <unfinished ...>\n"
+        f'8 write(3<{HEX["/s/a"]}>, "{HEX["hi"]}", 2) = 2\n'
+        "8 +++ exited with 0 +++\n"
+        "7 <... clone3 resumed>) = 8\n"
+        "7 fork( <unfinished ...>\n"
+        f'9 write(3<{HEX["/s/a"]}>, "{HEX["hi"]}", 2) = 2\n'
+        "7 <... fork resumed>) = 9\n"
+        f"7 close(3<{HEX['/s/a']}>) = 0\n"
+        f'9 write(3<{HEX["/s/a"]}>, "{HEX["hi"]}", 2) = 2\n',
+        ["/s"],
+    )
+    assert [call.offset for call in calls if call.kind == "write"] == [0, 2, 4, 6]
+
+
+def test_a_child_that_is_silent_for_long_keeps_what_its_maker_closes() -> None:
+    calls = parse_log(
+        f'7 open("{HEX["/s/a"]}", O_RDWR|O_CREAT, 0600) = 3<{HEX["/s/a"]}>\n'
+        "7 fork() = 9\n"
+        f"7 close(3<{HEX['/s/a']}>) = 0\n"
+        f'9 write(3<{HEX["/s/a"]}>, "{HEX["hi"]}", 2) = 2\n',
+        ["/s"],
+    )
+    assert calls[-1] == Call("write", "/s/a", data=b"hi", begun=1)
+
+
 def test_a_descriptor_is_free_before_its_close_comes_back() -> None:
     calls = parse_log(
         f'7 open("{HEX["/s/a"]}", O_RDWR|O_CREAT, 0600) = 3<{HEX["/s/a"]}>\n'

@@ -41,7 +41,7 @@ class Expected(NamedTuple):
 
     add, add_size: number and bytes of the blobs that the site lacks or has damaged. remove: how many of its blobs the
     state does not have. is_certain: False where they are removed only if the state has every blob that the data refer
-    to, which shows when these are read.
+    to, and these were not read.
     """
 
     choice: BlobChoice | None
@@ -66,7 +66,8 @@ class BlobRestore(Closing):
         self._accept_missing = states is not None and states.accept_missing
         self._is_shared = is_shared
         self._said: tuple[int, bool] | None = None
-        self._is_whole = False
+        # Whether the state has every blob that the data refer to; None before these are read.
+        self._is_whole: bool | None = None
         self._added = AddOutcome()
         self._removed = 0
 
@@ -115,6 +116,11 @@ class BlobRestore(Closing):
         if state.plan.left_out.number:
             _say_left_out(state, state.plan.left_out, "lacks, or has in another size,")
 
+    @property
+    def waits_for_data(self) -> bool:
+        """Whether only the data can tell if the state that compare() took will do, or which one."""
+        return self._state is not None and not self._state.is_known
+
     def expected(self) -> Expected | None:
         """What the comparison says that is to be done; None before it, and without blobs."""
         state = self._state
@@ -122,9 +128,18 @@ class BlobRestore(Closing):
             return None
         choice, plan = state.choice, state.plan
         is_exact = choice is not None and choice.is_exact
-        removes = not self._is_shared and choice is not None and (is_exact or choice.is_of_date)
+        removes = not self._is_shared and self._tells_what_goes(choice, is_whole=self._is_whole is not False)
         gone = sum(1 for _ in without(((key, 0) for key in plan.not_in_state), iter(state.lost()))) if removes else 0
-        return Expected(choice, plan.blobs, plan.bytes, gone, is_certain=is_exact or not removes)
+        is_certain = is_exact or not removes or self._is_whole is not None
+        return Expected(choice, plan.blobs, plan.bytes, gone, is_certain)
+
+    @staticmethod
+    def _tells_what_goes(choice: BlobChoice | None, *, is_whole: bool) -> bool:
+        """Whether blobs that a state does not have are to be removed.
+
+        is_whole: it has every blob that the data refer to. What is not ours tells the state of its date then.
+        """
+        return choice is not None and (choice.is_exact or (choice.is_of_date and is_whole))
 
     def doubt(self) -> ZodbvaultError | None:
         """What is wrong with the known state of the data, where one is in use that may lack blobs; else None."""
@@ -244,10 +259,7 @@ class BlobRestore(Closing):
         if state is None or state.target is None:
             return
         assert state.plan is not None
-        choice = state.choice
-        # What is not ours tells the state of its date, once it is seen to have all that the data refer to.
-        is_known = choice is not None and (choice.is_exact or (choice.is_of_date and self._is_whole))
-        if not is_known or self._is_shared:
+        if self._is_shared or not self._tells_what_goes(state.choice, is_whole=bool(self._is_whole)):
             finish_replacements(state.plan, state.target)
             return
         self._removed = remove_blobs(state.plan, referenced, state.lost(), state.target)

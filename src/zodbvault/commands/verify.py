@@ -165,10 +165,12 @@ def _dates(chain: Chain, choices: Sequence[tuple[int, Choice]] | None) -> tuple[
 
 def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """What is wrong with some dates. What was found in several ways, or for several dates, is one finding."""
-    affected: dict[str, list[str]] = {}
+    same: dict[str, list[Finding]] = {}
     for finding in findings:
-        affected.setdefault(finding.what, []).extend(finding.dates)
-    found = (Finding(tuple(sorted(set(each))), what) for what, each in affected.items())
+        same.setdefault(finding.manifest or finding.what, []).append(finding)
+    found = (
+        each[0]._replace(dates=tuple(sorted({date for one in each for date in one.dates}))) for each in same.values()
+    )
     return tuple(finding for finding in found if not set(dates).isdisjoint(finding.dates))
 
 

@@ -16,7 +16,7 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.names import RECORD_SUFFIX, split_name
 from zodbvault.repository.records import ARCHIVES, BLOBS, DIRECTORIES
-from zodbvault.repository.store import size_of
+from zodbvault.repository.store import wrong_size_of_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -125,16 +125,11 @@ def wrong_with_manifest(repository: Repository, blobs: BlobRecord, *, quick: boo
 
     quick: look at its size only.
     """
-    path = repository.path(blobs.manifest)
-    size = size_of(path)
-    if size is None:
-        return "is missing"
-    if size != blobs.stored_size:
-        return f"has {size} bytes, written were {blobs.stored_size}"
-    if quick:
-        return None
+    what = wrong_size_of_manifest(repository, blobs)
+    if what is not None or quick:
+        return what
     try:
-        sha256 = sha256_of(path)[1]
+        sha256 = sha256_of(repository.path(blobs.manifest))[1]
     except ZodbvaultError as error:
         return error.what
     return None if sha256 == blobs.sha256 else "is not what was written"

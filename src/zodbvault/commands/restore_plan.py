@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands.copy_folder import require_place_for_copy
+from zodbvault.commands.only_blobs_states import other_dates_named
 from zodbvault.commands.restore_blobs import blob_restore, restore_of_blobs_alone
 from zodbvault.commands.restore_choice import (
     Request,
@@ -191,7 +192,12 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     problems: list[str] = []
     scratch = Path(gettempdir())
     with restore_of_blobs_alone(target, places.location, states, scratch, request) as blobs:
-        if _noting(problems, lambda: blobs.compare(None, is_known=True)):
+
+        def compare() -> None:
+            with other_dates_named(places.location, states[0].timestamp):
+                blobs.compare(None, is_known=True)
+
+        if _noting(problems, compare):
             blobs.say_what_is_taken()
         expected = blobs.expected()
     problems += _unwritable((target.blob_storage,))

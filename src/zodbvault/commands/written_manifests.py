@@ -37,6 +37,7 @@ def require_as_written(repository: Repository, choice: BlobChoice, *, quick: boo
     from beside a directory or an archive that we wrote, and where blobs alone are backed up for a state between that
     nobody knows any more.
     """
+    require_all_there(choice)
     if choice.complete is None:
         _require_that_none_is_gone(repository, choice)
         return False
@@ -49,6 +50,12 @@ def require_as_written(repository: Repository, choice: BlobChoice, *, quick: boo
             raise DamagedManifest(what, path=path)
         is_proved = is_proved and blobs is not None
     return is_proved
+
+
+def require_all_there(choice: BlobChoice) -> None:
+    """Raise DamagedManifest for a state of blobs alone of which it is known, without a look, that something is gone."""
+    if choice.lacks:
+        raise DamagedManifest(choice.lacks, path=choice.complete)
 
 
 def _require_that_none_is_between(repository: Repository, choice: BlobChoice) -> None:

@@ -69,6 +69,8 @@ class BlobRestore(Closing):
         # Whether the state has every blob that the data refer to; None before these are read.
         self._is_whole: bool | None = None
         self._added = AddOutcome()
+        # With another state, which took over since; the plan of the one in use finds these there.
+        self._added_before = 0
         self._removed = 0
 
     def close(self) -> None:
@@ -242,6 +244,7 @@ class BlobRestore(Closing):
             except DamagedBlob as error:
                 # What was added before counts as there from now on, so its names have to be on the disk too.
                 state.target.finish()
+                self._added_before = self._added.added + self._added.replaced
                 if state.take_next_of_use(referenced):
                     _say_that_another_serves(error, state.choice)
                 elif self._accept_missing and not state.leaves_out:
@@ -276,7 +279,10 @@ class BlobRestore(Closing):
             return ""
         added = f", {plural(self._added.added, 'blob')} added ({size_text(self._added.bytes)})"
         replaced = f", {self._added.replaced:,} damaged ones replaced" if self._added.replaced else ""
-        return f"{added}{replaced}, {self._removed:,} removed"
+        number = 0 if self._state.plan is None else self._state.plan.kept - self._added_before
+        how = "content" if self._state.is_compared_by_content else "name and size"
+        kept = f", {number:,} kept (same {how})" if number > 0 else ""
+        return f"{added}{replaced}, {self._removed:,} removed{kept}"
 
 
 def _add(state: StateInUse, outcome: AddOutcome) -> None:

@@ -370,6 +370,9 @@ def test_what_stands_on_a_manifest_that_is_not_whole_is_refused_and_that_one_is_
     # A full beside it: both neighbours are named.
     site.commit_blobs(2)
     full = site.backup(full=True).timestamp
+    if damage == "gone":
+        assert f"WARNING: The chain of {first}: {path.name} is missing." in site.command("backup-list").stderr
+        assert site.command("backup-check").returncode == 1
     assert refusal(site, third).endswith(f"whole manifests: {first}, {full}.")
     # Nor does one help that is damaged, too.
     (site.blob_location / f"{first}.blobs.gz").unlink()
@@ -402,6 +405,9 @@ def test_changes_are_not_taken_for_a_state_where_the_one_before_them_is_gone(sit
     if damage == "garbled":
         (site.blob_location / f"{second}.json").write_bytes(b"{")
     live = site.blobs
+    # A state in another layout before it tells nothing.
+    (site.blob_location / "2076-01-01-00-00-00.json").write_bytes(b"{}")
+    (site.blob_location / "2076-01-01-00-00-00.directoryblobs.gz").write_bytes(b"")
     assert refusal(site, None).startswith(
         f"{site.blob_location}/{second}.deltablobs.gz: stands on a state that is not there. Nothing was changed."
     )

@@ -25,6 +25,7 @@ from zodbvault.repository.names import (
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
     DIRECTORY_MANIFEST_SUFFIX,
+    MANIFEST_SUFFIXES,
     RECORD_SUFFIX,
 )
 from zodbvault.repository.records import ARCHIVES, DIRECTORIES, POOL, NewerFormat
@@ -101,16 +102,19 @@ def _what_is_left(repository: Repository, stamps: Sequence[str]) -> BlobChoice:
         if stamp + suffix in repository.names:
             return BlobChoice(stamp, repository.location / (stamp + suffix), lacks=f"{what} is missing")
     # It is one in the pool, or nobody knows: of those that it stands on the newest that is not there.
-    for each in reversed(stamps):
-        if each + DELTA_MANIFEST_SUFFIX not in repository.names:
-            path, lacks = _what_is_gone(repository, each)
-            return BlobChoice(stamp, path, lacks=lacks if each == stamp else f"{lacks}, and {stamp} stands on it")
-    path = repository.location / (stamp + DELTA_MANIFEST_SUFFIX)
-    return BlobChoice(stamp, path, lacks="stands on a state that is not there")
+    newest = next((each for each in reversed(stamps) if each + DELTA_MANIFEST_SUFFIX not in repository.names), None)
+    gone = None if newest is None else what_is_gone(repository, newest)
+    if gone is None:
+        path = repository.location / (stamp + DELTA_MANIFEST_SUFFIX)
+        return BlobChoice(stamp, path, lacks="stands on a state that is not there")
+    path, lacks = gone
+    return BlobChoice(stamp, path, lacks=lacks if newest == stamp else f"{lacks}, and {stamp} stands on it")
 
 
-def _what_is_gone(repository: Repository, stamp: str) -> tuple[Path, str]:
-    """What is missing of a state that has a record and no manifest: the name of a file, and what to say behind it."""
+def what_is_gone(repository: Repository, stamp: str) -> tuple[Path, str] | None:
+    """The name of a file, and what to say behind it, of a state that has a record and no manifest; None with one."""
+    if any(stamp + suffix in repository.names for suffix in MANIFEST_SUFFIXES):
+        return None
     try:
         record = repository.record(stamp)
     except NewerFormat:

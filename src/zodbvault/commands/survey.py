@@ -236,9 +236,23 @@ def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
         groups[-1].append(seen if record is None else _with_record(seen, record))
     seen_groups = []
     for group in groups:
-        problem = (newer if group is groups[-1] else None) or _wrong_with_newest(repository, group)
+        if group is groups[-1]:
+            problem = newer or _wrong_with_newest(repository, group)
+        else:
+            problem = _what_is_gone(repository, group)
         seen_groups.append(SeenChain(group[0].timestamp, tuple(group), problem))
     return tuple(seen_groups)
+
+
+def _what_is_gone(repository: Repository, group: list[SeenBackup]) -> str | None:
+    """Which manifest is missing of some older states that stand on each other. They may be many: names alone count."""
+    from zodbvault.commands.only_blobs_states import what_is_gone
+
+    found = (what_is_gone(repository, seen.timestamp) for seen in group)
+    path, what = next(filter(None, found), (None, ""))
+    if path is None and not group[0].is_complete:
+        return "no complete manifest is before it"
+    return None if path is None else f"{path.name} {what}"
 
 
 def _wrong_with_newest(repository: Repository, group: list[SeenBackup]) -> str | None:

@@ -511,6 +511,36 @@ def test_what_is_pruned_while_it_is_verified_is_not_called_damaged(site: Site, m
     assert f"{older}.checks.json" not in site.names(site.blob_location)
 
 
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+def test_the_newer_state_of_another_program_is_added_and_is_called_neither_good_nor_gone(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert site.blob_storage is not None
+    (stamp,) = states_of(site, 1)
+    theirs = "2077-01-01-00-00-00"
+    shutil.copytree(site.blob_storage, site.blob_location / f"blobstorage.{theirs}" / "blobstorage")
+    lost = min(blob_files(site.blob_storage).items())[1]
+    lost.unlink()
+    site.commit_blobs(2, names=40)
+    live = site.blobs
+    site.close()
+    plan = plan_restore(site.settings, source="location", when=None, checksum=False)
+    assert (plan.timestamp, plan.problems) == (theirs, ())
+    assert plan.blobs is not None
+    # Nobody knows whether it has all.
+    assert (plan.blobs.add, plan.blobs.remove, plan.blobs.is_certain) == (1, 0, True)
+    assert ", 1 blob added (" in (summary := site.restore().summary)
+    assert summary.endswith(" kept (same name and size).")
+    assert len(site.blobs) == len(live) + 1
+    report = site.verify(theirs)
+    assert not report.good
+    assert f"another program wrote blobstorage.{theirs}, so nobody knows" in "\n".join(report.lines)
+    assert "pruned meanwhile" not in caplog.text
+    assert not (site.blob_location / f"{theirs}.checks.json").exists()
+    assert site.verify().good
+    assert site.verify(stamp).good
+
+
 def test_a_clock_that_is_behind_what_another_program_left(site: Site) -> None:
     assert site.blob_storage is not None
     site.backup()

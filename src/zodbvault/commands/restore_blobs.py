@@ -64,6 +64,7 @@ class BlobRestore(Closing):
         )
         self._blob_storage = blob_storage
         self._accept_missing = states is not None and states.accept_missing
+        self._is_judged = states is not None and states.is_judged
         self._is_shared = is_shared
         self._said: tuple[int, bool] | None = None
         # Whether the state has every blob that the data refer to; None before these are read.
@@ -130,7 +131,8 @@ class BlobRestore(Closing):
             return None
         choice, plan = state.choice, state.plan
         is_exact = choice is not None and choice.is_exact
-        removes = not self._is_shared and self._tells_what_goes(choice, is_whole=self._is_whole is not False)
+        may_be_whole = self._is_whole if self._is_whole is not None else self._is_judged
+        removes = not self._is_shared and self._tells_what_goes(choice, is_whole=may_be_whole)
         gone = sum(1 for _ in without(((key, 0) for key in plan.not_in_state), iter(state.lost()))) if removes else 0
         is_certain = is_exact or not removes or self._is_whole is not None
         return Expected(choice, plan.blobs, plan.bytes, gone, is_certain)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.own_crontab import crontab, own_crontab
 from tests.site import SOURCE, Site, generate_script
+from tests.test_bad_input import unprivileged
 from zodbvault.settings import Surroundings, parse_settings
 from zodbvault.several_sites import conflict_of
 from zodbvault.site_file import read_site_file
@@ -204,13 +205,7 @@ def test_what_the_page_on_restoring_shows_is_what_is_printed(tmp_path: Path) -> 
 
 
 def test_the_part_that_keeps_more_is_one() -> None:
-    (block,) = (
-        each.astext()
-        for each in document((PROJECT / "docs" / "keeping.rst").read_text(encoding="utf-8")).findall(
-            docutils.nodes.literal_block
-        )
-        if each.astext().startswith("[backup]")
-    )
+    block, _ = (block for block in page_blocks("keeping.rst") if block.startswith("[backup]"))
     parser = configparser.ConfigParser()
     parser.read_string(block)
     part = dict(parser["backup"])
@@ -218,6 +213,45 @@ def test_the_part_that_keeps_more_is_one() -> None:
     around = Surroundings("backup", "[backup]", Path("/site"), Path("/site/var"), "Data.fs", "blobs")
     settings = parse_settings(part, around, strict=True).settings
     assert (settings.keep, settings.keep_daily, settings.keep_weekly, settings.keep_monthly) == (2, 7, 4, 12)
+
+
+def test_a_disk_that_is_not_mounted_is_seen(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "keeping.rst").read_text(encoding="utf-8")
+    block, shown = blocks("When the disk is not mounted", page)
+    parser = configparser.ConfigParser()
+    parser.read_string(block)
+    part = dict(parser["backup"])
+    folder = tmp_path / "mnt"
+    folder.mkdir()
+    site = Site(tmp_path / "site")
+    for name in ("location", "snapshotlocation", "blobbackuplocation", "blobsnapshotlocation"):
+        site.options[name] = f"{folder}/site/{name}"
+    guard = part["pre_command"]
+    site.options["pre_command"] = guard.replace("/mnt/backups", str(folder))
+    site.begin_with_a_blob()
+    site.close()
+    for command in (("backup",), ("snapshotbackup",), ("restore", "-n")):
+        finished = site.command(*command)
+        assert finished.returncode == 1
+        last = finished.stderr.splitlines()[-1].replace(str(folder), "/mnt/backups")
+        assert re.sub(r"code \d+", "code 32", last) == shown
+        assert not list(folder.iterdir())
+    assert site.command("backup-check").returncode == 2
+    # One user may write there, the other may not.
+    site.options["pre_command"] = ""
+    folder.chmod(0o555)
+    with unprivileged() as prefix:
+        assert site.command("backup", prefix=prefix).returncode == 1
+    folder.chmod(0o755)
+    finished = site.command("backup", "-q")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+    assert list(folder.iterdir())
+    # And where something is mounted.
+    site.options["pre_command"] = guard.replace("/mnt/backups", "/")
+    site.commit_pages(1)
+    site.close()
+    assert site.command("backup").returncode == 0
+    assert len(site.timestamps()) == 2
 
 
 def test_a_date_is_restored(tmp_path: Path) -> None:

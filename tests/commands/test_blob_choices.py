@@ -167,18 +167,12 @@ def test_what_is_left_of_a_lost_archive_is_not_the_one_that_our_manifest_tells_o
     assert choose_states_alone(found, [SECOND], None) == (exact,)
 
 
-def test_without_data_the_newest_whole_state_of_ours_may_be_replaced_by_the_one_before() -> None:
-    def ours(timestamp: str, *, is_of_date: bool) -> BlobChoice:
-        return BlobChoice(timestamp, BLOBS / f"{timestamp}.blobs.gz", is_of_date=is_of_date)
-
+def test_without_data_no_older_state_of_ours_stands_in_for_the_one_of_the_date() -> None:
+    """Blobs that it lacks would be removed."""
     found = listing(*(f"{stamp}.blobs.gz" for stamp in (FIRST, SECOND, FOURTH)))
-    newest, before = ours(FOURTH, is_of_date=True), ours(SECOND, is_of_date=False)
-    assert choose_states_alone(found, WHOLE, None) == (newest, before)  # of the third one nothing is left
-    assert choose_states_alone(found, [FIRST, SECOND], None) == (
-        ours(SECOND, is_of_date=True),
-        ours(FIRST, is_of_date=False),
-    )
-    assert choose_states_alone(found, [FIRST], None) == (ours(FIRST, is_of_date=True),)
+    for stamp in (FIRST, SECOND, FOURTH):
+        assert choose_states_alone(found, WHOLE, stamp) == (BlobChoice(stamp, BLOBS / f"{stamp}.blobs.gz"),)
+    assert choose_states_alone(found, WHOLE, THIRD) == ()  # of that one nothing is left
 
 
 def test_without_data_what_another_program_made_counts_once_and_where_it_is_newer_than_ours() -> None:

@@ -75,10 +75,10 @@ def test_a_shortened_manifest_is_seen_where_blobs_are_backed_up(made: Made) -> N
     path = made.blob_location / f"{B}.deltablobs.gz"
     size, whole = path.stat().st_size, sum(each.stat().st_size for each in made.blob_location.iterdir())
     shorten(path)
-    assert problem(made) == f"{path.name} has {size - 1} bytes, {size} were written"
+    assert problem(made) == f"{path.name} has {size - 1} bytes, written were {size}"
     assert problem(made, with_blobs=False) is None
     os.truncate(path, 0)
-    assert problem(made) == f"{path.name} has 0 bytes, {size} were written"
+    assert problem(made) == f"{path.name} has 0 bytes, written were {size}"
     path.unlink()
     assert problem(made) == f"{path.name} is missing"
     # Where no record tells which one it is, the sum of all tells that there is one.
@@ -94,7 +94,7 @@ def test_the_newest_manifest_is_compared_with_what_the_record_says_of_it(made: M
     path = made.blob_location / f"{B}.deltablobs.gz"
     size = path.stat().st_size
     shorten(path)
-    assert problem(made) == f"{B}.deltablobs.gz has {size - 1} bytes, {size} were written"
+    assert problem(made) == f"{B}.deltablobs.gz has {size - 1} bytes, written were {size}"
 
 
 def test_a_record_whose_manifest_is_a_file_elsewhere_leads_nowhere(made: Made) -> None:

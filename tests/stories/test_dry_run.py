@@ -252,20 +252,44 @@ def test_snapshots_blobs_alone_and_sites_without_blobs_have_plans_too(site: Site
     assert not any("  blobs " in line for line in plan_as_text(plan))
 
 
-def test_of_a_state_that_another_program_made_the_plan_says_that_it_is_not_certain(site: Site) -> None:
+def test_a_state_that_another_program_made_is_compared_with_the_data(site: Site) -> None:
     stamp, state = site.backed_up()
     assert site.blob_storage is not None
     shutil.rmtree(site.blob_location)
     shutil.copytree(site.blob_storage, site.blob_location / f"blobstorage.{stamp}" / "blobstorage")
+    (site.location / f"{stamp}.json").unlink()
     site.commit_blobs(2)
     site.close()
     plan = planned(site, stamp)
+    assert plan.problems == ()
     assert plan.blobs is not None
-    assert not plan.blobs.is_certain
+    assert plan.blobs.is_certain
     assert plan.blobs.remove == len(set(site.blobs) - set(state.blobs)) > 0
-    assert any("if the state proves to be whole" in line for line in plan_as_text(plan))
     site.restore(stamp)
     site.assert_is(state)
+    # Where it lacks one that nobody has, the restore is refused, and the plan says so with the same words.
+    site.commit_blobs(1)
+    site.close()
+    folder = site.blob_location / f"blobstorage.{stamp}" / "blobstorage"
+    for files in (blob_files(folder), blob_files(site.blob_storage)):
+        files[min(state.referenced)].unlink()
+    with pytest.raises(ZodbvaultError, match="1 blob that the data refer to: neither in the backup nor") as refused:
+        site.restore(stamp)
+    plan = planned(site, stamp)
+    assert plan.problems == (str(refused.value),)
+    # Who accepts that is told, and no blob goes: the state does not tell which ones are too many.
+    plan = planned(site, stamp, accepts=True)
+    assert (plan.problems, plan.blobs and (plan.blobs.remove, plan.blobs.is_certain)) == ((), (0, True))
+    before = set(site.blobs)
+    site.restore(stamp, accept_missing_blobs=True)
+    assert set(site.blobs) == before
+    # Without its data nobody can tell.
+    (site.location / f"{stamp}.fsz").unlink()
+    plan = planned(site, stamp)
+    assert "is missing" in plan.problems[0]
+    assert plan.blobs is not None
+    assert not plan.blobs.is_certain
+    assert any("if it has all that the data refer to" in line for line in plan_as_text(plan))
 
 
 def test_the_script_writes_nothing_anywhere_in_the_site(site: Site) -> None:

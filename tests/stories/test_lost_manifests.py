@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.faults.damage import packed_manifest, unpacked_manifest
 from tests.site import Site, State, blob_files
 from tests.stories.test_restore_only import only
 from zodbvault.commands.drill import DrillReport, drill
@@ -275,10 +276,40 @@ def test_a_later_state_has_to_wait_for_the_data_where_nobody_knows_where_they_en
     (site.location / f"{stamp}.json").unlink()
     lose_blobs(site)
     plan = planned(site, stamp)
-    assert (plan.problems, plan.blobs) == ((), None)
-    site.restore(stamp)
-    site.assert_is(state)
+    assert plan.problems == ()
+    assert plan.blobs is not None
+    assert plan.blobs.add == len(state.blobs) > 0
+    # Lost of the later one, too: the restore is refused, and the plan says so with the same words.
+    for path in blob_files(site.blob_location / "blobs").values():
+        path.unlink()
+    with pytest.raises(ZodbvaultError) as refused:
+        site.restore(stamp)
+    plan = planned(site, stamp)
+    assert plan.problems == (str(refused.value),)
+    assert "  blobs    see below" in plan_as_text(plan)
+    assert site.command("restore", "--dry-run", stamp).returncode == 1
     site.close()
+
+
+def test_what_a_manifest_without_a_record_says_is_compared_with_the_data_in_the_plan_too(site: Site) -> None:
+    site.commit_blobs(3)
+    stamp, state = site.backed_up()
+    (site.location / f"{stamp}.json").unlink()
+    lose_blobs(site)
+    plan = planned(site)
+    assert plan.problems == ()
+    assert plan.blobs is not None
+    assert (plan.blobs.add, plan.blobs.is_certain) == (len(state.blobs), True)
+    # One that closes well, and lacks a blob: nobody but the data knows that.
+    path = manifest(site, stamp)
+    lines = unpacked_manifest(path)
+    path.write_bytes(packed_manifest([lines[0], *lines[2:]]))
+    with pytest.raises(ZodbvaultError, match="1 blob that the data refer to: neither in the backup nor") as refused:
+        site.restore()
+    assert planned(site).problems == (str(refused.value),)
+    assert planned(site, accept_missing_blobs=True).problems == ()
+    finished = site.command("restore", "--dry-run")
+    assert (finished.returncode, finished.stdout.count("PROBLEM: ")) == (1, 1)
 
 
 def test_list_and_verify_name_what_is_missing(site: Site) -> None:

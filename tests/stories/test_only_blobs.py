@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ import pytest
 from tests.faults.damage import packed_manifest, unpacked_manifest
 from tests.layouts import LAYOUTS
 from tests.site import BlobKey, Site, blob_files, tree
+from zodbvault.commands.drill import drill
 from zodbvault.commands.prune import prune
+from zodbvault.commands.restore_plan import plan_restore
 from zodbvault.commands.verify_blobs import StateVerifier
 from zodbvault.errors import ZodbvaultError
 
@@ -249,7 +252,7 @@ def test_what_a_killed_run_left_is_no_state(site: Site, left: str) -> None:
 
 
 @pytest.mark.parametrize("site", ["directories", "archives", "copies"], indirect=True)
-def test_a_state_that_is_lost_is_said_and_an_older_one_of_ours_is_taken(site: Site) -> None:
+def test_a_state_that_is_lost_is_said_and_no_older_one_is_taken(site: Site) -> None:
     states = states_of(site, 2)
     older, newest = states
     for path in site.blob_location.glob(f"blobstorage.{newest}*"):
@@ -259,7 +262,14 @@ def test_a_state_that_is_lost_is_said_and_an_older_one_of_ours_is_taken(site: Si
     report = site.verify()
     assert not report.good
     assert "missing" in "\n".join(report.lines)
-    assert site.restore().timestamp == older
+    live = site.blobs
+    refused = refusal(site, None)
+    what = "directory" if site.settings.blob_layout == "directories" else "archive, or one that it stands on,"
+    assert re.search(rf"/{newest}\.\w+blobs\.gz: its {what} is missing\. Nothing was changed\.", refused)
+    assert refused.endswith(f"the nearest states with whole manifests: {older}.")
+    assert site.blobs == live
+    assert any(f"A restore of {newest} is refused: " in line for line in site.list(newest))
+    assert site.restore(older).timestamp == older
     assert site.blobs == states[older]
 
 
@@ -313,20 +323,108 @@ def test_a_damaged_state_is_not_built_on(
         assert "stands on none before it" in caplog.text
 
 
+def refusal(site: Site, when: str | None) -> str:
+    """Why a date is not restored; the plan, and the script, say the same."""
+    with pytest.raises(ZodbvaultError) as refused:
+        site.restore(when)
+    plan = plan_restore(site.settings, source="location", when=when, checksum=False)
+    assert plan.problems == (str(refused.value),)
+    dates = () if when is None else (when,)
+    planned, done = (site.command("restore", option, *dates) for option in ("--dry-run", "-n"))
+    assert (planned.returncode, done.returncode) == (1, 1)
+    assert f"PROBLEM: {refused.value}" in planned.stdout
+    assert f"ERROR: {refused.value}" in done.stderr
+    return str(refused.value)
+
+
 @pytest.mark.parametrize("site", ["pool"], indirect=True)
-def test_what_stands_on_a_manifest_that_is_gone_is_not_restored_without_it(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("damage", ["gone", "a bit", "lines"])
+def test_what_stands_on_a_manifest_that_is_not_whole_is_refused_and_that_one_is_named(site: Site, damage: str) -> None:
+    states = states_of(site, 4)
+    first, second, third, fourth = states
+    path = site.blob_location / f"{second}.deltablobs.gz"
+    lines = unpacked_manifest(path)
+    if damage == "gone":
+        path.unlink()
+    elif damage == "a bit":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        path.write_bytes(packed_manifest(lines[:2]))
+    wrong = "is missing" if damage == "gone" else "has|is not what was written"
+    live = site.blobs
+    if damage != "a bit":  # that is not looked for
+        (warning,) = (line for line in site.list() if path.name in line)
+        assert warning.startswith(f"The chain of {first}: {path.name} ")
+        finished = site.command("backup-check")
+        assert finished.returncode == 2
+        assert f"the newest backup may not restore: {path.name} " in finished.stdout
+    for when in (second, third, fourth, None):
+        refused = refusal(site, when)
+        assert re.match(rf"{path}: ({wrong})", refused)
+        assert (f", and {when or fourth} stands on it" in refused) == (damage == "gone" and when != second)
+        assert "Nothing was changed. Choose another date, or fetch it from another copy of the backups" in refused
+        assert refused.endswith(f"the nearest states with whole manifests: {first}.")
+        assert site.blobs == live
+    # A full beside it: both neighbours are named.
+    site.commit_blobs(2)
+    full = site.backup(full=True).timestamp
+    if damage == "gone":
+        assert f"WARNING: The chain of {first}: {path.name} is missing." in site.command("backup-list").stderr
+        assert site.command("backup-check").returncode == 1
+    assert refusal(site, third).endswith(f"whole manifests: {first}, {full}.")
+    # Nor does one help that is damaged, too.
+    (site.blob_location / f"{first}.blobs.gz").unlink()
+    assert refusal(site, third).endswith(f"whole manifests: {full}.")
+    (site.blob_location / f"{full}.blobs.gz").write_bytes(b"")
+    assert refusal(site, third).endswith("from another copy of the backups; no other state has a whole manifest.")
+
+
+@pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)
+def test_a_state_of_which_only_the_record_is_left_is_refused_by_name(site: Site) -> None:
+    (stamp,) = states_of(site, 1)
+    (manifest,) = site.blob_location.glob(f"{stamp}*blobs.gz")
+    manifest.unlink()
+    assert refusal(site, None).startswith(f"{manifest}: is missing. Nothing was changed.")
+    assert not site.verify(stamp).good
+    (failure,) = drill(site.settings, when=None, which="backups", sample=None, tmp=None, clock=site.clock).failures
+    assert failure.startswith(f"{manifest}: is missing. ")
+    # Where that cannot be read either nobody knows the name of the manifest.
+    record = site.blob_location / f"{stamp}.json"
+    record.write_bytes(b"{")
+    assert refusal(site, None).startswith(f"{record}: cannot be read, and no manifest of this state is there. Nothing")
+
+
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+@pytest.mark.parametrize("damage", ["gone", "garbled"])
+def test_changes_are_not_taken_for_a_state_where_the_one_before_them_is_gone(site: Site, damage: str) -> None:
+    first, second = states_of(site, 2)
+    (site.blob_location / f"{first}.json").unlink()
+    (site.blob_location / f"{first}.blobs.gz").unlink()
+    if damage == "garbled":
+        (site.blob_location / f"{second}.json").write_bytes(b"{")
+    live = site.blobs
+    # A state in another layout before it tells nothing.
+    (site.blob_location / "2076-01-01-00-00-00.json").write_bytes(b"{}")
+    (site.blob_location / "2076-01-01-00-00-00.directoryblobs.gz").write_bytes(b"")
+    assert refusal(site, None).startswith(
+        f"{site.blob_location}/{second}.deltablobs.gz: stands on a state that is not there. Nothing was changed."
+    )
+    assert site.blobs == live
+
+
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+def test_verify_says_good_of_no_state_whose_manifest_is_gone(site: Site) -> None:
     states = states_of(site, 3)
     first, second, third = states
     (site.blob_location / f"{second}.deltablobs.gz").unlink()
     verdicts = {date: good for chain in site.verify().found[0].chains for date, good in chain.verdicts.items()}
     assert verdicts == {first: True, second: False, third: False}
-    for when in (second, third):
-        caplog.clear()
-        assert site.restore(when).timestamp == first
-        assert site.blobs == states[first]
-        assert caplog.text.count(f"The state of {when} is not all there; the newest one before it") == 1
+    assert not site.verify(second).good
+    assert site.verify(first).good
+    assert site.restore(first).timestamp == first
+    assert site.blobs == states[first]
 
 
 @pytest.mark.parametrize("site", ["pool"], indirect=True)
@@ -411,6 +509,36 @@ def test_what_is_pruned_while_it_is_verified_is_not_called_damaged(site: Site, m
     assert report.good
     assert [chain.timestamp for chain in report.found[0].chains] == [newest]
     assert f"{older}.checks.json" not in site.names(site.blob_location)
+
+
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+def test_the_newer_state_of_another_program_is_added_and_is_called_neither_good_nor_gone(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert site.blob_storage is not None
+    (stamp,) = states_of(site, 1)
+    theirs = "2077-01-01-00-00-00"
+    shutil.copytree(site.blob_storage, site.blob_location / f"blobstorage.{theirs}" / "blobstorage")
+    lost = min(blob_files(site.blob_storage).items())[1]
+    lost.unlink()
+    site.commit_blobs(2, names=40)
+    live = site.blobs
+    site.close()
+    plan = plan_restore(site.settings, source="location", when=None, checksum=False)
+    assert (plan.timestamp, plan.problems) == (theirs, ())
+    assert plan.blobs is not None
+    # Nobody knows whether it has all.
+    assert (plan.blobs.add, plan.blobs.remove, plan.blobs.is_certain) == (1, 0, True)
+    assert ", 1 blob added (" in (summary := site.restore().summary)
+    assert summary.endswith(" kept (same name and size).")
+    assert len(site.blobs) == len(live) + 1
+    report = site.verify(theirs)
+    assert not report.good
+    assert f"another program wrote blobstorage.{theirs}, so nobody knows" in "\n".join(report.lines)
+    assert "pruned meanwhile" not in caplog.text
+    assert not (site.blob_location / f"{theirs}.checks.json").exists()
+    assert site.verify().good
+    assert site.verify(stamp).good
 
 
 def test_a_clock_that_is_behind_what_another_program_left(site: Site) -> None:

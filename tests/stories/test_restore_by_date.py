@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from zc.zlibstorage import ZlibStorage
 
-from tests.site import Site, State, tree
+from tests.site import Site, State, blob_files, tree
+from zodbvault.blobs import target
 from zodbvault.errors import ZodbvaultError
 
 
@@ -379,3 +380,57 @@ def test_a_date_before_the_first_backup_finds_nothing_and_touches_nothing(site: 
     with pytest.raises(ZodbvaultError, match="no backup at or before 2001-01-01"):
         site.restore("2001-01-01")
     assert tree(site.folder) == before
+
+
+def test_what_is_kept_is_told_and_how_it_was_compared(site: Site) -> None:
+    site.commit_blobs(6, names=6)
+    stamp, state = site.backed_up()
+    site.commit_blobs(1, names=40)
+    site.close()
+    assert site.blob_storage is not None
+    files = blob_files(site.blob_storage)
+    lost, damaged, *_ = sorted((key for key in state.blobs if len(state.blobs[key]) > 3), reverse=True)
+    files[lost].unlink()
+    files[damaged].chmod(0o600)
+    files[damaged].write_bytes(b"?" * len(state.blobs[damaged]))
+    kept = len(state.blobs) - 1
+    # Nobody looked into it; so the line says how it was compared.
+    assert site.restore(stamp).summary.endswith(f", 1 removed, {kept} kept (same name and size).")
+    assert site.blobs[damaged] != state.blobs[damaged]
+    report = site.restore(stamp, checksum=True)
+    assert report.summary.endswith(f", 1 damaged ones replaced, 0 removed, {kept} kept (same content).")
+    site.assert_is(state)
+    # Into nothing nothing is kept.
+    site.close()
+    shutil.rmtree(site.blob_storage)
+    assert site.restore(stamp).summary.endswith(", 0 removed.")
+    # Of what another program made nobody knows the content, whatever is asked.
+    for path in site.blob_location.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(site.blob_storage, site.blob_location / f"blobstorage.{stamp}" / "blobstorage")
+    (site.location / f"{stamp}.json").unlink()
+    report = site.restore(stamp, checksum=True)
+    assert report.summary.endswith(f", 0 removed, {len(state.blobs)} kept (same name and size).")
+
+
+def test_what_was_added_before_another_state_served_is_not_called_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "_PLACED_AT_ONCE", 1)
+    site = Site(tmp_path / "site", options={"blob_layout": "directories"})
+    site.commit_blobs(20, names=20)
+    stamp, state = site.backed_up()
+    site.commit_blobs(1)
+    site.backup()
+    site.close()
+    last = max(blob_files(site.blob_location / f"blobstorage.{stamp}" / "blobstorage").items())[1]
+    content = last.read_bytes()
+    last.unlink()  # the later directory has another name of the same file
+    last.write_bytes(bytes(byte ^ 1 for byte in content))
+    assert site.blob_storage is not None
+    shutil.rmtree(site.blob_storage)
+    summary = site.restore(stamp).summary
+    assert f", {len(state.blobs)} blobs added (" in summary
+    assert summary.endswith(", 0 removed.")
+    site.assert_is(state)
+    site.close()

@@ -157,7 +157,7 @@ def test_a_quick_look_does_not_clear_what_reading_has_found(site: Site) -> None:
     quick = site.verify(quick=True)
     assert not quick.good
     (finding,) = quick.found[0].chains[0].findings
-    assert finding == (tuple(stamps[1:]), "was found to be damaged by a more thorough verification (default)")
+    assert finding == Finding(tuple(stamps[1:]), "was found to be damaged by a more thorough verification (default)")
     assert site.verify(stamps[0], quick=True).good
     assert read_checks(site.location, stamps[1]) == found
     checks = read_checks(site.location, stamps[0])

@@ -538,7 +538,16 @@ def test_what_is_wrong_with_a_manifest_is_told_once_for_all_its_dates(site: Site
         stamps.append(site.backed_up()[0])
     flip(site.blob_location / f"{stamps[0]}.blobs.gz")
     report = site.verify(deep=depth == "deep", quick=depth == "quick")
-    told = [line.partition("; affected: ") for line in report.lines if ".blobs.gz" in line]
-    assert told
-    assert len({what for what, _, _ in told}) == len(told)
-    assert {dates for _, _, dates in told} == {f"{stamps[0]} to {stamps[-1]}."}
+    (told,) = (line for line in report.lines if "affected: " in line)
+    assert f"{stamps[0]}.blobs.gz" in told
+    assert told.endswith(f"; affected: {stamps[0]} to {stamps[-1]}.")
+    assert not report.good
+    # Of two manifests each is told.
+    paths = [site.blob_location / name for name in (f"{stamps[0]}.blobs.gz", f"{stamps[2]}.deltablobs.gz")]
+    flip(paths[1])
+    (chain,) = site.verify(deep=depth == "deep", quick=depth == "quick").found[0].chains
+    assert len(chain.findings) == 2
+    for finding, path in zip(chain.findings, paths, strict=True):
+        assert path.name in finding.what
+        assert path.name.startswith(finding.dates[0])
+    assert chain.findings[1].dates == tuple(stamps[2:])

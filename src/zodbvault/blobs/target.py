@@ -73,11 +73,12 @@ _PLACED_AT_ONCE = 512
 class RestorePlan(Closing):
     """What a restore will have to do at a target, made by plan_restore(). A context manager: close() forgets it.
 
-    to_add: the entries whose blobs the target lacks or has damaged, packed. blobs, bytes: their number and size. there:
-    keys of all blobs that the state or the target has. not_in_state: keys of those that only the target has.
-    left_over: keys of blobs beside which a killed restore has left a damaged copy. strange, strange_example: what is
-    neither a blob nor ours. left_out: the blobs that the container cannot give, where that is accepted; those that the
-    target has in some size stay there, the others are `absent`.
+    to_add: the entries whose blobs the target lacks or has damaged, packed. blobs, bytes: their number and size. kept:
+    number of the entries whose blobs the target has, as far as that was looked at. there: keys of all blobs that the
+    state or the target has. not_in_state: keys of those that only the target has. left_over: keys of blobs beside which
+    a killed restore has left a damaged copy. strange, strange_example: what is neither a blob nor ours. left_out: the
+    blobs that the container cannot give, where that is accepted; those that the target has in some size stay there, the
+    others are `absent`.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -89,6 +90,7 @@ class RestorePlan(Closing):
         self.left_out = LeftOut()
         self.blobs = 0
         self.bytes = 0
+        self.kept = 0
         self.strange = 0
         self.strange_example = ""
 
@@ -487,7 +489,7 @@ def _fill_plan(plan: RestorePlan, entries: Iterable[Entry], target: Target, scra
         with closing(worked_ahead(looked_at, pieces_of(pairs, _LOOKED_AT_ONCE))) as pieces:
             for entry in (one for piece in pieces for one in piece):
                 # Says what is in the way, where something is.
-                target.status_of(entry.key)
+                plan.kept -= target.status_of(entry.key) is not None
                 plan.to_add.add(pack_entry(entry))
                 plan.blobs += 1
                 plan.bytes += entry.size
@@ -535,7 +537,10 @@ def _nothing() -> Generator[tuple[bytes, int], None, None]:
 def _compared(
     entries: Iterable[Entry], blobs: Iterator[tuple[bytes, int]], plan: RestorePlan
 ) -> Iterator[tuple[Entry, int | None]]:
-    """Each entry with the size of its blob in the target, or None. Notes in the plan which blobs there are."""
+    """Each entry with the size of its blob in the target, or None. Notes in the plan which blobs there are.
+
+    All that are there count as kept; of those that are no good the caller takes that back.
+    """
     there, not_in_state = plan.there.add, plan.not_in_state.add
     blob = next(blobs, None)
     for entry in entries:
@@ -546,6 +551,7 @@ def _compared(
             blob = next(blobs, None)
         there(key)
         if blob is not None and blob[0] == key:
+            plan.kept += 1
             yield entry, blob[1]
             blob = next(blobs, None)
         else:

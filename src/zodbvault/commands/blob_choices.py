@@ -36,6 +36,7 @@ class BlobChoice:
     be good if it has every blob that the data refer to. is_of_date: whether it was made for the data, by whomever.
     is_later: it is later than the data; their state is what is left of it without the blobs with a later tid, because
     between two backups of a chain no blob goes. gone: those of its manifests that are not there, where that is known.
+    lacks: why a state of blobs alone is not all there, to be read behind the name of `complete`.
     """
 
     timestamp: str
@@ -46,6 +47,7 @@ class BlobChoice:
     is_of_date: bool = True
     is_later: bool = False
     gone: tuple[Path, ...] = ()
+    lacks: str = ""
 
     @property
     def place(self) -> str:
@@ -132,23 +134,19 @@ def _later(listing: BlobListing, whole: Sequence[str], wanted: int) -> tuple[Blo
 
 
 def choose_states_alone(listing: BlobListing, own: Sequence[str], when: str | None) -> tuple[BlobChoice, ...]:
-    """The states at or before `when` of a site whose blobs alone are backed up: the newest, and what may replace it.
+    """The newest states at or before `when` of a site whose blobs alone are backed up: another program's, and ours.
 
-    own: timestamps of our states, oldest first. when: None for the newest.
+    own: timestamps of our states, oldest first. when: None for the newest. Ours are those that hold the newest state;
+    none where that is not all there. Another program's counts only where it is newer.
     """
     stamps = [stamp for stamp in own if when is None or stamp <= when]
-    ours = list(_own(listing, stamps, is_exact=True)) if stamps else []
+    ours = tuple(_own(listing, stamps, is_exact=True)) if stamps else ()
     foreign = [
         BlobChoice(one.timestamp, None, stored=series, is_exact=False)
         for one, series in _not_ours(listing, own)
         if when is None or one.timestamp <= when
     ]
     newer = [one for one in foreign if not stamps or one.timestamp > stamps[-1]]
-    for length in range(len(stamps) - 1, 0, -1):
-        older = list(_own(listing, stamps[:length], is_exact=True, is_of_date=False))
-        if older:
-            ours += older
-            break
     return (*newer[:1], *ours)
 
 

@@ -38,13 +38,14 @@ class Taken(NamedTuple):
     """What a restore for a date takes.
 
     timestamp: of the state. files: of its data, oldest first. blobs: the blob state that serves. gone: the first of the
-    missing manifests of its own one; None where that is all there.
+    missing manifests of its own one; None where that is all there. refusal: why nothing is taken, where that is known.
     """
 
     timestamp: str
     files: tuple[str, ...]
     blobs: BlobChoice | None
     gone: str | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def _taken(settings: Settings, survey: Survey, date: str | None) -> Taken:
     repository = read_repository(places.location, places.blobs)
     if settings.only_blobs:
         state = choose_states(repository, date)[0]
+        if state.lacks and state.complete is not None:
+            return Taken(state.timestamp, (), None, refusal=f"{state.complete.name} {state.lacks}")
         return Taken(state.timestamp, (), state)
     choice = choose(repository, date, with_blobs=settings.backup_blobs)
     files = tuple(line.file.name for line in choice.chain.lines)
@@ -219,6 +222,8 @@ def _totals_text(survey: Survey) -> str:
 
 def _plan(survey: Survey, taken: Taken) -> list[str]:
     """What a restore takes, in sentences."""
+    if taken.refusal is not None:
+        return [f"A restore of {taken.timestamp} is refused: {taken.refusal}."]
     lines = []
     if taken.files:
         by_name = {backup.name: backup for backup in survey.backups}

@@ -280,8 +280,7 @@ class _Run:
         recorded = recorded_blob_states(self.repository.names)
         if not recorded:
             return False
-        is_there = self._newest is not None and self._newest.timestamp == recorded[-1]
-        if self._newest is None or not is_there or self.repository.record(recorded[-1]) is None:
+        if self._newest is None or self.repository.record(recorded[-1]) is None:
             logger.warning("The state of %s is not all there. The new one stands on none before it.", recorded[-1])
             return True
         try:

@@ -5,12 +5,18 @@ How long a state stays is a plain decision on states and a moment. Reads the lis
 
 from __future__ import annotations
 
+import collections
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
+from zodbvault.blobs.manifest import DamagedManifest
 from zodbvault.blobs.stored import find_stored
-from zodbvault.commands.blob_choices import BlobListing, choose_states_alone
+from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_states_alone
 from zodbvault.commands.choosing import NothingThere, recorded_blob_states, what_there_is
+from zodbvault.commands.state_in_use import entries_of
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.clock import DAY
@@ -19,15 +25,20 @@ from zodbvault.repository.names import (
     COMPLETE_MANIFEST_SUFFIX,
     DELTA_MANIFEST_SUFFIX,
     DIRECTORY_MANIFEST_SUFFIX,
+    MANIFEST_SUFFIXES,
+    RECORD_SUFFIX,
 )
 from zodbvault.repository.records import ARCHIVES, DIRECTORIES, POOL, NewerFormat
+from zodbvault.repository.store import Repository, read_repository
 from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from zodbvault.commands.blob_choices import BlobChoice
-    from zodbvault.repository.store import Repository
+_CONTAINERS = {
+    DIRECTORY_MANIFEST_SUFFIX: "its directory",
+    ARCHIVE_MANIFEST_SUFFIX: "its archive, or one that it stands on,",
+}
 
 
 @dataclass(frozen=True)
@@ -65,16 +76,90 @@ def _state_of(stamp: str, repository: Repository) -> State:
 
 
 def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:
-    """The newest state at or before `when`, and what may replace it where it cannot be read. Raises NothingThere."""
+    """The newest state at or before `when`, in each layout that holds it. Raises NothingThere.
+
+    Where it is not all there, it says what it lacks. No older one stands in for it: a restore would remove the blobs
+    that this one lacks, and no data tell which are needed.
+    """
     # Those whose manifest is gone too: what stands on it lacks it.
     stamps = recorded_blob_states(repository.names)
     listing = BlobListing(repository.location, repository.names, find_stored(repository.location))
     choices = choose_states_alone(listing, stamps, when)
+    up_to = [stamp for stamp in stamps if when is None or stamp <= when]
+    if not choices and up_to:
+        return (_what_is_left(repository, up_to),)
     if not choices:
         what = "holds no blob backup" if when is None else f"holds no blob backup at or before {when} (UTC)"
         known = sorted({*stamps, *(one.timestamp for one in listing.stored)})
         raise NothingThere(what, path=repository.location, hint=what_there_is(known, when))
-    return choices
+    return tuple(choice for choice in choices if choice.timestamp == choices[0].timestamp)
+
+
+def _what_is_left(repository: Repository, stamps: Sequence[str]) -> BlobChoice:
+    """The state of the last of these timestamps, which is not all there, with what it lacks."""
+    stamp = stamps[-1]
+    for suffix, what in _CONTAINERS.items():
+        if stamp + suffix in repository.names:
+            return BlobChoice(stamp, repository.location / (stamp + suffix), lacks=f"{what} is missing")
+    # It is one in the pool, or nobody knows: of those that it stands on the newest that is not there.
+    newest = next((each for each in reversed(stamps) if each + DELTA_MANIFEST_SUFFIX not in repository.names), None)
+    gone = None if newest is None else what_is_gone(repository, newest)
+    if gone is None:
+        path = repository.location / (stamp + DELTA_MANIFEST_SUFFIX)
+        return BlobChoice(stamp, path, lacks="stands on a state that is not there")
+    path, lacks = gone
+    return BlobChoice(stamp, path, lacks=lacks if newest == stamp else f"{lacks}, and {stamp} stands on it")
+
+
+def what_is_gone(repository: Repository, stamp: str) -> tuple[Path, str] | None:
+    """The name of a file, and what to say behind it, of a state that has a record and no manifest; None with one."""
+    if any(stamp + suffix in repository.names for suffix in MANIFEST_SUFFIXES):
+        return None
+    try:
+        record = repository.record(stamp)
+    except NewerFormat:
+        record = None
+    if record is None or record.blobs is None:
+        return repository.location / (stamp + RECORD_SUFFIX), "cannot be read, and no manifest of this state is there"
+    return repository.location / record.blobs.manifest, "is missing"
+
+
+@contextlib.contextmanager
+def other_dates_named(location: Path, timestamp: str) -> Iterator[None]:
+    """Tell whoever reads an error of the block what to do; where a manifest is not whole, which states are.
+
+    location: the folder of states, records and blobs. timestamp: of the state that is restored.
+    """
+    try:
+        yield
+    except ZodbvaultError as error:
+        if error.hint is None:
+            error.hint = "Nothing was changed. Choose another date."
+            if isinstance(error, DamagedManifest):
+                error.hint = _which_are_whole(read_repository(location, location), timestamp)
+        raise
+
+
+def _which_are_whole(repository: Repository, timestamp: str) -> str:
+    """What to do where the manifests of a state are not whole."""
+    stamps = recorded_blob_states(repository.names)
+    before = (stamp for stamp in reversed(stamps) if stamp < timestamp)
+    behind = (stamp for stamp in stamps if stamp > timestamp)
+    nearest = (next((stamp for stamp in each if _is_whole(repository, stamp)), None) for each in (before, behind))
+    named = ", ".join(filter(None, nearest))
+    others = f"the nearest states with whole manifests: {named}" if named else "no other state has a whole manifest"
+    return f"Nothing was changed. Choose another date, or fetch it from another copy of the backups; {others}."
+
+
+def _is_whole(repository: Repository, stamp: str) -> bool:
+    """Whether the manifests of a state are all there, and as they were written, as far as that is known."""
+    for choice in choose_states(repository, stamp):
+        with contextlib.suppress(ZodbvaultError):
+            if not require_as_written(repository, choice):
+                with contextlib.closing(entries_of(choice, Path(gettempdir()))) as entries:
+                    collections.deque(entries, maxlen=0)
+            return True
+    return False
 
 
 def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int, layout: str) -> bool:
@@ -140,7 +225,6 @@ def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | No
         require_as_written(repository, choice)
     except ZodbvaultError as error:
         return stamp, None, str(error)
-    if choice.timestamp != stamp or choice.complete is None:
-        what = f"its manifest, directory or archives are missing; a restore takes {choice.timestamp}, {choice.place}"
-        return stamp, None, what
+    if choice.complete is None:
+        return stamp, None, f"another program wrote {choice.place}, so nobody knows whether its blobs are all there"
     return stamp, choice, None

@@ -17,6 +17,7 @@ from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands.choosing import NothingThere
 from zodbvault.commands.copy_folder import folder_for_copy
 from zodbvault.commands.index_file import copied_index
+from zodbvault.commands.only_blobs_states import other_dates_named
 from zodbvault.commands.places import locked, places_of_site
 from zodbvault.commands.restore_blobs import blob_restore, restore_of_blobs_alone
 from zodbvault.commands.restore_choice import (
@@ -30,6 +31,7 @@ from zodbvault.commands.restore_choice import (
     name_of,
     nothing_known,
     request_of,
+    require_that_all_is_there,
 )
 from zodbvault.commands.restore_data import (
     check_files,
@@ -102,6 +104,8 @@ def restore(
         return restore_copy(settings, request, request.to, choose_and_say(settings, request))
     places = request.places(settings)
     said = None if _comes_with_pre_command(settings, places) else choose_and_say(settings, request)  # 1
+    if said is not None and settings.only_blobs:
+        require_that_all_is_there(places, said)
     _ask(settings, request, said, ask)  # 2
     environment = {
         "ZODBVAULT_RUN_COMMAND": request.command,
@@ -232,7 +236,7 @@ def _restore_blobs_alone(settings: Settings, places: Places, said: Said, request
     assert settings.blob_storage is not None
     scratch = Path(os.path.realpath(settings.blob_storage)).parent
     with restore_of_blobs_alone(settings, places.location, states, scratch, request) as blobs:
-        with explained("not restored", hint="Nothing was changed. Choose another date."):
+        with explained("not restored"), other_dates_named(places.location, said.timestamp):
             blobs.check_before_writing(None, is_known=True)
         blobs.add()
         blobs.remove(())

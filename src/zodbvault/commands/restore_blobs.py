@@ -41,7 +41,7 @@ class Expected(NamedTuple):
 
     add, add_size: number and bytes of the blobs that the site lacks or has damaged. remove: how many of its blobs the
     state does not have. is_certain: False where they are removed only if the state has every blob that the data refer
-    to, which shows when these are read.
+    to, and these were not read.
     """
 
     choice: BlobChoice | None
@@ -64,10 +64,14 @@ class BlobRestore(Closing):
         )
         self._blob_storage = blob_storage
         self._accept_missing = states is not None and states.accept_missing
+        self._is_judged = states is not None and states.is_judged
         self._is_shared = is_shared
         self._said: tuple[int, bool] | None = None
-        self._is_whole = False
+        # Whether the state has every blob that the data refer to; None before these are read.
+        self._is_whole: bool | None = None
         self._added = AddOutcome()
+        # With another state, which took over since; the plan of the one in use finds these there.
+        self._added_before = 0
         self._removed = 0
 
     def close(self) -> None:
@@ -115,6 +119,11 @@ class BlobRestore(Closing):
         if state.plan.left_out.number:
             _say_left_out(state, state.plan.left_out, "lacks, or has in another size,")
 
+    @property
+    def waits_for_data(self) -> bool:
+        """Whether only the data can tell if the state that compare() took will do, or which one."""
+        return self._state is not None and not self._state.is_known
+
     def expected(self) -> Expected | None:
         """What the comparison says that is to be done; None before it, and without blobs."""
         state = self._state
@@ -122,9 +131,19 @@ class BlobRestore(Closing):
             return None
         choice, plan = state.choice, state.plan
         is_exact = choice is not None and choice.is_exact
-        removes = not self._is_shared and choice is not None and (is_exact or choice.is_of_date)
+        may_be_whole = self._is_whole if self._is_whole is not None else self._is_judged
+        removes = not self._is_shared and self._tells_what_goes(choice, is_whole=may_be_whole)
         gone = sum(1 for _ in without(((key, 0) for key in plan.not_in_state), iter(state.lost()))) if removes else 0
-        return Expected(choice, plan.blobs, plan.bytes, gone, is_certain=is_exact or not removes)
+        is_certain = is_exact or not removes or self._is_whole is not None
+        return Expected(choice, plan.blobs, plan.bytes, gone, is_certain)
+
+    @staticmethod
+    def _tells_what_goes(choice: BlobChoice | None, *, is_whole: bool) -> bool:
+        """Whether blobs that a state does not have are to be removed.
+
+        is_whole: it has every blob that the data refer to. What is not ours tells the state of its date then.
+        """
+        return choice is not None and (choice.is_exact or (choice.is_of_date and is_whole))
 
     def doubt(self) -> ZodbvaultError | None:
         """What is wrong with the known state of the data, where one is in use that may lack blobs; else None."""
@@ -227,6 +246,7 @@ class BlobRestore(Closing):
             except DamagedBlob as error:
                 # What was added before counts as there from now on, so its names have to be on the disk too.
                 state.target.finish()
+                self._added_before = self._added.added + self._added.replaced
                 if state.take_next_of_use(referenced):
                     _say_that_another_serves(error, state.choice)
                 elif self._accept_missing and not state.leaves_out:
@@ -244,10 +264,7 @@ class BlobRestore(Closing):
         if state is None or state.target is None:
             return
         assert state.plan is not None
-        choice = state.choice
-        # What is not ours tells the state of its date, once it is seen to have all that the data refer to.
-        is_known = choice is not None and (choice.is_exact or (choice.is_of_date and self._is_whole))
-        if not is_known or self._is_shared:
+        if self._is_shared or not self._tells_what_goes(state.choice, is_whole=bool(self._is_whole)):
             finish_replacements(state.plan, state.target)
             return
         self._removed = remove_blobs(state.plan, referenced, state.lost(), state.target)
@@ -264,7 +281,10 @@ class BlobRestore(Closing):
             return ""
         added = f", {plural(self._added.added, 'blob')} added ({size_text(self._added.bytes)})"
         replaced = f", {self._added.replaced:,} damaged ones replaced" if self._added.replaced else ""
-        return f"{added}{replaced}, {self._removed:,} removed"
+        number = 0 if self._state.plan is None else self._state.plan.kept - self._added_before
+        how = "content" if self._state.is_compared_by_content else "name and size"
+        kept = f", {number:,} kept (same {how})" if number > 0 else ""
+        return f"{added}{replaced}, {self._removed:,} removed{kept}"
 
 
 def _add(state: StateInUse, outcome: AddOutcome) -> None:

@@ -11,9 +11,9 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.another_database import other_database
-from zodbvault.commands.choosing import NothingThere, choose, recorded_blob_states, timestamps_of
+from zodbvault.commands.choosing import NothingThere, choose, timestamps_of
 from zodbvault.commands.copy_folder import BLOB_FOLDER, FILESTORAGE_FOLDER
-from zodbvault.commands.only_blobs_states import choose_states
+from zodbvault.commands.only_blobs_states import choose_states, other_dates_named
 from zodbvault.commands.places import (
     BACKUPS,
     SNAPSHOTS,
@@ -27,6 +27,7 @@ from zodbvault.commands.places import (
 from zodbvault.commands.point_in_time import choose_at, parse_point
 from zodbvault.commands.summary import plural
 from zodbvault.commands.what_is_lost import Loss, last_tid_of, newest_saved_tid, what_is_lost
+from zodbvault.commands.written_manifests import require_all_there
 from zodbvault.errors import ZodbvaultError
 from zodbvault.filestorage.format import LAST_TID
 from zodbvault.filestorage.tids import time_of_tid
@@ -198,17 +199,8 @@ def nothing_known(repository: Repository, choice: Choice) -> ZodbvaultError:
 
 
 def choose_blobs_alone(places: Places, date: str | None) -> tuple[BlobChoice, ...]:
-    """The states of blobs for a date, the best one first, of a site whose records live elsewhere.
-
-    All of one timestamp: an older one lacks blobs that a restore would remove, and no data tell which are needed.
-    """
-    repository = read_repository(places.location, places.location)
-    states = choose_states(repository, date)
-    newest = max((each for each in recorded_blob_states(repository.names) if date is None or each <= date), default="")
-    if newest > states[0].timestamp:
-        what = "The state of %s is not all there; the newest one before it is that of %s."
-        logger.warning(what, newest, states[0].timestamp)
-    return tuple(state for state in states if state.timestamp == states[0].timestamp)
+    """The state of blobs for a date, in each layout that holds it, of a site whose records live elsewhere."""
+    return choose_states(read_repository(places.location, places.location), date)
 
 
 def choose_blobs_that_were_said(places: Places, said: Said) -> tuple[BlobChoice, ...]:
@@ -219,12 +211,19 @@ def choose_blobs_that_were_said(places: Places, said: Said) -> tuple[BlobChoice,
     return states
 
 
+def require_that_all_is_there(places: Places, said: Said) -> None:
+    """Refuse a state of blobs alone of which something is gone, while nobody was asked yet. Raises DamagedManifest."""
+    with other_dates_named(places.location, said.timestamp):
+        require_all_there(choose_blobs_that_were_said(places, said)[0])
+
+
 def choose_and_say(settings: Settings, request: Request) -> Said:
     """Choose what to restore and say it. Raises NothingThere."""
     places, target = request.places(settings), request.target(settings)
     if settings.only_blobs:
         state = choose_blobs_alone(places, request.date)[0]
-        logger.info("Restoring the blobs of %s to %s, from %s.", state.timestamp, target.blob_storage, state.place)
+        if not state.lacks:
+            logger.info("Restoring the blobs of %s to %s, from %s.", state.timestamp, target.blob_storage, state.place)
         return Said(state.timestamp, state.timestamp)
     repository, choice = choose_state(settings, request)
     name = name_of(choice)

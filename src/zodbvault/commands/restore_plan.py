@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zodbvault.blobs.spill import SortedKeys
 from zodbvault.commands.copy_folder import require_place_for_copy
+from zodbvault.commands.only_blobs_states import other_dates_named
 from zodbvault.commands.restore_blobs import blob_restore, restore_of_blobs_alone
 from zodbvault.commands.restore_choice import (
     Request,
@@ -136,7 +137,7 @@ def _plan_data_and_blobs(settings: Settings, request: Request) -> Plan:
         backups=tuple(line.timestamp for line in choice.chain.lines),
         size=choice.end if has_data else None,
         blobs=expected,
-        blob_note=_note_on_blobs(target_settings, expected, choice, problems),
+        blob_note=_note_on_blobs(target_settings, expected),
         space=space,
         running=_who_runs(target.locks, problems) if request.to is None else None,
         loss=loss_of(settings, repository, choice) if request.to is None and has_data else None,
@@ -149,15 +150,14 @@ def _expected(
 ) -> Expected | None:
     """What is to be done with the blobs of a chosen state; adds to `problems`. settings: those of the target.
 
-    Where only the data can tell whether a state will do that is not theirs, they are read, as the restore reads them.
+    Where only the data can tell whether a state will do, they are read, as the restore reads them.
     """
     files_are_there = not problems
     with blob_restore(settings, repository, choice, Path(gettempdir()), request) as blobs:
         last_tid, is_known = last_tid_known_for(repository, choice, request, settings)
         if not _noting(problems, lambda: blobs.compare(last_tid, is_known=is_known)):
             return None
-        is_unknown = settings.blob_storage is not None and choice.blobs is None
-        is_judged = request.has_data(settings) and files_are_there and (is_unknown or blobs.doubt() is not None)
+        is_judged = request.has_data(settings) and files_are_there and blobs.waits_for_data
         if is_judged and not _noting(problems, lambda: _judge(blobs, repository, choice)):
             return None
         blobs.say_what_is_taken()
@@ -192,7 +192,12 @@ def _plan_blobs_alone(settings: Settings, request: Request) -> Plan:
     problems: list[str] = []
     scratch = Path(gettempdir())
     with restore_of_blobs_alone(target, places.location, states, scratch, request) as blobs:
-        if _noting(problems, lambda: blobs.compare(None, is_known=True)):
+
+        def compare() -> None:
+            with other_dates_named(places.location, states[0].timestamp):
+                blobs.compare(None, is_known=True)
+
+        if _noting(problems, compare):
             blobs.say_what_is_taken()
         expected = blobs.expected()
     problems += _unwritable((target.blob_storage,))
@@ -223,16 +228,11 @@ def _noting(problems: list[str], look: Callable[[], object]) -> bool:
     return True
 
 
-def _note_on_blobs(settings: Settings, expected: Expected | None, choice: Choice, problems: list[str]) -> str:
-    """Why nothing is known of the blobs, where that is so."""
+def _note_on_blobs(settings: Settings, expected: Expected | None) -> str:
+    """Why nothing is known of the blobs, where that is so: a problem of the plan says it."""
     if expected is not None and expected.choice is None:
         return "none are known; those that the data refer to have to be there"
-    if expected is not None or settings.blob_storage is None:
-        return ""
-    if problems:
-        return "see below"
-    assert choice.blobs is not None
-    return f"those of {choice.blobs.timestamp}, as far as the data refer to them: known when these are read"
+    return "see below" if expected is None and settings.blob_storage is not None else ""
 
 
 def _space(needs: dict[Path, int], problems: list[str]) -> tuple[Space, ...]:
@@ -359,7 +359,7 @@ def _blob_text(plan: Plan) -> str:
         return plan.blob_note
     if plan.blobs.choice is None:
         return plan.blob_note
-    at_most = "" if plan.blobs.is_certain else ", if the state proves to be whole"
+    at_most = "" if plan.blobs.is_certain else ", if it has all that the data refer to"
     choice = plan.blobs.choice
     add = f"{plural(plan.blobs.add, 'blob')} to add ({size_text(plan.blobs.add_size)})"
     return f"those of {choice.timestamp}, from {choice.place}: {add}, {plan.blobs.remove:,} to remove{at_most}"

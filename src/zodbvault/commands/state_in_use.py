@@ -88,6 +88,16 @@ class StateInUse(Closing):
         """Whether the state in use is not known to be that of the data."""
         return self.plan is not None and (self.choice is None or not self.choice.is_exact)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether records prove the state in use to be the one of the data, so that these need not be read for it."""
+        return self.plan is not None and self.choice is not None and self.choice.is_exact and self._is_proved
+
+    @property
+    def is_compared_by_content(self) -> bool:
+        """Whether the content of the site's blobs was compared with what the state in use is known to hold."""
+        return self._states.checksum and self.choice is not None and self.choice.complete is not None
+
     def lost(self) -> list[bytes]:
         """The keys of the blobs that the site had lost when the backup was made, in their order."""
         return sorted(key for path in self._states.missing if (key := key_of_bushy(path)) is not None)

@@ -7,6 +7,7 @@ decide from it they decide without a disk.
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.choosing import blobs_of_each, recorded_blob_states
@@ -235,11 +236,37 @@ def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
         groups[-1].append(seen if record is None else _with_record(seen, record))
     seen_groups = []
     for group in groups:
-        problem = None if group[0].is_complete else "no complete manifest is before it"
-        seen_groups.append(
-            SeenChain(group[0].timestamp, tuple(group), (newer if group is groups[-1] else None) or problem)
-        )
+        if group is groups[-1]:
+            problem = newer or _wrong_with_newest(repository, group)
+        else:
+            problem = _what_is_gone(repository, group)
+        seen_groups.append(SeenChain(group[0].timestamp, tuple(group), problem))
     return tuple(seen_groups)
+
+
+def _what_is_gone(repository: Repository, group: list[SeenBackup]) -> str | None:
+    """Which manifest is missing of some older states that stand on each other. They may be many: names alone count."""
+    from zodbvault.commands.only_blobs_states import what_is_gone
+
+    found = (what_is_gone(repository, seen.timestamp) for seen in group)
+    path, what = next(filter(None, found), (None, ""))
+    if path is None and not group[0].is_complete:
+        return "no complete manifest is before it"
+    return None if path is None else f"{path.name} {what}"
+
+
+def _wrong_with_newest(repository: Repository, group: list[SeenBackup]) -> str | None:
+    """What is wrong with the newest of some states that stand on each other, by names and sizes."""
+    from zodbvault.commands.only_blobs_states import choose_states
+    from zodbvault.commands.written_manifests import require_as_written
+
+    try:
+        require_as_written(repository, choose_states(repository, group[-1].timestamp)[0], quick=True)
+    except NewerFormat:
+        return None
+    except ZodbvaultError as error:
+        return f"{os.path.basename(error.path or '')} {error.what}"
+    return None
 
 
 def _warnings(repository: Repository, chains: tuple[SeenChain, ...]) -> Iterator[str]:

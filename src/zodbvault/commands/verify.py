@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zodbvault.commands.choosing import Choice, choose, of_each_that_has_some
+from zodbvault.commands.choosing import Choice, choose, of_each_that_has_some, recorded_blob_states
 from zodbvault.commands.places import ALL, chosen_places, ownership_beside
 from zodbvault.commands.summary import iso_time
 from zodbvault.commands.verify_blobs import BlobDate, StateVerifier
@@ -165,10 +165,12 @@ def _dates(chain: Chain, choices: Sequence[tuple[int, Choice]] | None) -> tuple[
 
 def _about(dates: Sequence[str], findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """What is wrong with some dates. What was found in several ways, or for several dates, is one finding."""
-    affected: dict[str, list[str]] = {}
+    same: dict[str, list[Finding]] = {}
     for finding in findings:
-        affected.setdefault(finding.what, []).extend(finding.dates)
-    found = (Finding(tuple(sorted(set(each))), what) for what, each in affected.items())
+        same.setdefault(finding.manifest or finding.what, []).append(finding)
+    found = (
+        each[0]._replace(dates=tuple(sorted({date for one in each for date in one.dates}))) for each in same.values()
+    )
     return tuple(finding for finding in found if not set(dates).isdisjoint(finding.dates))
 
 
@@ -189,7 +191,7 @@ def _verify_blobs_alone(name: str, places: Places, wanted: Wanted) -> VerifiedPl
             blobs = verifier.blobs.get(timestamp)
             found.append(VerifiedChain(timestamp, stamps, stamps, tuple(findings), blobs=blobs, is_newer=is_newer))
     names = list_files(places.location) if any(state.findings for state in found) else repository.names
-    gone = {state.timestamp for state in found if state.timestamp + RECORD_SUFFIX not in names}
+    gone = {state.timestamp for state in found if state.timestamp + RECORD_SUFFIX in repository.names - names}
     for timestamp in sorted(gone):
         logger.info("The state of %s was pruned meanwhile.", timestamp)
     return VerifiedPlace(name, places, tuple(state for state in reversed(found) if state.timestamp not in gone))
@@ -227,6 +229,10 @@ def _keep(settings: Settings, place: VerifiedPlace, wanted: Wanted, clock: Clock
     """Keep what was found beside the backups; what stands of earlier findings, as keep_verdicts gives it."""
     known = [chain for chain in place.chains if not chain.is_newer]
     verdicts = {date: verdict for chain in known for date, verdict in chain.verdicts.items()}
+    if settings.only_blobs:
+        # Another program's state has nothing of ours beside it.
+        recorded = recorded_blob_states(list_files(place.places.location))
+        verdicts = {date: verdict for date, verdict in verdicts.items() if date in recorded}
     if not verdicts:
         return {}
     ownership = ownership_beside(settings, place.places.location)

@@ -16,7 +16,7 @@ from zodbvault.blobs.opening import opened_container
 from zodbvault.blobs.pool import Pool
 from zodbvault.blobs.verifying import MORE, verify_blobs
 from zodbvault.commands.state_in_use import entries_of
-from zodbvault.commands.verify_result import Finding
+from zodbvault.commands.verify_result import Finding, finding_of
 from zodbvault.errors import ZodbvaultError
 from zodbvault.repository.records import ARCHIVES
 from zodbvault.repository.store import size_of
@@ -152,9 +152,12 @@ class StateVerifier:
             return self._wrong_blobs(dates)
         except ZodbvaultError as error:
             # A manifest that cannot be read says nothing of the dates that do not need it.
-            unreadable = [date for date in dates if not self._can_be_read(date)] or dates
-            finding = Finding(tuple(sorted(date.timestamp for date in unreadable)), str(error))
-            return [finding, *self.look([date for date in dates if date not in unreadable])]
+            whys = [self._why_unreadable(date) for date in dates]
+            readable = [date for date, why in zip(dates, whys, strict=True) if why is None]
+            if len(readable) == len(dates):
+                return [finding_of(error, *sorted(date.timestamp for date in dates))]
+            found = [finding_of(why, date.timestamp) for date, why in zip(dates, whys, strict=True) if why is not None]
+            return [*found, *self.look(readable)]
 
     def _sizes_of_archives(self, dates: Sequence[BlobDate]) -> list[Finding]:
         """Whether archives have the size that they had: their headers need not be read for that."""
@@ -244,14 +247,14 @@ class StateVerifier:
                 if date.last_tid is None or entry.key[OID_SIZE:] <= date.last_tid:
                     yield entry
 
-    def _can_be_read(self, date: BlobDate) -> bool:
+    def _why_unreadable(self, date: BlobDate) -> ZodbvaultError | None:
         try:
             with contextlib.closing(self._entries(date)) as entries:
                 for _ in entries:
                     pass
-        except ZodbvaultError:
-            return False
-        return True
+        except ZodbvaultError as error:
+            return error
+        return None
 
 
 def _with_presence(container: Container, entries: Iterator[Entry]) -> Generator[tuple[Entry, bool], None, None]:

@@ -14,7 +14,7 @@ from zodbvault.commands.state_in_use import entries_of
 from zodbvault.commands.summary import plural
 from zodbvault.commands.verify_blobs import part_of, stand_in
 from zodbvault.commands.verify_data import lacking
-from zodbvault.commands.verify_result import Finding
+from zodbvault.commands.verify_result import Finding, finding_of
 from zodbvault.commands.written_manifests import is_recorded, require_as_written, wrong_with_manifest
 from zodbvault.errors import ZodbvaultError
 
@@ -41,9 +41,8 @@ def verify_manifests(repository: Repository, chain: Chain, *, quick: bool) -> li
             following = next(
                 (later for later in range(number + 1, len(blobs)) if _is_complete(blobs[later])), len(blobs)
             )
-            found.append(
-                Finding(tuple(line.timestamp for line in chain.lines[number:following]), f"{one.manifest} {what}")
-            )
+            dates = tuple(line.timestamp for line in chain.lines[number:following])
+            found.append(Finding(dates, f"{one.manifest} {what}", one.manifest))
     return found
 
 
@@ -64,7 +63,7 @@ def verify_other_states(repository: Repository, choices: Sequence[Choice], *, qu
             try:
                 require_as_written(repository, blobs, quick=quick)
             except ZodbvaultError as error:
-                found.append(Finding((choice.timestamp,), str(error)))
+                found.append(finding_of(error, choice.timestamp))
     return found
 
 
@@ -93,10 +92,10 @@ class DataAndBlobs:
             newest = number + 1 == len(self._references.last_tids)
             if not (newest or self._references.is_exact):
                 continue  # nobody knows which backup came with a blob
-            what = None if self._adds_what_it_needs(number, choice, before) else self._what_lacks(number, choice)
-            before = choice.blobs if what is None else None
-            if what is not None:
-                found.append(Finding((choice.timestamp,), what))
+            wrong = None if self._adds_what_it_needs(number, choice, before) else self._what_lacks(number, choice)
+            before = choice.blobs if wrong is None else None
+            if wrong is not None:
+                found.append(wrong)
         return found
 
     def _adds_what_it_needs(self, number: int, choice: Choice, before: BlobChoice | None) -> bool:
@@ -117,32 +116,36 @@ class DataAndBlobs:
         except ZodbvaultError:
             return False
 
-    def _what_lacks(self, number: int, choice: Choice) -> str | None:
+    def _what_lacks(self, number: int, choice: Choice) -> Finding | None:
+        """What is wrong with the state of a date; None where it has all."""
         if choice.blobs is None:
             first = next(self._references.up_to(number), None)
-            return None if first is None else f"refers to the blob {bushy_path(first)}, and has no blob state"
+            what = "" if first is None else f"refers to the blob {bushy_path(first)}, and has no blob state"
+            return Finding((choice.timestamp,), what) if what else None
         # What another program made is taken by a restore only if it has all blobs; else it goes on to the next one.
         candidates = (choice.blobs,) if choice.blobs.is_exact else choice.blob_choices
-        what = None
+        wrong = None
         for candidate in candidates:
-            lacks = self._what_one_lacks(number, candidate, self._lost(choice))
+            lacks = self._what_one_lacks(number, candidate, choice)
             if lacks is None:
                 return None
-            what = what or lacks
-        return what
+            wrong = wrong or lacks
+        return wrong
 
-    def _what_one_lacks(self, number: int, candidate: BlobChoice, lost: frozenset[bytes]) -> str | None:
-        """What to say of blobs that one state lacks; None when it lacks none."""
+    def _what_one_lacks(self, number: int, candidate: BlobChoice, choice: Choice) -> Finding | None:
+        """What to say of blobs that one of the states for a date lacks; None when it lacks none."""
+        lost = self._lost(choice)
         try:
             with contextlib.closing(entries_of(candidate, self._scratch)) as entries:
                 lacks = lacking(self._references.up_to(number), (entry.key for entry in entries), lost)
                 first = next(lacks, None)
                 count = 1 + sum(1 for _ in lacks)
         except ZodbvaultError as error:
-            return str(error)
+            return finding_of(error, choice.timestamp)
         if first is None:
             return None
-        return f"refers to {plural(count, 'blob')} that its manifest lacks, such as {bushy_path(first)}"
+        what = f"refers to {plural(count, 'blob')} that its manifest lacks, such as {bushy_path(first)}"
+        return Finding((choice.timestamp,), what)
 
     def _lost(self, choice: Choice) -> frozenset[bytes]:
         """The blobs that the site had lost when the backup was made."""

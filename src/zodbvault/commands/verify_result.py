@@ -5,12 +5,14 @@ Decides nothing from a disk.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from zodbvault.blobs.manifest import DamagedManifest
 from zodbvault.commands.summary import plural, printable
 from zodbvault.commands.tables import Column, Table, shown
-from zodbvault.errors import one_line
+from zodbvault.errors import ZodbvaultError, one_line
 from zodbvault.io.sizes import size_text
 from zodbvault.repository.checks import DEEP, DEFAULT, QUICK
 
@@ -29,10 +31,20 @@ _CHECKED = {
 
 
 class Finding(NamedTuple):
-    """Something that is wrong. dates: timestamps of the backups that need it, oldest first: they do not restore."""
+    """Something that is wrong. dates: timestamps of the backups that need it, oldest first: they do not restore.
+
+    manifest: name of the one that is wrong, where that is it; of one manifest all findings say the same in other words.
+    """
 
     dates: tuple[str, ...]
     what: str
+    manifest: str = ""
+
+
+def finding_of(error: ZodbvaultError, *dates: str) -> Finding:
+    """What an error says is wrong with what these backups need."""
+    is_of_manifest = isinstance(error, DamagedManifest) and error.path is not None
+    return Finding(dates, str(error), os.path.basename(error.path or "") if is_of_manifest else "")
 
 
 @dataclass(frozen=True)

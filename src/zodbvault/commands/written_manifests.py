@@ -16,7 +16,7 @@ from zodbvault.errors import ZodbvaultError
 from zodbvault.io.hashing import sha256_of
 from zodbvault.repository.names import RECORD_SUFFIX, split_name
 from zodbvault.repository.records import ARCHIVES, BLOBS, DIRECTORIES
-from zodbvault.repository.store import size_of
+from zodbvault.repository.store import wrong_size_of_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +37,7 @@ def require_as_written(repository: Repository, choice: BlobChoice, *, quick: boo
     from beside a directory or an archive that we wrote, and where blobs alone are backed up for a state between that
     nobody knows any more.
     """
+    require_all_there(choice)
     if choice.complete is None:
         _require_that_none_is_gone(repository, choice)
         return False
@@ -49,6 +50,12 @@ def require_as_written(repository: Repository, choice: BlobChoice, *, quick: boo
             raise DamagedManifest(what, path=path)
         is_proved = is_proved and blobs is not None
     return is_proved
+
+
+def require_all_there(choice: BlobChoice) -> None:
+    """Raise DamagedManifest for a state of blobs alone of which it is known, without a look, that something is gone."""
+    if choice.lacks:
+        raise DamagedManifest(choice.lacks, path=choice.complete)
 
 
 def _require_that_none_is_between(repository: Repository, choice: BlobChoice) -> None:
@@ -125,16 +132,11 @@ def wrong_with_manifest(repository: Repository, blobs: BlobRecord, *, quick: boo
 
     quick: look at its size only.
     """
-    path = repository.path(blobs.manifest)
-    size = size_of(path)
-    if size is None:
-        return "is missing"
-    if size != blobs.stored_size:
-        return f"has {size} bytes, written were {blobs.stored_size}"
-    if quick:
-        return None
+    what = wrong_size_of_manifest(repository, blobs)
+    if what is not None or quick:
+        return what
     try:
-        sha256 = sha256_of(path)[1]
+        sha256 = sha256_of(repository.path(blobs.manifest))[1]
     except ZodbvaultError as error:
         return error.what
     return None if sha256 == blobs.sha256 else "is not what was written"

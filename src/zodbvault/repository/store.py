@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from zodbvault.repository.records import BlobRecord
+
 logger = logging.getLogger("zodbvault")
 
 MOST_LOOKS = 5
@@ -257,10 +259,10 @@ def chain_problem(repository: Repository, chain: Chain, *, with_blobs: bool) -> 
             f"{record.chain_backups} files were written"
         )
     if with_blobs and record.blobs is not None:
-        name, written = record.blobs.manifest, record.blobs.stored_size
-        size = size_of(repository.path(name)) if name in repository.blob_names else None
-        if size is not None and size != written:
-            return f"{name} has {size} bytes, {written} were written"
+        name = record.blobs.manifest
+        what = wrong_size_of_manifest(repository, record.blobs) if name in repository.blob_names else None
+        if what is not None:
+            return f"{name} {what}"
         manifests = manifests_size(repository, chain.lines[:number])
         if manifests != record.chain_manifest_size:
             what = f"its blob manifests have {manifests} bytes where {record.chain_manifest_size} were written"
@@ -274,11 +276,21 @@ def _problem_of_manifest(repository: Repository, lines: Iterable[Line]) -> str |
         record = repository.record_of(line)
         if record is None or record.blobs is None or not _is_manifest(record.blobs.manifest):
             continue
-        size = size_of(repository.path(record.blobs.manifest))
-        if size != record.blobs.stored_size:
-            what = "is missing" if size is None else f"has {size} bytes, {record.blobs.stored_size} were written"
+        what = wrong_size_of_manifest(repository, record.blobs)
+        if what is not None:
             return f"{record.blobs.manifest} {what}"
     return None
+
+
+def wrong_size_of_manifest(repository: Repository, blobs: BlobRecord) -> str | None:
+    """Why the manifest of a record cannot be the one that was written, to be read behind its name; None where it may.
+
+    It is not read.
+    """
+    size = size_of(repository.path(blobs.manifest))
+    if size is None:
+        return "is missing"
+    return None if size == blobs.stored_size else f"has {size} bytes, written were {blobs.stored_size}"
 
 
 def record_problem(repository: Repository, line: Line) -> str | None:

@@ -46,6 +46,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "repository/store": ("repository/test_store.py",),
     "repository/sweep": ("repository/test_sweep.py", "commands/test_choosing.py"),
     "repository/timestamps": ("repository/test_timestamps.py",),
+    "blobs/state": ("blobs/test_state.py",),
+    "io/locks": ("io/test_locks.py",),
     "filestorage/backward": ("filestorage/test_backward.py",),
     "filestorage/blob_records": (
         "filestorage/test_blob_records.py",

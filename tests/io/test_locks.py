@@ -234,7 +234,7 @@ def test_a_place_without_folder_or_that_is_one_is_an_error_with_its_name(tmp_pat
 
 
 def test_a_lock_is_taken_once(tmp_path: Path) -> None:
-    with LockFile(tmp_path / "lock") as lock, pytest.raises(AssertionError, match="^acquired already$"):
+    with LockFile(tmp_path / "lock") as lock, pytest.raises(AssertionError, match=r"^acquired already$"):
         lock.acquire()
 
 

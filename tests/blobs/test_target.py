@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +27,7 @@ from zodbvault.blobs.target import (
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from zodbvault.blobs.layouts import Layout
 
@@ -51,8 +53,12 @@ class Place:
     def there(self) -> Blobs:
         return blobs_in(self.site, self.layout)
 
-    def plan(self, state: Blobs, target: Target, *, checksum: bool = False) -> RestorePlan:
-        return plan_restore(entries(state), self.pool, target, self.location, checksum=checksum)
+    def plan(
+        self, state: Blobs, target: Target, *, checksum: bool = False, accept_missing: bool = False
+    ) -> RestorePlan:
+        return plan_restore(
+            entries(state), self.pool, target, self.location, checksum=checksum, accept_missing=accept_missing
+        )
 
     def add(self, state: Blobs, target: Target) -> AddOutcome:
         with self.plan(state, target) as plan:
@@ -388,6 +394,149 @@ def test_missing_is_what_neither_state_nor_target_has(tmp_path: Path, layout: La
         assert place.plan({key(3): b""}, target).count_missing([]) == 0
     with open_target(tmp_path / "none", layout) as target:
         assert place.plan({}, target).count_missing(referenced) == 4
+
+
+LACKING = {key(number): b"x" * number for number in (3, 5, 6, 7, 9)}
+
+
+def a_pool_that_lacks_blobs(tmp_path: Path, layout: Layout) -> tuple[Place, Blobs]:
+    """With the state: of five blobs the pool has two in another size; the site has one of these, and one it lacks."""
+    place = Place(tmp_path, layout, {key(1): b"1", key(6): b"?", key(7): b"?"})
+    state = {key(number): b"x" * number for number in range(1, 11)}
+    place.back_up({k: b"" if k in (key(7), key(9)) else content for k, content in state.items() if k != key(1)})
+    for number in (3, 5, 6):
+        (place.pool.folder / bushy_path(key(number))).unlink()
+    return place, state
+
+
+def test_what_the_pool_lacks_is_left_out_where_that_is_accepted(tmp_path: Path, layout: Layout) -> None:
+    place, state = a_pool_that_lacks_blobs(tmp_path, layout)
+    wanted = {k: content for k, content in state.items() if k not in LACKING and k != key(1)}
+    with no_descriptor_left(), place.target as target:
+        with place.plan(state, target, accept_missing=True) as plan:
+            assert (plan.blobs, plan.bytes) == (4, sum(map(len, wanted.values())))
+            assert plan.left_out.number == 5
+            assert plan.left_out.examples == [place.pool.path_of(key(number)) for number in (3, 5, 6)]
+            # What the site has stays, in whatever size.
+            assert list(plan.absent) == [key(3), key(5), key(9)]
+            assert plan.count_missing(sorted(state)) == 3
+            assert plan.count_missing(sorted(state), [key(2), key(5)]) == 2
+            outcome = add_blobs(plan, place.pool, target)
+            assert (outcome.added, outcome.replaced, outcome.bytes) == (4, 0, plan.bytes)
+            assert outcome.left_out.number == 0
+            assert remove_blobs(plan, [], [], target) == 0
+        assert list(plan.absent) == []
+    assert place.there() == wanted | {key(1): b"1", key(6): b"?", key(7): b"?"}
+
+
+def test_what_is_lacking_is_told_where_it_is_not_accepted(tmp_path: Path) -> None:
+    place, state = a_pool_that_lacks_blobs(tmp_path, "bushy")
+    before = files_below(place.site)
+    with no_descriptor_left(), place.target as target, pytest.raises(DamagedBlob) as error:
+        place.plan(state, target)
+    examples = ", ".join(place.pool.path_of(key(number)) for number in (3, 5, 6))
+    what = f"lacks 5 of the blobs that are needed, or has them in another size: {examples}"
+    assert str(error.value) == (
+        f"{place.pool.folder}: {what}. The database was not changed. Another date may be whole, a full backup mends "
+        "the pool, and --accept-missing-blobs restores without what the backup cannot give"
+    )
+    assert files_below(place.site) == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_what_turns_out_to_be_damaged_is_left_out_where_that_is_accepted(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "zodbvault.blobs.target")
+    state = {key(number): b"x" * number for number in range(1, 8)}
+    damaged = [key(number) for number in (2, 3, 5, 7)]
+    place = Place(tmp_path, "bushy", {key(3): b"?", key(4): b"?"})
+    place.back_up(state)
+    told: list[int] = []
+    with no_descriptor_left(), place.target as target, place.plan(state, target, accept_missing=True) as plan:
+        for each in damaged:
+            (place.pool.folder / bushy_path(each)).unlink()
+        if damage == "flipped":
+            place.back_up({each: b"y" * each[7] for each in damaged})
+        outcome = add_blobs(plan, place.pool, target, told.append, accept_missing=True)
+        assert (outcome.added, outcome.replaced, outcome.bytes) == (2, 1, 1 + 4 + 6)
+        assert outcome.left_out.number == 4
+        assert outcome.left_out.examples == [place.pool.path_of(each) for each in damaged[:3]]
+        assert told[-1] == plan.bytes == sum(range(1, 8))
+        for each in damaged:
+            (said,) = [text for text in caplog.messages if place.pool.path_of(each) in text]
+            assert ("is damaged" if damage == "flipped" else "is missing") in said
+        finish_replacements(plan, target)
+    assert place.there() == {k: state[k] for k in (key(1), key(4), key(6))} | {key(3): b"?"}
+    assert files_below(place.site / "tmp") == set()
+
+
+def test_an_attempt_goes_on_where_the_one_before_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zodbvault.blobs.target._PLACED_AT_ONCE", 1)
+    monkeypatch.setattr("zodbvault.blobs.containers._READ_AT_ONCE", 1)
+    monkeypatch.setattr("zodbvault.blobs.ahead._SLOW", 1000)
+    state = {key(number): b"x" * number for number in range(1, 5)}
+    place = Place(tmp_path, "bushy", {key(1): b"??"})
+    place.back_up(state | {key(3): b"yyy"})
+    outcome = AddOutcome()
+    with place.target as target, place.plan(state, target) as plan:
+        with pytest.raises(DamagedBlob, match="is damaged"):
+            add_blobs(plan, place.pool, target, outcome=outcome)
+        assert (outcome.added, outcome.replaced, outcome.bytes) == (1, 1, 3)
+    (place.pool.folder / bushy_path(key(3))).unlink()
+    place.back_up({key(3): b"xxx"})
+    with place.target as target, place.plan(state, target) as plan:
+        assert add_blobs(plan, place.pool, target, outcome=outcome) is outcome
+        assert (outcome.added, outcome.replaced, outcome.bytes) == (3, 1, 10)
+        remove_blobs(plan, [], [], target)
+    assert place.there() == state
+
+
+def refusing(number: int) -> Callable[..., int]:
+    """A call of the system that answers with an error, and names no file."""
+
+    def refused(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return refused
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EPERM])
+def test_a_blob_of_the_backup_that_cannot_be_read_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    with no_descriptor_left(), place.target as target, place.plan(A, target) as plan:
+        monkeypatch.setattr(os, "pread", refusing(number))
+        with pytest.raises(DamagedBlob) as error:
+            add_blobs(plan, place.pool, target)
+        assert error.value.path == place.pool.path_of(key(1))
+        assert error.value.what == f"cannot be read: {os.strerror(number)}"
+        assert "--accept-missing-blobs" in (error.value.hint or "")
+        outcome = add_blobs(plan, place.pool, target, accept_missing=True)
+        assert (outcome.added, outcome.left_out.number) == (0, 1)
+    assert place.there() == {}
+
+
+@pytest.mark.parametrize(
+    ("call", "number"), [("os.pread", errno.ENOMEM), ("zodbvault.io.durable.QuietFile.write", errno.EIO)]
+)
+def test_what_is_wrong_with_the_sites_disk_or_the_machine_is_no_damage_of_a_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """Else all blobs would be left out, where that is accepted."""
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    with no_descriptor_left(), place.target as target, place.plan(A, target) as plan:
+        monkeypatch.setattr(call, refusing(number))
+        with pytest.raises(ZodbvaultError) as error:
+            add_blobs(plan, place.pool, target, accept_missing=True)
+        assert not isinstance(error.value, DamagedBlob)
+        assert error.value.path == place.pool.path_of(key(1))
+        what = f"the blob cannot be copied to {target.path_of(key(1))}: {os.strerror(number)}"
+        assert error.value.what == what
+    assert files_below(place.site) == {".layout"}
 
 
 def test_nothing_to_remove_where_nothing_is(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "commands/basis": ("commands/test_basis.py",),
     "commands/blob_choices": ("commands/test_blob_choices.py",),
     "commands/state_in_use": ("commands/test_state_in_use.py",),
+    "commands/written_manifests": ("commands/test_written_manifests.py",),
     "repository/checks": ("repository/test_checks.py",),
     "repository/identity": ("repository/test_identity.py",),
     "repository/names": ("repository/test_names.py", "repository/test_chains.py", "repository/test_sweep.py"),
@@ -47,6 +48,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "repository/sweep": ("repository/test_sweep.py", "commands/test_choosing.py"),
     "repository/timestamps": ("repository/test_timestamps.py",),
     "blobs/state": ("blobs/test_state.py",),
+    "blobs/target": ("blobs/test_target.py",),
     "io/locks": ("io/test_locks.py",),
     "filestorage/backward": ("filestorage/test_backward.py",),
     "filestorage/blob_records": (

@@ -299,7 +299,11 @@ def test_what_is_not_a_blob_stays(tmp_path: Path, layout: Layout, caplog: pytest
     with place.target as target:
         assert place.remove({}, [], [], target) == 2
     assert all(file.exists() for file in strangers)
-    assert "left 3 files" in caplog.text
+    (said,) = caplog.messages
+    assert said in {
+        f"{place.site}: left 3 files or folders alone that are not blobs of this storage, such as {file}"
+        for file in strangers[:3]
+    }
 
 
 def test_a_filled_target_keeps_its_layout_and_an_empty_one_takes_the_sources(tmp_path: Path) -> None:
@@ -369,6 +373,56 @@ def test_added_blobs_are_durable(tmp_path: Path, layout: Layout, monkeypatch: py
     blob = place.site / path_for(layout, key(1))
     assert {str(folder) for folder in blob.parents if folder.is_relative_to(place.site)} <= synced
     assert any(name.startswith(str(place.site / "tmp" / "zodbvault-")) for name in synced)
+
+
+@pytest.mark.parametrize("fails_at", [None, 1, 2, 3])
+def test_a_blob_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int | None
+) -> None:
+    """Else a blob of the right name and size may hold anything after a power cut, and nobody looks into it again."""
+    events: list[str] = []
+    replace = os.replace
+
+    def sync(_: int) -> None:
+        events.append("sync")
+        if events.count("sync") == fails_at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def named(source: str | Path, target: str | Path) -> None:
+        if str(target).endswith(".blob"):
+            events.append("name")
+        replace(source, target)
+
+    state = {key(number): b"x" * number for number in range(1, 4)}
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(state)
+    monkeypatch.setattr("zodbvault.io.durable.SYNCED_ONE_BY_ONE", 0)
+    monkeypatch.setattr("zodbvault.io.durable._syncfs_for", lambda _: sync)
+    monkeypatch.setattr("zodbvault.blobs.target._PLACED_AT_ONCE", 2)
+    monkeypatch.setattr(os, "replace", named)
+    with place.target as target, place.plan(state, target) as plan:
+        if fails_at is None:
+            add_blobs(plan, place.pool, target)
+        else:
+            with pytest.raises(ZodbvaultError) as error:
+                add_blobs(plan, place.pool, target)
+            what = "the blob storage cannot be brought to the disk: Input/output error"
+            assert str(error.value) == f"{place.site}: {what}"
+    expected = ["sync", "name", "name", "sync", "name", "sync"]
+    assert events == {None: expected, 1: expected[:1], 2: expected[:4], 3: expected}[fails_at]
+    assert files_below(place.site / "tmp") == set()
+
+
+def test_a_name_that_cannot_be_given_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    with place.target as target, place.plan(A, target) as plan:
+        target.prepare()
+        monkeypatch.setattr(os, "replace", refusing(errno.EDQUOT))
+        with pytest.raises(ZodbvaultError) as error:
+            add_blobs(plan, place.pool, target)
+    path = place.site / bushy_path(key(1))
+    assert str(error.value) == f"{path}: the blob cannot be put in place: {os.strerror(errno.EDQUOT)}"
 
 
 def test_a_full_disk_is_told_and_leaves_the_site_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,6 +607,95 @@ def test_what_came_after_the_comparison_is_not_removed(tmp_path: Path, layout: L
         put(place.site, layout, C)
         assert remove_blobs(plan, [], [], target) == 1
     assert place.there() == A | C
+
+
+def aside(place: Place, layout: Layout, *keys: bytes) -> list[Path]:
+    """Damaged blobs that a killed restore has set aside."""
+    files = [place.site / f"{path_for(layout, each)}.replaced" for each in keys]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"damaged")
+    return files
+
+
+def test_where_none_is_removed_only_what_a_good_one_has_replaced_goes(tmp_path: Path, layout: Layout) -> None:
+    place = Place(tmp_path, layout, A | B | C)
+    left = aside(place, layout, key(1), key(7), key(300, 5))
+    with place.target as target, place.plan(A, target) as plan:
+        assert list(plan.left_over) == [key(1), key(7), key(300, 5)]
+        finish_replacements(plan, target)
+    # The second one has no good one beside it: the restore was killed before that came.
+    assert [file.exists() for file in left] == [False, True, False]
+    assert place.there() == A | B | C
+
+
+def test_what_was_set_aside_goes_without_a_removal_too(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", {key(1): b"?", key(2): b"?"})
+    place.back_up(A | B)
+    with place.target as target, place.plan(A | B, target) as plan:
+        add_blobs(plan, place.pool, target)
+        # Somebody was quicker with the first one.
+        (place.site / f"{bushy_path(key(1))}.replaced").unlink()
+        finish_replacements(plan, target)
+    assert files_below(place.site) == {".layout", bushy_path(key(1)), bushy_path(key(2))}
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO])
+def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    place = Place(tmp_path, "bushy", A)
+    (left,) = aside(place, "bushy", key(1))
+    path = place.site / bushy_path(key(1))
+    with place.target as target, place.plan(A, target) as kept, place.plan({}, target) as plan:
+        monkeypatch.setattr(os, "unlink", refusing(number))
+        with pytest.raises(ZodbvaultError) as error:
+            finish_replacements(kept, target)
+        what = f"a damaged blob that was replaced cannot be removed: {os.strerror(number)}"
+        assert str(error.value) == f"{left}: {what}"
+        with pytest.raises(ZodbvaultError) as error:
+            remove_blobs(plan, [], [], target)
+        assert str(error.value) == f"{path}: the blob cannot be removed: {os.strerror(number)}"
+
+
+def test_what_has_gone_meanwhile_is_no_reason_to_keep_the_rest(tmp_path: Path, layout: Layout) -> None:
+    place = Place(tmp_path, layout, A | B | C)
+    with place.target as target, place.plan({}, target) as plan:
+        (place.site / path_for(layout, key(1))).unlink()
+        assert remove_blobs(plan, [], [], target) == 2
+    assert place.there() == {}
+    assert place.site.is_dir()
+
+
+def test_a_link_in_the_place_of_what_was_set_aside_is_none(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", A | B)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("precious")
+    left = place.site / f"{bushy_path(key(1))}.replaced"
+    left.symlink_to(elsewhere)
+    with place.target as target:
+        with place.plan(A, target) as plan:
+            assert (list(plan.left_over), plan.strange, plan.strange_example) == ([], 1, str(left))
+        # A folder that became a link meanwhile is not gone through.
+        left.unlink()
+        (left,) = aside(place, "bushy", key(1))
+        with place.plan(A | B, target) as plan:
+            left.parent.rename(tmp_path / "moved")
+            left.parent.symlink_to(tmp_path / "moved")
+            with pytest.raises(ZodbvaultError, match="stands where a folder of blobs should be"):
+                remove_blobs(plan, [], [], target)
+    assert (tmp_path / "moved" / left.name).exists()
+
+
+def test_a_blob_of_the_site_that_cannot_be_read_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place(tmp_path, "bushy", A)
+    place.back_up(A)
+    path = place.site / bushy_path(key(1))
+    with no_descriptor_left(), place.target as target:
+        monkeypatch.setattr(os, "pread", refusing(errno.EIO))
+        with place.plan(A, target, checksum=True) as plan:
+            assert plan.blobs == 1
+        assert caplog.messages == [f"{path}: cannot be read: Input/output error"]
 
 
 def test_a_folder_that_became_a_symlink_is_not_removed_from(tmp_path: Path, layout: Layout) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from tests.blobs.sites import Blobs, blobs_in, entries, entry, files_below, key, no_descriptor_left, put
 from zodbvault.blobs.layouts import bushy_path, lawn_path, path_for
+from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.pool import Pool
+from zodbvault.blobs.spill import SortedRecords
 from zodbvault.blobs.target import (
     AddOutcome,
     DamagedBlob,
@@ -519,7 +522,7 @@ def test_what_turns_out_to_be_damaged_is_left_out_where_that_is_accepted(
         assert told[-1] == plan.bytes == sum(range(1, 8))
         for each in damaged:
             (said,) = [text for text in caplog.messages if place.pool.path_of(each) in text]
-            assert ("is damaged" if damage == "flipped" else "is missing") in said
+            assert said.startswith(f"{place.pool.path_of(each)}: is {'damaged' if damage == 'flipped' else 'missing'}")
         finish_replacements(plan, target)
     assert place.there() == {k: state[k] for k in (key(1), key(4), key(6))} | {key(3): b"?"}
     assert files_below(place.site / "tmp") == set()
@@ -571,6 +574,64 @@ def test_a_blob_of_the_backup_that_cannot_be_read_is_damaged(
         outcome = add_blobs(plan, place.pool, target, accept_missing=True)
         assert (outcome.added, outcome.left_out.number) == (0, 1)
     assert place.there() == {}
+
+
+@pytest.mark.parametrize(("number", "is_damage"), [(errno.EACCES, True), (errno.EMFILE, False)])
+def test_a_blob_of_the_backup_that_cannot_be_opened_is_damaged_where_it_is_that_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_damage: bool
+) -> None:
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    path, real = place.pool.path_of(key(1)), os.open
+
+    def opened(name: str | Path, *arguments: int) -> int:
+        if name == path:
+            raise OSError(number, os.strerror(number))
+        return real(name, *arguments)
+
+    with no_descriptor_left(), place.target as target, place.plan(A, target) as plan:
+        monkeypatch.setattr(os, "open", opened)
+        with pytest.raises(ZodbvaultError) as error:
+            add_blobs(plan, place.pool, target)
+        assert (type(error.value) is DamagedBlob) == is_damage
+        assert (error.value.what, error.value.path) == (f"the blob cannot be opened: {os.strerror(number)}", path)
+        assert ("--accept-missing-blobs" in (error.value.hint or "")) == is_damage
+
+
+def test_a_damaged_blob_is_told_with_what_was_backed_up_and_what_to_do(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    path = place.pool.path_of(key(1))
+    sha256 = hashlib.sha256(b"first, and more").hexdigest()
+
+    def refused(known: str) -> ZodbvaultError:
+        place.back_up(A)
+        wanted = [Entry(key(1), 5, known)]
+        with place.target as target, plan_restore(wanted, place.pool, target, place.location) as plan:
+            place.back_up({key(1): b"first, and more"})
+            with pytest.raises(DamagedBlob) as error:
+                add_blobs(plan, place.pool, target)
+        assert error.value.path == path
+        assert "--accept-missing-blobs" in (error.value.hint or "")
+        return error.value
+
+    found = f"is damaged: it holds 15 bytes with sha256 {sha256}, backed up were 5 bytes with "
+    assert refused("").what == f"{found}another content"
+    assert refused("0" * 64).what == found + "0" * 64
+    place.back_up(A)
+    with place.target as target, place.plan(A, target) as plan:
+        Path(path).unlink()
+        with pytest.raises(DamagedBlob, match=r"is missing from the pool of blobs.*--accept-missing-blobs"):
+            add_blobs(plan, place.pool, target)
+
+
+def test_unless_told_otherwise_sizes_are_compared_and_nothing_is_left_out(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", {key(1): b"FIRST"})
+    with place.target as target:
+        with plan_restore(entries(A), place.pool, target, place.location) as plan:
+            assert plan.blobs == 0
+        with pytest.raises(DamagedBlob):
+            plan_restore(entries(B), place.pool, target, place.location)
 
 
 @pytest.mark.parametrize(
@@ -654,6 +715,32 @@ def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(ZodbvaultError) as error:
             remove_blobs(plan, [], [], target)
         assert str(error.value) == f"{path}: the blob cannot be removed: {os.strerror(number)}"
+
+
+def test_the_last_blob_leaves_the_blobstorage_there(tmp_path: Path, layout: Layout) -> None:
+    place = Place(tmp_path, layout, A)
+    (place.site / "tmp").rmdir()
+    aside(place, layout, key(7))
+    with place.target as target, place.plan({}, target) as plan:
+        (place.site / ".layout").unlink()
+        assert remove_blobs(plan, [], [], target) == 1
+    assert list(place.site.iterdir()) == []
+
+
+def test_temporary_lists_stand_in_the_folder_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, state = a_pool_that_lacks_blobs(tmp_path, "bushy")
+    seen: set[Path] = set()
+    real = SortedRecords.__init__
+
+    def noted(self: SortedRecords, length: int, folder: Path, **keywords: int) -> None:
+        seen.add(folder)
+        real(self, length, folder, **keywords)
+
+    with place.target as target:
+        monkeypatch.setattr(SortedRecords, "__init__", noted)
+        place.plan(state, target, accept_missing=True).close()
+        plan_restore(entries(A), place.pool, target, place.location / "not there", accept_missing=True).close()
+    assert seen == {place.location}
 
 
 def test_what_has_gone_meanwhile_is_no_reason_to_keep_the_rest(tmp_path: Path, layout: Layout) -> None:

@@ -297,6 +297,7 @@ def test_what_is_not_a_blob_stays(tmp_path: Path, layout: Layout, caplog: pytest
     place = Place(tmp_path, layout, A | B)
     leaf = (place.site / path_for(layout, key(1))).parent
     strangers = [place.site / ".removed", leaf / ".nfs0001", leaf / "x.blob.replaced", place.site / "tmp" / "BUC1"]
+    strangers.insert(0, place.site / "0x03e8.blob.replaced")  # no blob has its place there
     for file in strangers:
         file.write_text("not ours")
     with place.target as target:
@@ -304,8 +305,8 @@ def test_what_is_not_a_blob_stays(tmp_path: Path, layout: Layout, caplog: pytest
     assert all(file.exists() for file in strangers)
     (said,) = caplog.messages
     assert said in {
-        f"{place.site}: left 3 files or folders alone that are not blobs of this storage, such as {file}"
-        for file in strangers[:3]
+        f"{place.site}: left 4 files or folders alone that are not blobs of this storage, such as {file}"
+        for file in strangers[:4]
     }
 
 
@@ -683,7 +684,7 @@ def test_where_none_is_removed_only_what_a_good_one_has_replaced_goes(tmp_path: 
     place = Place(tmp_path, layout, A | B | C)
     left = aside(place, layout, key(1), key(7), key(300, 5))
     with place.target as target, place.plan(A, target) as plan:
-        assert list(plan.left_over) == [key(1), key(7), key(300, 5)]
+        assert (list(plan.left_over), plan.strange) == ([key(1), key(7), key(300, 5)], 0)
         finish_replacements(plan, target)
     # The second one has no good one beside it: the restore was killed before that came.
     assert [file.exists() for file in left] == [False, True, False]
@@ -717,10 +718,11 @@ def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         assert str(error.value) == f"{path}: the blob cannot be removed: {os.strerror(number)}"
 
 
-def test_the_last_blob_leaves_the_blobstorage_there(tmp_path: Path, layout: Layout) -> None:
+@pytest.mark.parametrize("set_aside", [[], [key(7)]])
+def test_the_last_blob_leaves_the_blobstorage_there(tmp_path: Path, layout: Layout, set_aside: list[bytes]) -> None:
     place = Place(tmp_path, layout, A)
     (place.site / "tmp").rmdir()
-    aside(place, layout, key(7))
+    aside(place, layout, *set_aside)
     with place.target as target, place.plan({}, target) as plan:
         (place.site / ".layout").unlink()
         assert remove_blobs(plan, [], [], target) == 1
@@ -783,6 +785,55 @@ def test_a_blob_of_the_site_that_cannot_be_read_is_replaced(
         with place.plan(A, target, checksum=True) as plan:
             assert plan.blobs == 1
         assert caplog.messages == [f"{path}: cannot be read: Input/output error"]
+
+
+def test_a_blob_of_the_site_that_vanishes_while_it_is_looked_at_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, "bushy", A)
+    place.back_up(A)
+    path, real = str(place.site / bushy_path(key(1))), os.open
+
+    def opened(name: str | Path, *arguments: int) -> int:
+        if name == path:
+            os.unlink(path)
+        return real(name, *arguments)
+
+    with place.target as target:
+        monkeypatch.setattr(os, "open", opened)
+        with place.plan(A, target, checksum=True) as plan:
+            assert plan.blobs == 1
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o700])
+def test_folders_and_marker_are_made_as_the_folder_around_them(tmp_path: Path, mode: int) -> None:
+    around = tmp_path / "site"
+    around.mkdir()
+    around.chmod(mode)
+    place = Place(tmp_path)
+    place.site = around / "blobstorage"
+    place.back_up(A)
+    place.add(A, place.target)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (place.site, *place.site.rglob("*"))}
+    assert modes.pop(".layout") == mode & 0o666
+    assert modes.pop(os.path.basename(bushy_path(key(1)))) == mode & 0o444
+    assert set(modes.values()) == {mode}
+
+
+def test_half_a_marker_that_a_killed_restore_left_goes(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", A)
+    (place.site / ".layout.part").write_text("bus")
+    place.restore(A)
+    assert files_below(place.site) == {".layout", bushy_path(key(1))}
+
+
+def test_a_blobstorage_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path)
+    with place.target as target:
+        monkeypatch.setattr(os, "mkdir", refusing(errno.EROFS))
+        with pytest.raises(ZodbvaultError) as error:
+            target.prepare()
+    assert str(error.value) == f"{place.site}: the blob storage cannot be written: {os.strerror(errno.EROFS)}"
 
 
 def test_a_folder_that_became_a_symlink_is_not_removed_from(tmp_path: Path, layout: Layout) -> None:

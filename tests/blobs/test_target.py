@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.blobs.sites import Blobs, blobs_in, entries, entry, files_below, key, no_descriptor_left, put
+from tests.blobs.sites import (
+    Blobs,
+    blobs_in,
+    entries,
+    entry,
+    files_below,
+    key,
+    no_descriptor_left,
+    put,
+    refuse_to_look_at,
+)
 from zodbvault.blobs.layouts import bushy_path, lawn_path, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.pool import Pool
@@ -260,8 +270,12 @@ def test_a_symlink_in_the_place_of_a_blob_is_refused(tmp_path: Path, layout: Lay
     path.unlink()
     (tmp_path / "secret").write_bytes(b"first")
     path.symlink_to(tmp_path / "secret")
-    with place.target as target, pytest.raises(ZodbvaultError, match="no regular file"):
+    with place.target as target, pytest.raises(ZodbvaultError) as error:
         place.add(A, target)
+    assert str(error.value) == (
+        f"{path}: stands where a blob should, but is no regular file. A restore writes only real files in real folders "
+        "below the blob storage: move it away"
+    )
     assert (tmp_path / "secret").read_bytes() == b"first"
 
 
@@ -729,8 +743,10 @@ def test_the_last_blob_leaves_the_blobstorage_there(tmp_path: Path, layout: Layo
     assert list(place.site.iterdir()) == []
 
 
-def test_temporary_lists_stand_in_the_folder_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place, state = a_pool_that_lacks_blobs(tmp_path, "bushy")
+def test_temporary_lists_stand_in_the_folder_for_them(
+    tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, state = a_pool_that_lacks_blobs(tmp_path, layout)
     seen: set[Path] = set()
     real = SortedRecords.__init__
 
@@ -825,6 +841,16 @@ def test_half_a_marker_that_a_killed_restore_left_goes(tmp_path: Path) -> None:
     (place.site / ".layout.part").write_text("bus")
     place.restore(A)
     assert files_below(place.site) == {".layout", bushy_path(key(1))}
+
+
+def test_a_blob_of_the_site_that_cannot_be_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, "bushy", A)
+    path = place.target.path_of(key(1))
+    with place.target as target:
+        refuse_to_look_at(path, monkeypatch)
+        with pytest.raises(ZodbvaultError) as error:
+            target.status_of(key(1))
+    assert str(error.value) == f"{path}: the site's blob cannot be read: Input/output error"
 
 
 def test_a_blobstorage_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,20 +247,24 @@ def test_a_symlink_in_the_way_is_refused(tmp_path: Path, where: str | Path) -> N
     assert files_below(outside) == set()
 
 
-def test_a_symlink_among_later_folders_is_refused_too(tmp_path: Path) -> None:
-    later = {key(0x0100 + 1): b"x", key((1 << 56) + 1): b"y"}
-    for k in later:
-        place = Place(tmp_path / k.hex(), "bushy", A)
-        place.back_up(A | later)
-        outside = tmp_path / k.hex() / "outside"
-        outside.mkdir()
-        # The last folder has the name of one that was found to be real a moment before.
-        link = place.site / Path(bushy_path(k)).parent
-        link.parent.mkdir(parents=True)
-        link.symlink_to(outside)
-        with place.target as target, pytest.raises(ZodbvaultError, match="real folders"):
-            place.add(A | {k: later[k]}, target)
-        assert files_below(outside) == set()
+@pytest.mark.parametrize(("later", "depth"), [(0x0101, 8), ((1 << 56) + 1, 8), ((1 << 56) + 1, 1), (2, 8), (0x0201, 7)])
+def test_a_symlink_among_later_folders_is_refused_too(tmp_path: Path, later: int, depth: int) -> None:
+    """Where the last folder has the name of one that was found to be real a moment before, too."""
+    place = Place(tmp_path, "bushy", A)
+    state = A | {key(later): b"x"}
+    place.back_up(state)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = place.site / "/".join(bushy_path(key(later)).split("/")[:depth])
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside)
+    with place.target as target, pytest.raises(ZodbvaultError) as error:
+        place.plan(state, target)
+    assert str(error.value) == (
+        f"{link}: stands where a folder of blobs should be. A restore writes only real files in real folders below the "
+        "blob storage: move it away"
+    )
+    assert files_below(outside) == set()
 
 
 def test_a_symlink_in_the_place_of_a_blob_is_refused(tmp_path: Path, layout: Layout) -> None:
@@ -330,6 +334,8 @@ def test_a_filled_target_keeps_its_layout_and_an_empty_one_takes_the_sources(tmp
         assert (target.layout, target.is_filled) == ("lawn", True)
         target.prepare()
     assert (full / ".layout").read_text() == "lawn"
+    with open_target(put(tmp_path / "bushy", "bushy", A), "lawn") as target:
+        assert (target.layout, target.is_filled) == ("bushy", True)
     empty = put(tmp_path / "empty", "lawn", {})
     with open_target(empty, "bushy") as target:
         assert (target.layout, target.is_filled) == ("bushy", False)
@@ -351,8 +357,9 @@ def test_what_cannot_be_restored_to_is_refused(tmp_path: Path, what: str) -> Non
     else:
         put(tmp_path / "blobs", "bushy", {})
         (tmp_path / "blobs" / ".layout").write_text("zeocache")
-    with pytest.raises(ZodbvaultError, match=r"server|not a folder"):
+    with pytest.raises(ZodbvaultError, match=r"server|: the blob storage is not a folder$") as error:
         open_target(tmp_path / "blobs", "bushy")
+    assert what != "file" or error.value.path == str(tmp_path / "blobs")
 
 
 def test_left_overs_of_a_killed_restore_go_and_others_stay(tmp_path: Path) -> None:
@@ -754,8 +761,10 @@ def test_temporary_lists_stand_in_the_folder_for_them(
         seen.add(folder)
         real(self, length, folder, **keywords)
 
+    monkeypatch.setattr(SortedRecords, "__init__", noted)
     with place.target as target:
-        monkeypatch.setattr(SortedRecords, "__init__", noted)
+        assert seen == {place.site / "tmp"}
+        seen.clear()
         place.plan(state, target, accept_missing=True).close()
         plan_restore(entries(A), place.pool, target, place.location / "not there", accept_missing=True).close()
     assert seen == {place.location}
@@ -851,6 +860,12 @@ def test_a_blob_of_the_site_that_cannot_be_looked_at_is_told(tmp_path: Path, mon
         with pytest.raises(ZodbvaultError) as error:
             target.status_of(key(1))
     assert str(error.value) == f"{path}: the site's blob cannot be read: Input/output error"
+    folder = os.path.dirname(path)
+    with place.target as target:
+        refuse_to_look_at(folder, monkeypatch)
+        with pytest.raises(ZodbvaultError) as error:
+            target.status_of(key(1))
+    assert str(error.value) == f"{folder}: cannot be looked at: Input/output error"
 
 
 def test_a_blobstorage_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

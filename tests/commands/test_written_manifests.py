@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,7 @@ FULL, SECOND, THIRD = f"{A}.blobs.gz", f"{B}.deltablobs.gz", f"{C}.deltablobs.gz
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
-    made = Made(tmp_path)
+    made = Made(tmp_path / str(time.time_ns()))  # nobody was warned of a file in it before
     made.chain(A, B, C)
     return made
 

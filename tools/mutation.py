@@ -36,6 +36,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "commands/choosing": ("commands/test_choosing.py",),
     "commands/basis": ("commands/test_basis.py",),
     "commands/blob_choices": ("commands/test_blob_choices.py",),
+    "commands/state_in_use": ("commands/test_state_in_use.py",),
+    "commands/written_manifests": ("commands/test_written_manifests.py",),
     "repository/checks": ("repository/test_checks.py",),
     "repository/identity": ("repository/test_identity.py",),
     "repository/names": ("repository/test_names.py", "repository/test_chains.py", "repository/test_sweep.py"),
@@ -45,6 +47,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "repository/store": ("repository/test_store.py",),
     "repository/sweep": ("repository/test_sweep.py", "commands/test_choosing.py"),
     "repository/timestamps": ("repository/test_timestamps.py",),
+    "blobs/state": ("blobs/test_state.py",),
+    "blobs/target": ("blobs/test_target.py",),
+    "io/locks": ("io/test_locks.py",),
     "filestorage/backward": ("filestorage/test_backward.py",),
     "filestorage/blob_records": (
         "filestorage/test_blob_records.py",
@@ -65,8 +70,17 @@ TESTS: dict[str, tuple[str, ...]] = {
     "filestorage/tids": ("filestorage/test_tids.py",),
     "filestorage/walk": ("filestorage/test_walk.py", "filestorage/test_tail.py"),
 }
-# What a backup is made of, which chain a date means, what a `.dat` says, whether a Data.fs goes on: no survivor.
-STRICT = ("commands/decision", "repository/dat", "filestorage/tail", "repository/chains", "commands/choosing")
+# What a backup is made of, which chain a date means and which blobs belong to it, what a `.dat` says, whether a Data.fs
+# goes on: no survivor.
+STRICT = (
+    "commands/decision",
+    "repository/dat",
+    "filestorage/tail",
+    "repository/chains",
+    "commands/choosing",
+    "commands/blob_choices",
+    "commands/state_in_use",
+)
 # Elsewhere one change in so many may go unnoticed, explained or not.
 ONE_IN = 10
 

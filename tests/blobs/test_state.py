@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zodbvault.blobs import state, stored
-from zodbvault.blobs.state import blob_state
+from zodbvault.blobs.state import blob_state, newest_state
 from zodbvault.io import durable
 from zodbvault.repository import names as names_there
 from zodbvault.repository import timestamps
@@ -49,6 +49,14 @@ def test_each_state_is_one_complete_and_a_delta_for_each_later_line(kinds: list[
     else:
         later = tuple(f"{t}.deltablobs.gz" for t in T[complete[-1] + 1 : len(kinds)])
         assert state == (f"{T[complete[-1]]}.blobs.gz", later)
+
+
+def test_the_newest_that_has_a_state_counts() -> None:
+    names = {f"{T[0]}.blobs.gz", f"{T[1]}.deltablobs.gz", f"{T[4]}.deltablobs.gz", f"{T[5]}.blobs.gz"}
+    first, second = (f"{T[0]}.blobs.gz", ()), (f"{T[0]}.blobs.gz", (f"{T[1]}.deltablobs.gz",))
+    expected = [None, first, second, second, second, second, (f"{T[5]}.blobs.gz", ())]
+    assert [newest_state(T[:length], names) for length in range(7)] == expected
+    assert newest_state(T[1:5], names) is None
 
 
 def test_what_blobs_and_repository_each_know_of_names_is_the_same() -> None:

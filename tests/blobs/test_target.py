@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.blobs.sites import Blobs, blobs_in, entries, entry, files_below, key, no_descriptor_left, put
+from tests.blobs.sites import (
+    Blobs,
+    blobs_in,
+    entries,
+    entry,
+    files_below,
+    key,
+    no_descriptor_left,
+    put,
+    refuse_to_look_at,
+)
 from zodbvault.blobs.layouts import bushy_path, lawn_path, path_for
+from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.pool import Pool
+from zodbvault.blobs.spill import SortedRecords
 from zodbvault.blobs.target import (
     AddOutcome,
     DamagedBlob,
@@ -25,7 +40,7 @@ from zodbvault.blobs.target import (
 from zodbvault.errors import ZodbvaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from zodbvault.blobs.layouts import Layout
 
@@ -51,8 +66,12 @@ class Place:
     def there(self) -> Blobs:
         return blobs_in(self.site, self.layout)
 
-    def plan(self, state: Blobs, target: Target, *, checksum: bool = False) -> RestorePlan:
-        return plan_restore(entries(state), self.pool, target, self.location, checksum=checksum)
+    def plan(
+        self, state: Blobs, target: Target, *, checksum: bool = False, accept_missing: bool = False
+    ) -> RestorePlan:
+        return plan_restore(
+            entries(state), self.pool, target, self.location, checksum=checksum, accept_missing=accept_missing
+        )
 
     def add(self, state: Blobs, target: Target) -> AddOutcome:
         with self.plan(state, target) as plan:
@@ -228,20 +247,24 @@ def test_a_symlink_in_the_way_is_refused(tmp_path: Path, where: str | Path) -> N
     assert files_below(outside) == set()
 
 
-def test_a_symlink_among_later_folders_is_refused_too(tmp_path: Path) -> None:
-    later = {key(0x0100 + 1): b"x", key((1 << 56) + 1): b"y"}
-    for k in later:
-        place = Place(tmp_path / k.hex(), "bushy", A)
-        place.back_up(A | later)
-        outside = tmp_path / k.hex() / "outside"
-        outside.mkdir()
-        # The last folder has the name of one that was found to be real a moment before.
-        link = place.site / Path(bushy_path(k)).parent
-        link.parent.mkdir(parents=True)
-        link.symlink_to(outside)
-        with place.target as target, pytest.raises(ZodbvaultError, match="real folders"):
-            place.add(A | {k: later[k]}, target)
-        assert files_below(outside) == set()
+@pytest.mark.parametrize(("later", "depth"), [(0x0101, 8), ((1 << 56) + 1, 8), ((1 << 56) + 1, 1), (2, 8), (0x0201, 7)])
+def test_a_symlink_among_later_folders_is_refused_too(tmp_path: Path, later: int, depth: int) -> None:
+    """Where the last folder has the name of one that was found to be real a moment before, too."""
+    place = Place(tmp_path, "bushy", {key(1): b"?"})
+    state = A | {key(later): b"x"}
+    place.back_up(state)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = place.site / "/".join(bushy_path(key(later)).split("/")[:depth])
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside)
+    with place.target as target, pytest.raises(ZodbvaultError) as error:
+        place.plan(state, target)
+    assert str(error.value) == (
+        f"{link}: stands where a folder of blobs should be. A restore writes only real files in real folders below the "
+        "blob storage: move it away"
+    )
+    assert files_below(outside) == set()
 
 
 def test_a_symlink_in_the_place_of_a_blob_is_refused(tmp_path: Path, layout: Layout) -> None:
@@ -251,8 +274,12 @@ def test_a_symlink_in_the_place_of_a_blob_is_refused(tmp_path: Path, layout: Lay
     path.unlink()
     (tmp_path / "secret").write_bytes(b"first")
     path.symlink_to(tmp_path / "secret")
-    with place.target as target, pytest.raises(ZodbvaultError, match="no regular file"):
+    with place.target as target, pytest.raises(ZodbvaultError) as error:
         place.add(A, target)
+    assert str(error.value) == (
+        f"{path}: stands where a blob should, but is no regular file. A restore writes only real files in real folders "
+        "below the blob storage: move it away"
+    )
     assert (tmp_path / "secret").read_bytes() == b"first"
 
 
@@ -288,12 +315,17 @@ def test_what_is_not_a_blob_stays(tmp_path: Path, layout: Layout, caplog: pytest
     place = Place(tmp_path, layout, A | B)
     leaf = (place.site / path_for(layout, key(1))).parent
     strangers = [place.site / ".removed", leaf / ".nfs0001", leaf / "x.blob.replaced", place.site / "tmp" / "BUC1"]
+    strangers.insert(0, place.site / "0x03e8.blob.replaced")  # no blob has its place there
     for file in strangers:
         file.write_text("not ours")
     with place.target as target:
         assert place.remove({}, [], [], target) == 2
     assert all(file.exists() for file in strangers)
-    assert "left 3 files" in caplog.text
+    (said,) = caplog.messages
+    assert said in {
+        f"{place.site}: left 4 files or folders alone that are not blobs of this storage, such as {file}"
+        for file in strangers[:4]
+    }
 
 
 def test_a_filled_target_keeps_its_layout_and_an_empty_one_takes_the_sources(tmp_path: Path) -> None:
@@ -302,6 +334,8 @@ def test_a_filled_target_keeps_its_layout_and_an_empty_one_takes_the_sources(tmp
         assert (target.layout, target.is_filled) == ("lawn", True)
         target.prepare()
     assert (full / ".layout").read_text() == "lawn"
+    with open_target(put(tmp_path / "bushy", "bushy", A), "lawn") as target:
+        assert (target.layout, target.is_filled) == ("bushy", True)
     empty = put(tmp_path / "empty", "lawn", {})
     with open_target(empty, "bushy") as target:
         assert (target.layout, target.is_filled) == ("bushy", False)
@@ -323,8 +357,9 @@ def test_what_cannot_be_restored_to_is_refused(tmp_path: Path, what: str) -> Non
     else:
         put(tmp_path / "blobs", "bushy", {})
         (tmp_path / "blobs" / ".layout").write_text("zeocache")
-    with pytest.raises(ZodbvaultError, match=r"server|not a folder"):
+    with pytest.raises(ZodbvaultError, match=r"server|: the blob storage is not a folder$") as error:
         open_target(tmp_path / "blobs", "bushy")
+    assert what != "file" or error.value.path == str(tmp_path / "blobs")
 
 
 def test_left_overs_of_a_killed_restore_go_and_others_stay(tmp_path: Path) -> None:
@@ -365,6 +400,56 @@ def test_added_blobs_are_durable(tmp_path: Path, layout: Layout, monkeypatch: py
     assert any(name.startswith(str(place.site / "tmp" / "zodbvault-")) for name in synced)
 
 
+@pytest.mark.parametrize("fails_at", [None, 1, 2, 3])
+def test_a_blob_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int | None
+) -> None:
+    """Else a blob of the right name and size may hold anything after a power cut, and nobody looks into it again."""
+    events: list[str] = []
+    replace = os.replace
+
+    def sync(_: int) -> None:
+        events.append("sync")
+        if events.count("sync") == fails_at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def named(source: str | Path, target: str | Path) -> None:
+        if str(target).endswith(".blob"):
+            events.append("name")
+        replace(source, target)
+
+    state = {key(number): b"x" * number for number in range(1, 4)}
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(state)
+    monkeypatch.setattr("zodbvault.io.durable.SYNCED_ONE_BY_ONE", 0)
+    monkeypatch.setattr("zodbvault.io.durable._syncfs_for", lambda _: sync)
+    monkeypatch.setattr("zodbvault.blobs.target._PLACED_AT_ONCE", 2)
+    monkeypatch.setattr(os, "replace", named)
+    with place.target as target, place.plan(state, target) as plan:
+        if fails_at is None:
+            add_blobs(plan, place.pool, target)
+        else:
+            with pytest.raises(ZodbvaultError) as error:
+                add_blobs(plan, place.pool, target)
+            what = "the blob storage cannot be brought to the disk: Input/output error"
+            assert str(error.value) == f"{place.site}: {what}"
+    expected = ["sync", "name", "name", "sync", "name", "sync"]
+    assert events == {None: expected, 1: expected[:1], 2: expected[:4], 3: expected}[fails_at]
+    assert files_below(place.site / "tmp") == set()
+
+
+def test_a_name_that_cannot_be_given_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    with place.target as target, place.plan(A, target) as plan:
+        target.prepare()
+        monkeypatch.setattr(os, "replace", refusing(errno.EDQUOT))
+        with pytest.raises(ZodbvaultError) as error:
+            add_blobs(plan, place.pool, target)
+    path = place.site / bushy_path(key(1))
+    assert str(error.value) == f"{path}: the blob cannot be put in place: {os.strerror(errno.EDQUOT)}"
+
+
 def test_a_full_disk_is_told_and_leaves_the_site_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, "bushy", B)
     place.back_up(A)
@@ -390,6 +475,207 @@ def test_missing_is_what_neither_state_nor_target_has(tmp_path: Path, layout: La
         assert place.plan({}, target).count_missing(referenced) == 4
 
 
+LACKING = {key(number): b"x" * number for number in (3, 5, 6, 7, 9)}
+
+
+def a_pool_that_lacks_blobs(tmp_path: Path, layout: Layout) -> tuple[Place, Blobs]:
+    """With the state: of five blobs the pool has two in another size; the site has one of these, and one it lacks."""
+    place = Place(tmp_path, layout, {key(1): b"1", key(6): b"?", key(7): b"?"})
+    state = {key(number): b"x" * number for number in range(1, 11)}
+    place.back_up({k: b"" if k in (key(7), key(9)) else content for k, content in state.items() if k != key(1)})
+    for number in (3, 5, 6):
+        (place.pool.folder / bushy_path(key(number))).unlink()
+    return place, state
+
+
+def test_what_the_pool_lacks_is_left_out_where_that_is_accepted(tmp_path: Path, layout: Layout) -> None:
+    place, state = a_pool_that_lacks_blobs(tmp_path, layout)
+    wanted = {k: content for k, content in state.items() if k not in LACKING and k != key(1)}
+    with no_descriptor_left(), place.target as target:
+        with place.plan(state, target, accept_missing=True) as plan:
+            assert (plan.blobs, plan.bytes) == (4, sum(map(len, wanted.values())))
+            assert plan.left_out.number == 5
+            assert plan.left_out.examples == [place.pool.path_of(key(number)) for number in (3, 5, 6)]
+            # What the site has stays, in whatever size.
+            assert list(plan.absent) == [key(3), key(5), key(9)]
+            assert plan.count_missing(sorted(state)) == 3
+            assert plan.count_missing(sorted(state), [key(2), key(5)]) == 2
+            outcome = add_blobs(plan, place.pool, target)
+            assert (outcome.added, outcome.replaced, outcome.bytes) == (4, 0, plan.bytes)
+            assert outcome.left_out.number == 0
+            assert remove_blobs(plan, [], [], target) == 0
+        assert list(plan.absent) == []
+    assert place.there() == wanted | {key(1): b"1", key(6): b"?", key(7): b"?"}
+
+
+def test_what_is_lacking_is_told_where_it_is_not_accepted(tmp_path: Path) -> None:
+    place, state = a_pool_that_lacks_blobs(tmp_path, "bushy")
+    before = files_below(place.site)
+    with no_descriptor_left(), place.target as target, pytest.raises(DamagedBlob) as error:
+        place.plan(state, target)
+    examples = ", ".join(place.pool.path_of(key(number)) for number in (3, 5, 6))
+    what = f"lacks 5 of the blobs that are needed, or has them in another size: {examples}"
+    assert str(error.value) == (
+        f"{place.pool.folder}: {what}. The database was not changed. Another date may be whole, a full backup mends "
+        "the pool, and --accept-missing-blobs restores without what the backup cannot give"
+    )
+    assert files_below(place.site) == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_what_turns_out_to_be_damaged_is_left_out_where_that_is_accepted(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "zodbvault.blobs.target")
+    state = {key(number): b"x" * number for number in range(1, 8)}
+    damaged = [key(number) for number in (2, 3, 5, 7)]
+    place = Place(tmp_path, "bushy", {key(3): b"?", key(4): b"?"})
+    place.back_up(state)
+    told: list[int] = []
+    with no_descriptor_left(), place.target as target, place.plan(state, target, accept_missing=True) as plan:
+        for each in damaged:
+            (place.pool.folder / bushy_path(each)).unlink()
+        if damage == "flipped":
+            place.back_up({each: b"y" * each[7] for each in damaged})
+        outcome = add_blobs(plan, place.pool, target, told.append, accept_missing=True)
+        assert (outcome.added, outcome.replaced, outcome.bytes) == (2, 1, 1 + 4 + 6)
+        assert outcome.left_out.number == 4
+        assert outcome.left_out.examples == [place.pool.path_of(each) for each in damaged[:3]]
+        assert told[-1] == plan.bytes == sum(range(1, 8))
+        for each in damaged:
+            (said,) = [text for text in caplog.messages if place.pool.path_of(each) in text]
+            assert said.startswith(f"{place.pool.path_of(each)}: is {'damaged' if damage == 'flipped' else 'missing'}")
+        finish_replacements(plan, target)
+    assert place.there() == {k: state[k] for k in (key(1), key(4), key(6))} | {key(3): b"?"}
+    assert files_below(place.site / "tmp") == set()
+
+
+def test_an_attempt_goes_on_where_the_one_before_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zodbvault.blobs.target._PLACED_AT_ONCE", 1)
+    monkeypatch.setattr("zodbvault.blobs.containers._READ_AT_ONCE", 1)
+    monkeypatch.setattr("zodbvault.blobs.ahead._SLOW", 1000)
+    state = {key(number): b"x" * number for number in range(1, 5)}
+    place = Place(tmp_path, "bushy", {key(1): b"??"})
+    place.back_up(state | {key(3): b"yyy"})
+    outcome = AddOutcome()
+    with place.target as target, place.plan(state, target) as plan:
+        with pytest.raises(DamagedBlob, match="is damaged"):
+            add_blobs(plan, place.pool, target, outcome=outcome)
+        assert (outcome.added, outcome.replaced, outcome.bytes) == (1, 1, 3)
+    (place.pool.folder / bushy_path(key(3))).unlink()
+    place.back_up({key(3): b"xxx"})
+    with place.target as target, place.plan(state, target) as plan:
+        assert add_blobs(plan, place.pool, target, outcome=outcome) is outcome
+        assert (outcome.added, outcome.replaced, outcome.bytes) == (3, 1, 10)
+        remove_blobs(plan, [], [], target)
+    assert place.there() == state
+
+
+def refusing(number: int) -> Callable[..., int]:
+    """A call of the system that answers with an error, and names no file."""
+
+    def refused(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return refused
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EPERM])
+def test_a_blob_of_the_backup_that_cannot_be_read_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    with no_descriptor_left(), place.target as target, place.plan(A, target) as plan:
+        monkeypatch.setattr(os, "pread", refusing(number))
+        with pytest.raises(DamagedBlob) as error:
+            add_blobs(plan, place.pool, target)
+        assert error.value.path == place.pool.path_of(key(1))
+        assert error.value.what == f"cannot be read: {os.strerror(number)}"
+        assert "--accept-missing-blobs" in (error.value.hint or "")
+        outcome = add_blobs(plan, place.pool, target, accept_missing=True)
+        assert (outcome.added, outcome.left_out.number) == (0, 1)
+    assert place.there() == {}
+
+
+@pytest.mark.parametrize(("number", "is_damage"), [(errno.EACCES, True), (errno.EMFILE, False)])
+def test_a_blob_of_the_backup_that_cannot_be_opened_is_damaged_where_it_is_that_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_damage: bool
+) -> None:
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    path, real = place.pool.path_of(key(1)), os.open
+
+    def opened(name: str | Path, *arguments: int) -> int:
+        if name == path:
+            raise OSError(number, os.strerror(number))
+        return real(name, *arguments)
+
+    with no_descriptor_left(), place.target as target, place.plan(A, target) as plan:
+        monkeypatch.setattr(os, "open", opened)
+        with pytest.raises(ZodbvaultError) as error:
+            add_blobs(plan, place.pool, target)
+        assert (type(error.value) is DamagedBlob) == is_damage
+        assert (error.value.what, error.value.path) == (f"the blob cannot be opened: {os.strerror(number)}", path)
+        assert ("--accept-missing-blobs" in (error.value.hint or "")) == is_damage
+
+
+def test_a_damaged_blob_is_told_with_what_was_backed_up_and_what_to_do(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    path = place.pool.path_of(key(1))
+    sha256 = hashlib.sha256(b"first, and more").hexdigest()
+
+    def refused(known: str) -> ZodbvaultError:
+        place.back_up(A)
+        wanted = [Entry(key(1), 5, known)]
+        with place.target as target, plan_restore(wanted, place.pool, target, place.location) as plan:
+            place.back_up({key(1): b"first, and more"})
+            with pytest.raises(DamagedBlob) as error:
+                add_blobs(plan, place.pool, target)
+        assert error.value.path == path
+        assert "--accept-missing-blobs" in (error.value.hint or "")
+        return error.value
+
+    found = f"is damaged: it holds 15 bytes with sha256 {sha256}, backed up were 5 bytes with "
+    assert refused("").what == f"{found}another content"
+    assert refused("0" * 64).what == found + "0" * 64
+    place.back_up(A)
+    with place.target as target, place.plan(A, target) as plan:
+        Path(path).unlink()
+        with pytest.raises(DamagedBlob, match=r"is missing from the pool of blobs.*--accept-missing-blobs"):
+            add_blobs(plan, place.pool, target)
+
+
+def test_unless_told_otherwise_sizes_are_compared_and_nothing_is_left_out(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", {key(1): b"FIRST"})
+    with place.target as target:
+        with plan_restore(entries(A), place.pool, target, place.location) as plan:
+            assert plan.blobs == 0
+        with pytest.raises(DamagedBlob):
+            plan_restore(entries(B), place.pool, target, place.location)
+
+
+@pytest.mark.parametrize(
+    ("call", "number"), [("os.pread", errno.ENOMEM), ("zodbvault.io.durable.QuietFile.write", errno.EIO)]
+)
+def test_what_is_wrong_with_the_sites_disk_or_the_machine_is_no_damage_of_a_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """Else all blobs would be left out, where that is accepted."""
+    place = Place(tmp_path, "bushy", {})
+    place.back_up(A)
+    with no_descriptor_left(), place.target as target, place.plan(A, target) as plan:
+        monkeypatch.setattr(call, refusing(number))
+        with pytest.raises(ZodbvaultError) as error:
+            add_blobs(plan, place.pool, target, accept_missing=True)
+        assert not isinstance(error.value, DamagedBlob)
+        assert error.value.path == place.pool.path_of(key(1))
+        what = f"the blob cannot be copied to {target.path_of(key(1))}: {os.strerror(number)}"
+        assert error.value.what == what
+    assert files_below(place.site) == {".layout"}
+
+
 def test_nothing_to_remove_where_nothing_is(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with place.target as target:
@@ -404,6 +690,191 @@ def test_what_came_after_the_comparison_is_not_removed(tmp_path: Path, layout: L
         put(place.site, layout, C)
         assert remove_blobs(plan, [], [], target) == 1
     assert place.there() == A | C
+
+
+def aside(place: Place, layout: Layout, *keys: bytes) -> list[Path]:
+    """Damaged blobs that a killed restore has set aside."""
+    files = [place.site / f"{path_for(layout, each)}.replaced" for each in keys]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"damaged")
+    return files
+
+
+def test_where_none_is_removed_only_what_a_good_one_has_replaced_goes(tmp_path: Path, layout: Layout) -> None:
+    place = Place(tmp_path, layout, A | B | C)
+    left = aside(place, layout, key(1), key(7), key(300, 5))
+    with place.target as target, place.plan(A, target) as plan:
+        assert (list(plan.left_over), plan.strange) == ([key(1), key(7), key(300, 5)], 0)
+        finish_replacements(plan, target)
+    # The second one has no good one beside it: the restore was killed before that came.
+    assert [file.exists() for file in left] == [False, True, False]
+    assert place.there() == A | B | C
+
+
+def test_what_was_set_aside_goes_without_a_removal_too(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", {key(1): b"?", key(2): b"?"})
+    place.back_up(A | B)
+    with place.target as target, place.plan(A | B, target) as plan:
+        add_blobs(plan, place.pool, target)
+        # Somebody was quicker with the first one.
+        (place.site / f"{bushy_path(key(1))}.replaced").unlink()
+        finish_replacements(plan, target)
+    assert files_below(place.site) == {".layout", bushy_path(key(1)), bushy_path(key(2))}
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO])
+def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    place = Place(tmp_path, "bushy", A)
+    (left,) = aside(place, "bushy", key(1))
+    path = place.site / bushy_path(key(1))
+    with place.target as target, place.plan(A, target) as kept, place.plan({}, target) as plan:
+        monkeypatch.setattr(os, "unlink", refusing(number))
+        with pytest.raises(ZodbvaultError) as error:
+            finish_replacements(kept, target)
+        what = f"a damaged blob that was replaced cannot be removed: {os.strerror(number)}"
+        assert str(error.value) == f"{left}: {what}"
+        with pytest.raises(ZodbvaultError) as error:
+            remove_blobs(plan, [], [], target)
+        assert str(error.value) == f"{path}: the blob cannot be removed: {os.strerror(number)}"
+
+
+@pytest.mark.parametrize("set_aside", [[], [key(7)]])
+def test_the_last_blob_leaves_the_blobstorage_there(tmp_path: Path, layout: Layout, set_aside: list[bytes]) -> None:
+    place = Place(tmp_path, layout, A)
+    (place.site / "tmp").rmdir()
+    aside(place, layout, *set_aside)
+    with place.target as target, place.plan({}, target) as plan:
+        (place.site / ".layout").unlink()
+        assert remove_blobs(plan, [], [], target) == 1
+    assert list(place.site.iterdir()) == []
+
+
+def test_temporary_lists_stand_in_the_folder_for_them(
+    tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, state = a_pool_that_lacks_blobs(tmp_path, layout)
+    seen: set[Path] = set()
+    real = SortedRecords.__init__
+
+    def noted(self: SortedRecords, length: int, folder: Path, **keywords: int) -> None:
+        seen.add(folder)
+        real(self, length, folder, **keywords)
+
+    monkeypatch.setattr(SortedRecords, "__init__", noted)
+    with place.target as target:
+        assert seen == {place.site / "tmp"}
+        seen.clear()
+        place.plan(state, target, accept_missing=True).close()
+        plan_restore(entries(A), place.pool, target, place.location / "not there", accept_missing=True).close()
+    assert seen == {place.location}
+
+
+def test_what_has_gone_meanwhile_is_no_reason_to_keep_the_rest(tmp_path: Path, layout: Layout) -> None:
+    place = Place(tmp_path, layout, A | B | C)
+    with place.target as target, place.plan({}, target) as plan:
+        (place.site / path_for(layout, key(1))).unlink()
+        assert remove_blobs(plan, [], [], target) == 2
+    assert place.there() == {}
+    assert place.site.is_dir()
+
+
+def test_a_link_in_the_place_of_what_was_set_aside_is_none(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", A | B)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("precious")
+    left = place.site / f"{bushy_path(key(1))}.replaced"
+    left.symlink_to(elsewhere)
+    with place.target as target:
+        with place.plan(A, target) as plan:
+            assert (list(plan.left_over), plan.strange, plan.strange_example) == ([], 1, str(left))
+        # A folder that became a link meanwhile is not gone through.
+        left.unlink()
+        (left,) = aside(place, "bushy", key(1))
+        with place.plan(A | B, target) as plan:
+            left.parent.rename(tmp_path / "moved")
+            left.parent.symlink_to(tmp_path / "moved")
+            with pytest.raises(ZodbvaultError, match="stands where a folder of blobs should be"):
+                remove_blobs(plan, [], [], target)
+    assert (tmp_path / "moved" / left.name).exists()
+
+
+def test_a_blob_of_the_site_that_cannot_be_read_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place(tmp_path, "bushy", A)
+    place.back_up(A)
+    path = place.site / bushy_path(key(1))
+    with no_descriptor_left(), place.target as target:
+        monkeypatch.setattr(os, "pread", refusing(errno.EIO))
+        with place.plan(A, target, checksum=True) as plan:
+            assert plan.blobs == 1
+        assert caplog.messages == [f"{path}: cannot be read: Input/output error"]
+
+
+def test_a_blob_of_the_site_that_vanishes_while_it_is_looked_at_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, "bushy", A)
+    place.back_up(A)
+    path, real = str(place.site / bushy_path(key(1))), os.open
+
+    def opened(name: str | Path, *arguments: int) -> int:
+        if name == path:
+            os.unlink(path)
+        return real(name, *arguments)
+
+    with place.target as target:
+        monkeypatch.setattr(os, "open", opened)
+        with place.plan(A, target, checksum=True) as plan:
+            assert plan.blobs == 1
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o711])
+def test_folders_and_marker_are_made_as_the_folder_around_them(tmp_path: Path, mode: int) -> None:
+    around = tmp_path / "site"
+    around.mkdir()
+    around.chmod(mode)
+    place = Place(tmp_path)
+    place.site = around / "blobstorage"
+    place.back_up(A)
+    place.add(A, place.target)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (place.site, *place.site.rglob("*"))}
+    assert modes.pop(".layout") == mode & 0o666
+    assert modes.pop(os.path.basename(bushy_path(key(1)))) == mode & 0o444
+    assert set(modes.values()) == {mode}
+
+
+def test_half_a_marker_that_a_killed_restore_left_goes(tmp_path: Path) -> None:
+    place = Place(tmp_path, "bushy", A)
+    (place.site / ".layout.part").write_text("bus")
+    place.restore(A)
+    assert files_below(place.site) == {".layout", bushy_path(key(1))}
+
+
+def test_a_blob_of_the_site_that_cannot_be_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, "bushy", A)
+    path = place.target.path_of(key(1))
+    with place.target as target:
+        refuse_to_look_at(path, monkeypatch)
+        with pytest.raises(ZodbvaultError) as error:
+            target.status_of(key(1))
+    assert str(error.value) == f"{path}: the site's blob cannot be read: Input/output error"
+    folder = os.path.dirname(path)
+    with place.target as target:
+        refuse_to_look_at(folder, monkeypatch)
+        with pytest.raises(ZodbvaultError) as error:
+            target.status_of(key(1))
+    assert str(error.value) == f"{folder}: cannot be looked at: Input/output error"
+
+
+def test_a_blobstorage_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path)
+    with place.target as target:
+        monkeypatch.setattr(os, "mkdir", refusing(errno.EROFS))
+        with pytest.raises(ZodbvaultError) as error:
+            target.prepare()
+    assert str(error.value) == f"{place.site}: the blob storage cannot be written: {os.strerror(errno.EROFS)}"
 
 
 def test_a_folder_that_became_a_symlink_is_not_removed_from(tmp_path: Path, layout: Layout) -> None:

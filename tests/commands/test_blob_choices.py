@@ -220,18 +220,33 @@ def test_the_states_of_a_long_chain_share_what_they_name() -> None:
 def test_of_other_chains_the_nearest_two_on_either_side_may_serve() -> None:
     chains = [[f"2026-11-{day:02d}-03-00-00", f"2026-11-{day:02d}-18-05-00"] for day in range(1, 9)]
     names = [f"{full}.blobs.gz" for full, _ in chains] + [f"{last}.deltablobs.gz" for _, last in chains]
-    others = [chain for chain in reversed(chains) if chain != chains[4]]
 
-    def served(*gone: str) -> list[tuple[str, bool]]:
-        found = listing(*(set(names) - set(gone)))
-        states = list(states_of_other_chains(found, chains[4][1], others))
-        assert not any(state.is_exact or state.is_of_date for state in states)
-        return [(state.timestamp, state.is_later) for state in states]
+    def other(chain: int, *, is_later: bool, with_delta: bool = False) -> BlobChoice:
+        full, last = chains[chain]
+        return BlobChoice(
+            last if with_delta else full,
+            BLOBS / f"{full}.blobs.gz",
+            (BLOBS / f"{last}.deltablobs.gz",) if with_delta else (),
+            is_exact=False,
+            is_of_date=False,
+            is_later=is_later,
+        )
+
+    def served(*gone: str) -> list[BlobChoice]:
+        return list(states_of_other_chains(listing(*(set(names) - set(gone))), chains[4][0], chains))
 
     # Of a later one its full, of an earlier one its last backup.
-    everything = [(chains[5][0], True), (chains[6][0], True), (chains[3][1], False), (chains[2][1], False)]
-    assert served() == everything
-    assert served(f"{chains[3][1]}.deltablobs.gz")[2:] == [(chains[3][0], False), (chains[2][1], False)]
-    assert served(f"{chains[5][0]}.blobs.gz")[:2] == [(chains[6][0], True), (chains[7][0], True)]
+    later = [other(5, is_later=True), other(6, is_later=True)]
+    earlier = [other(3, is_later=False, with_delta=True), other(2, is_later=False, with_delta=True)]
+    assert served() == later + earlier
+    assert served(f"{chains[3][1]}.deltablobs.gz")[2:] == [other(3, is_later=False), earlier[1]]
+    assert served(f"{chains[5][0]}.blobs.gz")[:2] == [later[1], other(7, is_later=True)]
     assert served(*names) == []
-    assert list(states_of_other_chains(listing(*names), chains[4][1], [])) == []
+    assert list(states_of_other_chains(listing(*names), chains[4][0], [])) == []
+
+
+def test_another_chain_may_be_a_full_alone_or_have_a_dat_that_cannot_be_read() -> None:
+    chains: list[list[str]] = [[], [FIRST], [SECOND], [], [THIRD]]
+    found = listing(*(f"{stamp}.blobs.gz" for stamp in WHOLE))
+    states = list(states_of_other_chains(found, SECOND, chains))
+    assert [(state.timestamp, state.is_later) for state in states] == [(THIRD, True), (FIRST, False)]

@@ -7,11 +7,13 @@ import hashlib
 import logging
 import os
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.repository.made import Made, line
+from zodbvault.commands.blob_choices import BlobChoice
 from zodbvault.commands.choosing import (
     Choice,
     Cut,
@@ -27,9 +29,10 @@ from zodbvault.commands.choosing import (
 )
 from zodbvault.repository.chains import Chain
 from zodbvault.repository.dat import DamagedDat, Line
-from zodbvault.repository.records import format_record
+from zodbvault.repository.records import Record, format_record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 A, B, C, D, E = (f"2026-11-2{number}-18-05-00" for number in range(5))
@@ -104,6 +107,151 @@ def _seconds(stamp: str) -> int:
     import time
 
     return calendar.timegm(time.strptime(stamp, "%Y-%m-%d-%H-%M-%S"))
+
+
+def complete(made: Made, timestamp: str) -> Path:
+    return made.blob_location / f"{timestamp}.blobs.gz"
+
+
+def delta(made: Made, timestamp: str) -> Path:
+    return made.blob_location / f"{timestamp}.deltablobs.gz"
+
+
+def lost(made: Made, gone: Iterable[Path], when: str | None = None) -> BlobChoice | None:
+    """The state that is known to have been written where these manifests are gone; None where nothing tells of it."""
+    content = {path: path.read_bytes() for path in gone}
+    for path in content:
+        path.unlink()
+    first, *others = choose(made.read(), when, with_blobs=True).blob_choices or (None,)
+    for path, text in content.items():
+        path.write_bytes(text)
+    assert not any(each.gone for each in others if each)
+    return first if first and first.gone else None
+
+
+def test_manifests_that_are_gone_are_known_by_the_records(made: Made) -> None:
+    made.chain(A, B, C)
+    full, second, third = complete(made, A), delta(made, B), delta(made, C)
+    for gone in ((full,), (second,), (third,), (full, third), (full, second, third)):
+        assert lost(made, gone) == BlobChoice(C, full, (second, third), gone=gone)
+        until_then = tuple(path for path in gone if path != third)
+        if until_then:
+            assert lost(made, gone, B) == BlobChoice(B, full, (second,), gone=until_then)
+    assert lost(made, (full,), A) == BlobChoice(A, full, gone=(full,))
+    assert lost(made, ()) is None
+    # It is taken for that of the data, so that it is the first; what may replace it comes behind.
+    full.unlink()
+    assert [each.gone for each in choose(made.read(), None, with_blobs=True).blob_choices] == [(full,)]
+
+
+def test_without_records_a_delta_tells_of_the_manifests_before_it(tmp_path: Path) -> None:
+    made = Made(tmp_path / "made", with_records=False)
+    made.chain(A, B, C)
+    full, second, third = complete(made, A), delta(made, B), delta(made, C)
+    assert lost(made, (full,)) == BlobChoice(C, full, (second, third), gone=(full,))
+    # Of a backup in between nobody knows whether it had a complete one; of the last one, whether it had any.
+    assert lost(made, (second,)) is None
+    assert lost(made, (third,)) is None
+    assert lost(made, (full, second, third)) is None
+    assert lost(made, (full,), A) is None
+
+
+def test_changes_with_nothing_that_they_change_are_no_state(tmp_path: Path) -> None:
+    made = Made(tmp_path / "made", with_records=False)
+    made.chain(A, B)
+    complete(made, A).rename(delta(made, A))
+    assert choose(made.read(), None, with_blobs=True).blob_choices == ()
+
+
+def test_a_record_tells_of_a_manifest_and_the_next_one_of_the_chain_without_a_record_does_not(made: Made) -> None:
+    made.chain(A, B, C)
+    (made.location / f"{B}.json").unlink()
+    full, second, third = complete(made, A), delta(made, B), delta(made, C)
+    assert lost(made, (full, third)) == BlobChoice(C, full, (second, third), gone=(full, third))
+    assert lost(made, (second, third)) is None
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+def test_what_is_gone_is_looked_for_from_the_newest_complete_manifest_on(made: Made, with_record: bool) -> None:
+    made.chain(A)
+    record = made.incremental(B)
+    made.incremental(C)
+    assert record.blobs is not None
+    delta(made, B).rename(complete(made, B))
+    whole = record.blobs._replace(complete=True, manifest=f"{B}.blobs.gz")
+    (made.location / f"{B}.json").write_bytes(format_record(record._replace(blobs=whole)))
+    if not with_record:
+        (made.location / f"{B}.json").unlink()
+    of_the_newest = BlobChoice(C, complete(made, B), (delta(made, C),), gone=(delta(made, C),))
+    assert lost(made, (complete(made, A), delta(made, C))) == of_the_newest
+    if with_record:
+        assert lost(made, (complete(made, B),)) == replace(of_the_newest, gone=(complete(made, B),))
+    # The complete manifest of the chain's full tells nothing of what came later.
+    assert lost(made, (complete(made, A),)) is None
+
+
+def kept_in(made: Made, record: Record, layout: str) -> Path:
+    """Let the record of a backup say that its blobs are in a directory or an archive; the path of its manifest."""
+    suffix = {"directories": "directoryblobs", "archives": "archiveblobs"}[layout]
+    path = made.blob_location / f"{record.timestamp}.{suffix}.gz"
+    assert record.blobs is not None
+    blobs = record.blobs._replace(layout=layout, manifest=path.name)
+    (made.location / f"{record.timestamp}.json").write_bytes(format_record(record._replace(blobs=blobs)))
+    (made.blob_location / record.blobs.manifest).unlink()
+    return path
+
+
+@pytest.mark.parametrize("layout", ["directories", "archives"])
+def test_a_directory_or_an_archive_that_is_gone_with_its_manifest_is_known_by_the_record(
+    made: Made, layout: str
+) -> None:
+    path = kept_in(made, made.full(A), layout)
+    assert choose(made.read(), None, with_blobs=True).blob_choices == (BlobChoice(A, path, gone=(path,)),)
+    # Where the manifest is there nothing of it is gone, and what is gone tells no state.
+    path.write_bytes(b"")
+    assert choose(made.read(), None, with_blobs=True).blob_choices == ()
+    path.unlink()
+    # Where it is there without its manifest it is taken as another program's.
+    stored = made.blob_location / (f"blobstorage.{A}" + (".tar" if layout == "archives" else ""))
+    stored.mkdir() if layout == "directories" else stored.write_bytes(b"")
+    (theirs,) = choose(made.read(), None, with_blobs=True).blob_choices
+    assert (theirs.place, theirs.is_of_date, theirs.is_exact, theirs.gone) == (stored.name, True, False, ())
+
+
+def test_a_directory_that_is_gone_comes_before_what_may_replace_it(made: Made) -> None:
+    """A later state of the chain would do, but is not the one that was written for the date."""
+    first = made.full(A)
+    second = made.incremental(B)
+    path = kept_in(made, first, "directories")
+    delta(made, B).rename(complete(made, B))
+    assert second.blobs is not None
+    later = BlobChoice(B, complete(made, B), is_of_date=False, is_later=True)
+    assert choose(made.read(), A, with_blobs=True).blob_choices == (BlobChoice(A, path, gone=(path,)), later)
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+def test_nothing_is_said_to_be_gone_where_no_record_tells_of_a_directory(made: Made, with_record: bool) -> None:
+    made.full(A)
+    record = made.incremental(B)
+    kept_in(made, record, "directories")
+    (made.location / f"{B}.json").write_bytes(format_record(record._replace(blobs=None)))
+    if not with_record:
+        (made.location / f"{B}.json").unlink()
+    (state,) = choose(made.read(), None, with_blobs=True).blob_choices
+    assert state == BlobChoice(A, complete(made, A), is_exact=False, is_of_date=False)
+
+
+def test_states_of_other_chains_may_serve_where_that_of_the_date_is_gone(made: Made) -> None:
+    made.chain(A, B)
+    made.chain(C, D)
+    made.chain(E)
+    choices = choose(made.read(), D, with_blobs=True).blob_choices
+    assert [(each.timestamp, each.is_exact, each.is_later) for each in choices] == [
+        (D, True, False),
+        (C, False, False),
+        (E, False, True),
+        (B, False, False),
+    ]
 
 
 def test_a_site_without_blobs_has_no_blob_state(made: Made) -> None:

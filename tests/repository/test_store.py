@@ -16,6 +16,7 @@ from zodbvault.repository.store import (
     data_size,
     list_files,
     manifests_size,
+    newer_format,
     read_repository,
     read_small,
     record_problem,
@@ -95,6 +96,22 @@ def test_the_newest_manifest_is_compared_with_what_the_record_says_of_it(made: M
     size = path.stat().st_size
     shorten(path)
     assert problem(made) == f"{B}.deltablobs.gz has {size - 1} bytes, written were {size}"
+
+
+def test_sizes_that_make_up_for_each_other_are_seen(made: Made) -> None:
+    made.chain(A, B, C)
+    shorten(made.blob_location / f"{B}.deltablobs.gz")
+    newest = made.blob_location / f"{C}.deltablobs.gz"
+    size = newest.stat().st_size
+    os.truncate(newest, size + 1)
+    assert problem(made) == f"{newest.name} has {size + 1} bytes, {size} were written"
+
+
+def test_a_manifest_is_named_where_an_older_backup_has_no_record(made: Made) -> None:
+    made.chain(A, B, C)
+    (made.location / f"{A}.json").unlink()
+    (made.blob_location / f"{B}.deltablobs.gz").unlink()
+    assert problem(made) == f"{B}.deltablobs.gz is missing"
 
 
 def test_a_record_whose_manifest_is_a_file_elsewhere_leads_nowhere(made: Made) -> None:
@@ -294,6 +311,15 @@ def test_a_newest_record_of_a_later_version_lets_nothing_be_tidied_up(made: Made
     assert str(error.value).startswith(f"{made.location}/{B}.json: has format 99")
 
 
+def test_of_backups_that_belong_together_the_record_of_a_later_version_is_told(made: Made) -> None:
+    made.chain(A, B, C)
+    assert newer_format(made.read(), [A, B, C]) is None
+    format_99(made, B)
+    error = newer_format(made.read(), [A, B, C])
+    assert str(error).startswith(f"{made.location}/{B}.json: has format 99")
+    assert newer_format(made.read(), [A, C]) is None
+
+
 @pytest.mark.parametrize("harm", ["damaged", "symlink", "gone"])
 def test_a_newest_record_that_cannot_be_read_is_no_later_versions(made: Made, harm: str) -> None:
     made.chain(A)
@@ -449,6 +475,8 @@ def test_the_sizes_of_the_files_that_are_there_are_added_up(made: Made) -> None:
         assert manifests_size(repository, lines) == sum(path.stat().st_size for path in manifests[gone:])
         data[gone].unlink()
         manifests[gone].unlink()
+        # Also of what has gone since the listing.
+        assert manifests_size(repository, lines) == sum(path.stat().st_size for path in manifests[gone + 1 :])
 
 
 def test_of_the_records_the_last_one_is_read_once_in_a_look(made: Made) -> None:

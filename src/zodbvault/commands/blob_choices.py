@@ -95,14 +95,15 @@ def choose_blob_states(
             yield _other_date(one, is_later=False)
 
 
-def states_of_other_chains(listing: BlobListing, date: str, chains: Sequence[Sequence[str]]) -> Iterator[BlobChoice]:
-    """States of ours in other chains than that of `date`: of the nearest later ones, and of the nearest earlier ones.
+def states_of_other_chains(listing: BlobListing, own: str, chains: Sequence[Sequence[str]]) -> Iterator[BlobChoice]:
+    """States of ours in other chains than that of the full at `own`: of the nearest later ones, and earlier ones.
 
-    chains: timestamps of the backups of each, oldest first. A pack may lie between, so that none of these is known to
-    be the state of the data; but one that has every blob that they refer to serves, for a blob never changes.
+    chains: timestamps of the backups of each, both oldest first; `own` may be among them. A pack may lie between, so
+    that none of these is known to be the state of the data; but one that has every blob that they refer to serves, for
+    a blob never changes.
     """
-    following = sorted((stamps for stamps in chains if stamps and stamps[0] > date), key=lambda stamps: stamps[0])
-    before = sorted((stamps for stamps in chains if stamps and stamps[0] < date), key=lambda stamps: stamps[0])
+    following = [stamps for stamps in chains if stamps and stamps[0] > own]
+    before = [stamps for stamps in chains if stamps and stamps[0] < own]
     # Of a later chain the first state has what the data may refer to; of an earlier one the last has most.
     later = (_first_own(listing, stamps, range(1, len(stamps) + 1), is_later=True) for stamps in following)
     earlier = (_first_own(listing, stamps, range(len(stamps), 0, -1), is_later=False) for stamps in reversed(before))

@@ -160,10 +160,8 @@ def choose_blobs(repository: Repository, whole: Chain, chain: Chain) -> tuple[Bl
         return ()
     listing = blob_listing(repository)
     states = next(tuple(each) for each in _choose_each(repository, listing, whole, (len(chain.lines),)))
-    others = [
-        [line.timestamp for line in each.lines] for each in repository.chains if each.timestamp != whole.timestamp
-    ]
-    states += tuple(states_of_other_chains(listing, chain.timestamp, others))
+    stamps = [[line.timestamp for line in each.lines] for each in repository.chains]
+    states += tuple(states_of_other_chains(listing, chain.timestamp, stamps))
     if states and states[0].is_exact and states[0].is_of_date:
         return states
     lost = _state_with_manifests_gone(repository, chain.lines)

@@ -171,6 +171,10 @@ def test_a_state_of_blobs_alone_that_stands_on_one_that_is_gone_is_damaged(made:
     with pytest.raises(DamagedManifest) as error:
         require_as_written(made.read(), between)
     assert str(error.value) == f"{made.blob_location / THIRD}: stands on 2 states before it, and there are 1"
+    alone(made, 4)
+    with pytest.raises(DamagedManifest) as error:
+        require_as_written(made.read(), state(made))
+    assert str(error.value) == f"{made.blob_location / THIRD}: stands on 3 states before it, and there are 2"
     alone(made, 2)
     assert require_as_written(made.read(), between) is True
     # A directory or an archive stands on nothing; neither does one whose record is not there.

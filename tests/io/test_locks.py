@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zc.lockfile
+from tests.leaks import no_descriptor_left, open_files
 
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.durable import Ownership
@@ -143,10 +144,10 @@ def test_a_lock_on_a_file_that_was_replaced_meanwhile_does_not_count(
             path.rename(tmp_path / "the one that was locked")
             path.write_text("")
 
-    before = len(os.listdir("/dev/fd"))
+    before = open_files()
     monkeypatch.setattr(fcntl, "flock", flock)
     with LockFile(path):
-        assert len(os.listdir("/dev/fd")) == before + 1
+        assert len(open_files() - before) == 1
         assert path.stat().st_ino != replaced[0]
         with pytest.raises(zc.lockfile.LockError):
             zc.lockfile.LockFile(str(path))
@@ -161,11 +162,10 @@ def test_a_place_without_folder_or_that_is_one_is_an_error_with_its_name(tmp_pat
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    before = len(os.listdir("/dev/fd"))
-    for _ in range(5):
-        with LockFile(tmp_path / "lock"), contextlib.suppress(Locked):
-            LockFile(tmp_path / "lock").acquire()
-    assert len(os.listdir("/dev/fd")) == before
+    with no_descriptor_left():
+        for _ in range(5):
+            with LockFile(tmp_path / "lock"), contextlib.suppress(Locked):
+                LockFile(tmp_path / "lock").acquire()
 
 
 @pytest.mark.parametrize("shared", [False, True])

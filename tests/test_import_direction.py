@@ -24,7 +24,7 @@ def lint_imports(source: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(source)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -92,7 +92,7 @@ class Shell:
         finished = subprocess.run(
             ["bash", "-e", "-c", f"trap 'pwd > {noted}' EXIT\n{commands}"],
             cwd=noted.read_text().rstrip("\n") if noted.exists() else self.folder,
-            env={**inherited, **self.environment},
+            env={**inherited, "TZ": "UTC", **self.environment},  # elsewhere tables have local times too
             input=self.answer,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -31,7 +31,7 @@ def listening(status: int | None = 200) -> Iterator[Service]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             service.calls.append((self.path, body.decode()))
             if service.status is None:
-                service.over.wait(30)
+                service.over.wait(300)
                 return
             self.send_response(service.status)
             self.end_headers()
@@ -40,6 +40,7 @@ def listening(status: int | None = 200) -> Iterator[Service]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = False  # so that closing it waits for the calls that are being answered
     service = Service(f"http://127.0.0.1:{server.server_port}/ping", status=status)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

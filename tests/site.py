@@ -492,7 +492,7 @@ class Site:
             stdin=keywords.pop("stdin", subprocess.DEVNULL),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
             **keywords,
         )

@@ -28,6 +28,6 @@ def shown_on_a_terminal(command: Sequence[str], environment: Mapping[str, str]) 
             if not read:
                 break
             shown += read
-        assert process.wait(60) == 0, shown
+        assert process.wait(300) == 0, shown
     os.close(main)
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())

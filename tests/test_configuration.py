@@ -236,7 +236,7 @@ def program(
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -348,7 +348,7 @@ def test_bytes_that_are_no_text_are_written_out(site: Site) -> None:
     environment = {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
     environment[b"ZODBVAULT_PRE_COMMAND"] = b"echo \xff"
     program = [generate_program(site.folder / "bin"), "settings", "--config", path]
-    finished = subprocess.run([*program, "--json"], env=environment, capture_output=True, timeout=60)
+    finished = subprocess.run([*program, "--json"], env=environment, capture_output=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     data = json.loads(finished.stdout)
     validate("settings", data)
@@ -356,7 +356,7 @@ def test_bytes_that_are_no_text_are_written_out(site: Site) -> None:
     assert values["pre_command"] == "echo \\xff"
     assert values["location"] == f"{site.folder}/odd \\xff/var/plones"
     assert data["config"] == f"{site.folder}/odd \\xff/zodbvault.toml"
-    finished = subprocess.run(program, env=environment, capture_output=True, timeout=60)
+    finished = subprocess.run(program, env=environment, capture_output=True, timeout=300)
     assert b"echo \\xff" in finished.stdout, finished.stderr
 
 

@@ -66,7 +66,7 @@ def run(site: Site, command: str) -> subprocess.CompletedProcess[str]:
         input="yes\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

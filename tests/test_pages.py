@@ -45,7 +45,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("src", "man"):
         shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", "wheels", "."]
-    subprocess.run(build, cwd=project, check=True, capture_output=True, timeout=120)
+    subprocess.run(build, cwd=project, check=True, capture_output=True, timeout=300)
     return project / "wheels"
 
 

@@ -71,7 +71,7 @@ class Buildout:
             input="yes\n",
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def run_well(self, commands: str) -> str:

@@ -77,7 +77,7 @@ class Site:
             env=without_coverage(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         assert finished.returncode == 0, finished.stderr
         return set(json.loads(finished.stdout.splitlines()[-1]))
@@ -98,7 +98,7 @@ def found(forbidden: frozenset[str], modules: set[str]) -> set[str]:
 def test_the_start_alone_imports_little() -> None:
     code = "import sys; before = set(sys.modules); import zodbvault.scripts; print(*(set(sys.modules) - before))"
     finished = subprocess.run(
-        [sys.executable, "-c", code], env=without_coverage(), capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], env=without_coverage(), capture_output=True, text=True, timeout=300, check=True
     )
     ours = {module for module in finished.stdout.split() if module.startswith("zodbvault.")}
     assert ours == {

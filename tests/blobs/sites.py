@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.layouts import path_for
@@ -14,7 +13,7 @@ from zodbvault.blobs.source import BlobWalk
 from zodbvault.io.durable import PartFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     import pytest
@@ -91,10 +90,3 @@ def refuse_to_look_at(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def files_below(folder: Path) -> set[str]:
     """Paths of all files and links, below the folder."""
     return {os.path.relpath(os.path.join(place, name), folder) for place, _, names in os.walk(folder) for name in names}
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    assert set(os.listdir("/proc/self/fd")) <= before

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.leaks import no_thread_left
 from zodbvault.blobs import ahead
 from zodbvault.blobs.ahead import pieces_of, worked_ahead
 
@@ -56,8 +57,7 @@ def test_a_few_pieces_are_taken_ahead_and_no_more() -> None:
 
 def test_an_error_comes_at_its_place_and_the_threads_end() -> None:
     results = worked_ahead(lambda number: 1 // (number - 5), range(100))
-    before = threading.active_count()
-    assert [next(results) for _ in range(5)] == [-1] * 5
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-    assert threading.active_count() == before
+    with no_thread_left():
+        assert [next(results) for _ in range(5)] == [-1] * 5
+        with pytest.raises(ZeroDivisionError):
+            next(results)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.blobs.sites import blobs_in, entries, entry, key, no_descriptor_left, put
+from tests.blobs.sites import blobs_in, entries, entry, key, put
+from tests.leaks import no_descriptor_left
 from zodbvault.blobs.directories import DirectoryContainer
 from zodbvault.blobs.directory_writer import DirectoryWriter
 from zodbvault.blobs.source import SourceBlobs

@@ -16,12 +16,12 @@ from tests.blobs.sites import (
     files_below,
     gone,
     key,
-    no_descriptor_left,
     put,
     refuse_to_look_at,
     tid,
     write_manifest,
 )
+from tests.leaks import no_descriptor_left
 from zodbvault.blobs.containers import has_all
 from zodbvault.blobs.intake import backup_change, backup_complete, backup_only_blobs
 from zodbvault.blobs.layouts import bushy_path, path_for

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.leaks import no_descriptor_left
 from zodbvault.blobs.layouts import bushy_path, lawn_path, path_for
 from zodbvault.blobs.source import BlobWalk, SourceBlobs, open_blob
 from zodbvault.errors import ZodbvaultError
@@ -202,11 +203,10 @@ def test_a_storage_that_vanishes_is_no_empty_one(tmp_path: Path) -> None:
 
 def test_an_abandoned_walk_leaves_no_open_folder(tmp_path: Path, layout: str) -> None:
     source = SourceBlobs(storage(tmp_path / "blobs", layout, KEYS))
-    before = set(os.listdir("/proc/self/fd"))
-    walk = source.walk(tmp_path)
-    next(walk)
-    walk.close()
-    assert set(os.listdir("/proc/self/fd")) <= before
+    with no_descriptor_left():
+        walk = source.walk(tmp_path)
+        next(walk)
+        walk.close()
 
 
 def test_empty_is_what_has_no_blob(tmp_path: Path, layout: str) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.leaks import open_files
 from zodbvault.blobs.spill import SortedKeys, SortedRecords
 from zodbvault.errors import ZodbvaultError
 
@@ -58,13 +58,13 @@ def test_two_readers_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 
 def test_the_temporary_file_has_no_name_and_is_gone_at_the_end(tmp_path: Path) -> None:
-    open_before = set(os.listdir("/proc/self/fd"))
+    before = open_files()
     with SortedRecords(1, tmp_path, in_memory=2) as records:
         for byte in b"abcdef":
             records.add(bytes([byte]))
-        assert set(os.listdir("/proc/self/fd")) - open_before
+        assert open_files() - before
         assert list(tmp_path.iterdir()) == []
-    assert not set(os.listdir("/proc/self/fd")) - open_before
+    assert not open_files() - before
     assert not records
 
 

@@ -11,17 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.blobs.sites import (
-    Blobs,
-    blobs_in,
-    entries,
-    entry,
-    files_below,
-    key,
-    no_descriptor_left,
-    put,
-    refuse_to_look_at,
-)
+from tests.blobs.sites import Blobs, blobs_in, entries, entry, files_below, key, put, refuse_to_look_at
+from tests.leaks import no_descriptor_left
 from zodbvault.blobs.layouts import bushy_path, lawn_path, path_for
 from zodbvault.blobs.manifest import Entry
 from zodbvault.blobs.pool import Pool

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.blobs.sites import entries, key, no_descriptor_left, put
+from tests.blobs.sites import entries, key, put
+from tests.leaks import no_descriptor_left, no_thread_left
 from zodbvault.blobs import verifying
 from zodbvault.blobs.layouts import bushy_path
 from zodbvault.blobs.manifest import DamagedManifest
@@ -31,9 +31,8 @@ def pool(tmp_path: Path) -> Pool:
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_a_whole_pool_has_no_findings(pool: Pool, quick: bool) -> None:
-    with no_descriptor_left():
+    with no_descriptor_left(), no_thread_left():
         assert verify_blobs(entries(STATE), pool, quick=quick) == []
-    assert threading.active_count() == 1
 
 
 def test_each_kind_of_damage_is_found(pool: Pool) -> None:
@@ -77,6 +76,5 @@ def test_a_damaged_manifest_ends_the_threads(pool: Pool) -> None:
         yield from entries(STATE)
         raise DamagedManifest("is damaged")
 
-    with no_descriptor_left(), pytest.raises(DamagedManifest):
+    with no_descriptor_left(), no_thread_left(), pytest.raises(DamagedManifest):
         verify_blobs(damaged(), pool)
-    assert threading.active_count() == 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.blobs.sites import Blobs, entries, entry, key, put, write_manifest
+from tests.leaks import open_files
 from tests.site import Site
 from zodbvault.blobs.directories import DirectoryContainer
 from zodbvault.blobs.manifest import DamagedManifest
@@ -218,10 +219,6 @@ def test_archives_of_another_program_are_compared_with_the_site(place: Place, ca
     assert caplog.messages == [f"{stored[0].path}: no record tells what is in it; it is compared with the site, once."]
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize("form", [Form.DIRECTORY, Form.ARCHIVE])
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_what_cannot_be_read_counts_as_nothing(
@@ -240,10 +237,10 @@ def test_what_cannot_be_read_counts_as_nothing(
         # In the middle of a blob, and behind enough others for a temporary file.
         os.truncate(path, path.read_bytes().index(LIVE[FOUR]) + 1000)
     with place.state(LIVE) as state:
-        before = descriptors()
+        before = open_files()
         with opened_basis(stored, manifest, state, place.source, place.scratch) as basis:
             assert basis == NO_BASIS
-            assert descriptors() == before
+            assert open_files() - before == set()
     assert caplog.messages[-1].startswith(f"{path}: ")
     assert caplog.messages[-1].endswith(". Nothing of it is used for this backup.")
 

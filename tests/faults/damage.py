@@ -41,7 +41,7 @@ from zodbvault.repository.names import split_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LONGEST_CASE = 60
+LONGEST_CASE = 300
 """Seconds after which a case counts as hanging."""
 
 _NOT_LINKED = (".lock", ".zodbvault.lock")

@@ -20,7 +20,7 @@ KILL, TORN, HALF, FULL, FAIL, LASTING = "kill", "torn", "half", "full", "fail", 
 
 _WRITING = frozenset({"write", "pwrite64", "pwrite", "writev", "pwritev", "sendfile", "sendfile64", "copy_file_range"})
 _READING = frozenset({"read", "pread64", "pread", "readv", "preadv"})
-_TIMEOUT = 120
+_TIMEOUT = 300
 
 
 class Call(NamedTuple):

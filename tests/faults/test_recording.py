@@ -22,7 +22,7 @@ def run(tmp_path: Path, program: str) -> tuple[Call, ...]:
     folder, log = tmp_path / "a site, 'é'", tmp_path / "log"
     folder.mkdir()
     command = [*STRACE, "-o", str(log), sys.executable, "-c", "import os, sys; os.umask(0)\n" + program, str(folder)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=300)
     calls = parse_log(log.read_text("ascii"), [str(folder)])
     return tuple(
         call._replace(path=call.path.replace(str(folder), "."), other=call.other.replace(str(folder), "."), begun=0)

@@ -60,7 +60,7 @@ def get(plone: ZopeSite, path: str) -> bytes:
     """What the site answers to its manager."""
     request = urllib.request.Request(plone.url(f"Plone/{path}"))
     request.add_header("Authorization", "Basic " + base64.b64encode(b"admin:admin").decode())
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         content: bytes = answer.read()
         return content
 

@@ -71,7 +71,7 @@ class Mover:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert finished.returncode == 0, finished.stdout + finished.stderr
         return finished.stdout + finished.stderr

@@ -31,7 +31,7 @@ def repozo(*arguments: str | Path) -> str:
         [sys.executable, "-m", "ZODB.scripts.repozo", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr

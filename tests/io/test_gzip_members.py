@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.leaks import no_descriptor_left, no_thread_left
 
 from zodbvault.io import gzip_members
 from zodbvault.io.gzip_members import BLOCK_SIZE, MemberWriter, Stored, read_blocks
@@ -41,9 +42,8 @@ def codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 @pytest.fixture(autouse=True)
 def no_thread_stays() -> Iterator[None]:
-    before = threading.active_count()
-    yield
-    assert threading.active_count() == before
+    with no_thread_left():
+        yield
 
 
 def compressible(size: int, seed: int = 0) -> bytes:
@@ -152,11 +152,9 @@ class TestWriting:
             list(read_blocks(tmp_path / "two", 2 * stored.size, compressed=True))
 
     def test_threads_work_and_end_when_the_owner_gives_up(self) -> None:
-        before = threading.active_count()
-        with MemberWriter(io.BytesIO()) as writer:
+        with no_thread_left() as before, MemberWriter(io.BytesIO()) as writer:
             write_blocks(writer, 5)
-            assert threading.active_count() > before
-        assert threading.active_count() == before
+            assert set(threading.enumerate()) - before
 
     def test_a_full_disk_is_told_and_cannot_be_finished_away(self) -> None:
         class Full(io.BytesIO):
@@ -208,11 +206,10 @@ class TestWriting:
                 writer.buffer()
 
     def test_finishing_ends_the_threads(self) -> None:
-        before = threading.active_count()
-        writer = MemberWriter(io.BytesIO())
-        write_blocks(writer, 3)
-        writer.finish()
-        assert threading.active_count() == before
+        with no_thread_left():
+            writer = MemberWriter(io.BytesIO())
+            write_blocks(writer, 3)
+            writer.finish()
 
     def test_an_error_in_an_early_block_stops_the_writer_before_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*arguments: object) -> bytes:
@@ -377,13 +374,12 @@ class TestReading:
             read(tmp_path / "file", len(data))
 
     def test_a_reader_that_is_left_early_ends_its_threads(self, tmp_path: Path) -> None:
-        before = threading.active_count()
         (tmp_path / "file").write_bytes(write([b"x" * 1000] * 30)[0])
         blocks = read_blocks(tmp_path / "file", 30_000, compressed=True)
-        assert next(blocks) == b"x" * 1000
-        assert threading.active_count() > before
-        blocks.close()  # type: ignore[attr-defined]
-        assert threading.active_count() == before
+        with no_thread_left() as before:
+            assert next(blocks) == b"x" * 1000
+            assert set(threading.enumerate()) - before
+            blocks.close()  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize("lie", [0, 29, -1, 1, 1000, 1 << 31])
     def test_a_length_in_a_header_that_lies_is_damage(self, tmp_path: Path, codec: str, lie: int) -> None:
@@ -506,10 +502,8 @@ class TestOpening:
         assert b"".join(read_blocks(tmp_path / "link", 1, compressed=False, nofollow=False)) == b"x"
 
     def test_no_descriptor_is_left_open(self, tmp_path: Path) -> None:
-        before = len(os.listdir("/dev/fd"))
-        with pytest.raises(DamagedFile):
+        with no_descriptor_left(), pytest.raises(DamagedFile):
             open_stored(tmp_path)
-        assert len(os.listdir("/dev/fd")) == before
 
 
 @settings(max_examples=60, deadline=None)

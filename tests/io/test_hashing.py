@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.leaks import no_thread_left
 
 from zodbvault.io.hashing import BackgroundHash, sha256_of
 from zodbvault.io.stored import DamagedFile
@@ -32,14 +33,12 @@ def test_the_order_of_blocks_is_kept(count: int, length: int, algorithm: str) ->
 
 
 def test_threads_start_with_the_second_large_block_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = threading.active_count()
-    with BackgroundHash("md5") as checksum:
+    with no_thread_left() as before, BackgroundHash("md5") as checksum:
         checksum.update(b"x" * (1 << 20))
         checksum.update(b"small")
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) - before == set()
         checksum.update(b"x" * (1 << 20))
-        assert threading.active_count() == before + 1
-    assert threading.active_count() == before
+        assert len(set(threading.enumerate()) - before) == 1
     checksum.close()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zc.lockfile
+from tests.leaks import no_descriptor_left, open_files
 
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.durable import Ownership, current_umask
@@ -182,7 +183,7 @@ def test_a_lock_on_a_file_that_was_replaced_meanwhile_does_not_count(
 ) -> None:
     path, locked = tmp_path / "lock", tmp_path / "the one that was locked"
     path.write_text("")
-    before = len(os.listdir("/dev/fd"))
+    before = open_files()
 
     def replace() -> None:
         path.rename(locked)
@@ -192,7 +193,7 @@ def test_a_lock_on_a_file_that_was_replaced_meanwhile_does_not_count(
     with LockFile(path) as lock:
         assert after_flock == []
         assert lock.path == path
-        assert len(os.listdir("/dev/fd")) == before + 1
+        assert len(open_files() - before) == 1
         assert not path.samefile(locked)
         with pytest.raises(zc.lockfile.LockError):
             zc.lockfile.LockFile(str(path))
@@ -217,12 +218,11 @@ def test_a_lock_file_that_is_replaced_again_and_again_is_given_up(
     tmp_path: Path, after_flock: list[Callable[[], object]]
 ) -> None:
     path = tmp_path / "lock"
-    before = len(os.listdir("/dev/fd"))
     after_flock += [path.unlink] * ATTEMPTS
-    with pytest.raises(ZodbvaultError) as error:
+    with no_descriptor_left(), pytest.raises(ZodbvaultError) as error:
         LockFile(path).acquire()
     assert str(error.value) == f"{path}: the lock file is being replaced again and again"
-    assert (after_flock, len(os.listdir("/dev/fd"))) == ([], before)
+    assert after_flock == []
 
 
 def test_a_place_without_folder_or_that_is_one_is_an_error_with_its_name(tmp_path: Path) -> None:
@@ -239,11 +239,10 @@ def test_a_lock_is_taken_once(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    before = len(os.listdir("/dev/fd"))
-    for _ in range(5):
-        with LockFile(tmp_path / "lock"), contextlib.suppress(Locked):
-            LockFile(tmp_path / "lock").acquire()
-    assert len(os.listdir("/dev/fd")) == before
+    with no_descriptor_left():
+        for _ in range(5):
+            with LockFile(tmp_path / "lock"), contextlib.suppress(Locked):
+                LockFile(tmp_path / "lock").acquire()
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -287,19 +286,18 @@ def test_a_full_disk_does_not_prevent_locking(
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "lock"
     path.touch()
-    before = len(os.listdir("/dev/fd"))
 
     def flock(fd: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(ZodbvaultError) as error:
-        LockFile(path).who_holds_it()
-    assert str(error.value) == f"{path}: the lock cannot be looked at: No locks available"
-    with pytest.raises(ZodbvaultError) as error:
-        LockFile(path).acquire()
-    assert str(error.value) == f"{path}: the lock cannot be taken: No locks available"
-    assert len(os.listdir("/dev/fd")) == before
+    with no_descriptor_left():
+        with pytest.raises(ZodbvaultError) as error:
+            LockFile(path).who_holds_it()
+        assert str(error.value) == f"{path}: the lock cannot be looked at: No locks available"
+        with pytest.raises(ZodbvaultError) as error:
+            LockFile(path).acquire()
+        assert str(error.value) == f"{path}: the lock cannot be taken: No locks available"
 
 
 def test_a_pipe_in_the_place_of_a_lock_keeps_nobody_waiting(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from queue import SimpleQueue
 
 import pytest
 
@@ -31,9 +32,15 @@ def test_results_and_errors_come_back_to_who_waits() -> None:
 
 
 def test_closing_drops_what_was_not_begun_and_ends_the_threads() -> None:
-    before = threading.active_count()
-    begun, go_on = threading.Event(), threading.Event()
+    before = set(threading.enumerate())
+    begun, told, go_on = threading.Event(), threading.Event(), threading.Event()
     done: list[int] = []
+
+    class Jobs(SimpleQueue):  # type: ignore[type-arg]
+        def put(self, job: object, *_: object) -> None:
+            super().put(job)
+            if job is None:
+                told.set()
 
     def slow() -> None:
         begun.set()
@@ -41,19 +48,20 @@ def test_closing_drops_what_was_not_begun_and_ends_the_threads() -> None:
 
     workers = Workers(1, "test")
     first = workers.submit(slow)
+    assert begun.wait(60)
+    workers._jobs = Jobs()
     for number in range(100):
         workers.submit(lambda number=number: done.append(number))
-    begun.wait()
     closing = threading.Thread(target=workers.close)
     closing.start()
-    # The queue is emptied before the thread, which is still at its first job, is waited for.
-    closing.join(0.2)
+    # The queue is emptied before the thread, which is still at its first job, is told to end and waited for.
+    assert told.wait(60)
     assert closing.is_alive()
     go_on.set()
     closing.join()
     first.wait()
     assert done == []
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) - before == set()
     workers.close()
 
 

@@ -43,7 +43,7 @@ class History:
 
         def wait() -> None:
             voted.set()
-            assert go_on.wait(60)
+            assert go_on.wait(300)
             if not finished:
                 raise GivenUp
 
@@ -55,11 +55,11 @@ class History:
 
         thread = threading.Thread(target=commit)
         thread.start()
-        assert voted.wait(60)
+        assert voted.wait(300)
 
         def end() -> None:
             go_on.set()
-            thread.join(60)
+            thread.join(300)
             assert not thread.is_alive()
 
         self._pending.append(end)

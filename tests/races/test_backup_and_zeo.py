@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.test_zeo import CONFIGURATION, WRITER, free_port, wait_for
+from tests.integration.test_zeo import CONFIGURATION, SOCKET, WRITER, wait_for
 from tests.races.happenings import BIG
 from tests.races.steps import BACKUP_STEPS, FULL, INCREMENTAL, Step, let_happen
 from tests.site import Site, State, blob_files, committed_part, committed_tids, referenced_blobs, timestamp
@@ -30,18 +30,17 @@ class Server:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.port = free_port()
         self.configuration = site.folder / "zeo.conf"
-        values = {"port": self.port, "datafs": site.datafs, "blobs": site.blob_storage, "keep_old": "false"}
+        values = {"socket": SOCKET, "datafs": site.datafs, "blobs": site.blob_storage, "keep_old": "false"}
         self.configuration.write_text(CONFIGURATION.format(**values))
         self.log = site.folder / "writer.log"
         self.stop = site.folder / "stop"
         self.output = (site.folder / "output").open("wb")
         self.before = {tid for tid, _ in committed_tids(site.data)}
         self.process = self._start("-m", "ZEO.runzeo", "-C", str(self.configuration))
-        wait_for(self.port)
+        wait_for(self.process, site.folder)
         cache = site.folder / "cache"
-        self.writer = self._start("-c", WRITER, str(self.port), "writer", str(cache), str(self.log), str(self.stop))
+        self.writer = self._start("-c", WRITER, SOCKET, "writer", str(cache), str(self.log), str(self.stop))
         self.wait_for_commits(3)
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -56,7 +55,7 @@ class Server:
     def wait_for_commits(self, number: int) -> None:
         """Come back when the client has committed so many transactions more."""
         wanted = len(self.committed()) + number
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(self.committed()) < wanted:
             assert time.monotonic() < deadline, "the client does not come on"
             time.sleep(0.02)
@@ -64,9 +63,9 @@ class Server:
     def restart(self, how: signal.Signals) -> None:
         """Let the server end, in the middle of what it does, and start another one; its client comes back by itself."""
         self.process.send_signal(how)
-        self.process.wait(30)
+        self.process.wait(120)
         self.process = self._start("-m", "ZEO.runzeo", "-C", str(self.configuration))
-        wait_for(self.port)
+        wait_for(self.process, self.site.folder)
 
     def end(self) -> None:
         """Everything comes to its end."""
@@ -75,9 +74,9 @@ class Server:
             self.writer.wait(10)
         except subprocess.TimeoutExpired:
             self.writer.kill()  # it waits for a server that has forgotten its transaction
-            self.writer.wait(30)
+            self.writer.wait(120)
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
+        self.process.wait(120)
         self.output.close()
 
 

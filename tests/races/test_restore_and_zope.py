@@ -99,7 +99,7 @@ def test_another_process_is_kept_out_too(
 
     def start() -> None:
         command = [sys.executable, "-c", ZOPE, str(site.datafs), str(site.blob_storage)]
-        started.append(subprocess.run(command, capture_output=True, text=True, timeout=60, check=False))
+        started.append(subprocess.run(command, capture_output=True, text=True, timeout=300, check=False))
 
     with monkeypatch.context() as patched:
         let_happen(patched, wanted, start)

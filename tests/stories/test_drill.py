@@ -286,16 +286,18 @@ def test_a_repository_that_cannot_be_written_is_no_error(site: Site, monkeypatch
 def test_what_a_killed_rehearsal_left_goes_with_the_next_one_and_a_running_one_stays(site: Site) -> None:
     site.backup()
     place = site.datafs.parent
-    for name in ("killed", "running", "being made", "killed while it was made"):
+    for name in ("killed", "killed just now", "running", "being made", "being locked", "killed while it was made"):
         folder = place / f"zodbvault-drill-{name}"
         folder.mkdir()
         if "made" not in name:
             (folder / "site").mkdir()
-            (folder / "lock").touch()
-    os.utime(place / "zodbvault-drill-being made", (site.clock.now(), site.clock.now()))
+            (folder / "lock").write_text(" 4711\n" if "killed" in name else "")
+    for name in ("killed just now", "being made", "being locked"):
+        os.utime(place / f"zodbvault-drill-{name}", (site.clock.now(), site.clock.now()))
     with held(place / "zodbvault-drill-running" / "lock"):
         assert drilled(site).good
     assert sorted(path.name for path in place.glob("zodbvault-drill*")) == [
+        "zodbvault-drill-being locked",
         "zodbvault-drill-being made",
         "zodbvault-drill-running",
     ]

@@ -429,7 +429,7 @@ def init(site: Site, *arguments: str, prefix: tuple[str, ...] = ()) -> subproces
         cwd=site.folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,9 +39,14 @@ def two_chains(site: Site) -> list[str]:
 
 
 def test_a_row_for_each_backup(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
     stamps = two_chains(site)
-    heading, *rows, totals = site.list()
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    try:
+        heading, *rows, totals = site.list()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
     assert heading.split("  ")[0] == "backup (UTC)"
     assert "local" not in heading
     assert [row.split()[:2] for row in rows] == [

@@ -238,7 +238,7 @@ def in_a_browser(folder: Path, page: str, width: int) -> tuple[int, str]:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     title = re.search(r"<title>(\d+)</title>", finished.stdout)

@@ -55,7 +55,7 @@ def run_in_shell(command: str, site: Site) -> subprocess.CompletedProcess[str]:
         env={"ZODBVAULT_TEST_NOW": timestamp(site.clock.now()), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -80,7 +80,7 @@ def schedule(site: Site, *arguments: str, **environment: str) -> subprocess.Comp
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -381,6 +381,6 @@ def test_a_line_break_cannot_be_written(site: Site) -> None:
     folder = site.folder / "a\nb"
     folder.mkdir()
     script = script.rename(folder / script.name)
-    finished = subprocess.run([script], capture_output=True, text=True, timeout=60)
+    finished = subprocess.run([script], capture_output=True, text=True, timeout=300)
     assert finished.returncode == 2
     assert "a line break" in finished.stderr

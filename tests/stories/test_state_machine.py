@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ZODB.scripts import repozo
 
+from tests.faults.disturbing import fast_folder
 from tests.layouts import LAYOUTS
 from tests.site import Site, State, copy_without_times, seconds, timestamp, tree
 
@@ -33,7 +33,7 @@ logging.getLogger("txn").setLevel(logging.CRITICAL)
 SCRIPTS = st.sampled_from([False] * 7 + [True])
 # The pool more often than the others: it is what most have.
 BLOB_OPTIONS: list[dict[str, str]] = [*[{}] * 8, *LAYOUTS.values()]
-WORK_FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+WORK_FOLDER = fast_folder()
 
 
 class Repository:

@@ -181,10 +181,11 @@ def _is_left_over(folder: Path, now: float) -> bool:
         return False  # another one has just ended
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         return False
-    if (folder / LOCK_NAME).is_file():
-        return LockFile(folder / LOCK_NAME).who_holds_it() is None
-    # In one that is being made the lock comes at once.
-    return now - status.st_mtime > MAKING_TAKES_AT_MOST
+    lock = LockFile(folder / LOCK_NAME)
+    if lock.who_holds_it() is not None:
+        return False
+    # In one that is being made the lock comes at once: it is made, then taken, then says whose it is.
+    return lock.holder() is not None or now - status.st_mtime > MAKING_TAKES_AT_MOST
 
 
 def _is_no_fault_of_the_backup(error: ZodbvaultError, folder: Path) -> bool:

@@ -17,6 +17,7 @@ from zodbvault.commands.written_manifests import (
     believable,
     is_recorded,
     recorded,
+    require_all_there,
     require_as_written,
     vouched_for,
     wrong_with_manifest,
@@ -61,6 +62,15 @@ def blobs_of(made: Made, timestamp: str) -> BlobRecord:
 def flip(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+def test_what_is_known_to_be_gone_is_refused_without_a_look(made: Made) -> None:
+    choice = BlobChoice(C, made.blob_location / THIRD, lacks="is missing")
+    for look in (lambda: require_all_there(choice), lambda: require_as_written(made.read(), choice)):
+        with pytest.raises(DamagedManifest) as error:
+            look()
+        assert (error.value.what, error.value.path) == ("is missing", made.blob_location / THIRD)
+    require_all_there(state(made))
 
 
 def test_manifests_that_are_as_their_records_say_are_proved(made: Made) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.blobs.sites import Blobs, entries, files_below, gone, key, no_descriptor_left, put, tid, write_manifest
+from tests.blobs.sites import Blobs, entries, files_below, gone, key, put, tid, write_manifest
+from tests.leaks import no_descriptor_left
 from zodbvault.blobs.containers import DamagedBlob
 from zodbvault.blobs.layouts import bushy_path
 from zodbvault.blobs.manifest import DamagedManifest, Entry

@@ -69,7 +69,7 @@ def test_what_is_known_to_be_gone_is_refused_without_a_look(made: Made) -> None:
     for look in (lambda: require_all_there(choice), lambda: require_as_written(made.read(), choice)):
         with pytest.raises(DamagedManifest) as error:
             look()
-        assert (error.value.what, error.value.path) == ("is missing", made.blob_location / THIRD)
+        assert str(error.value) == f"{made.blob_location / THIRD}: is missing"
     require_all_there(state(made))
 
 

@@ -104,7 +104,7 @@ def test_sizes_that_make_up_for_each_other_are_seen(made: Made) -> None:
     newest = made.blob_location / f"{C}.deltablobs.gz"
     size = newest.stat().st_size
     os.truncate(newest, size + 1)
-    assert problem(made) == f"{newest.name} has {size + 1} bytes, {size} were written"
+    assert problem(made) == f"{newest.name} has {size + 1} bytes, written were {size}"
 
 
 def test_a_manifest_is_named_where_an_older_backup_has_no_record(made: Made) -> None:

@@ -18,7 +18,7 @@ from zodbvault.commands.survey import SeenBackup, Survey, survey_site
 from zodbvault.commands.tables import Column, Result, Table, duration_text, shown
 from zodbvault.errors import one_line
 from zodbvault.io.sizes import size_text
-from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL
+from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL, NewerFormat
 from zodbvault.repository.store import read_repository
 from zodbvault.repository.timestamps import parse_when, seconds_of
 
@@ -89,7 +89,11 @@ def _taken(settings: Settings, survey: Survey, date: str | None) -> Taken:
     places = survey.places
     repository = read_repository(places.location, places.blobs)
     if settings.only_blobs:
-        state = choose_states(repository, date)[0]
+        try:
+            state = choose_states(repository, date)[0]
+        except NewerFormat as error:
+            newest = max(seen.timestamp for seen in survey.backups if date is None or seen.timestamp <= date)
+            return Taken(newest, (), None, refusal=str(error))
         if state.lacks and state.complete is not None:
             return Taken(state.timestamp, (), None, refusal=f"{state.complete.name} {state.lacks}")
         return Taken(state.timestamp, (), state)
@@ -223,7 +227,7 @@ def _totals_text(survey: Survey) -> str:
 def _plan(survey: Survey, taken: Taken) -> list[str]:
     """What a restore takes, in sentences."""
     if taken.refusal is not None:
-        return [f"A restore of {taken.timestamp} is refused: {taken.refusal}."]
+        return [f"A restore of {taken.timestamp} is refused: {taken.refusal.rstrip('.')}."]
     lines = []
     if taken.files:
         by_name = {backup.name: backup for backup in survey.backups}

@@ -8,15 +8,12 @@ from __future__ import annotations
 import collections
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.manifest import DamagedManifest
 from zodbvault.blobs.stored import find_stored
 from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_states_alone
 from zodbvault.commands.choosing import NothingThere, recorded_blob_states, what_there_is
-from zodbvault.commands.state_in_use import entries_of
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.clock import DAY
@@ -29,11 +26,14 @@ from zodbvault.repository.names import (
     RECORD_SUFFIX,
 )
 from zodbvault.repository.records import ARCHIVES, DIRECTORIES, POOL, NewerFormat
-from zodbvault.repository.store import Repository, read_repository
+from zodbvault.repository.store import read_repository
 from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from zodbvault.repository.store import Repository
 
 _CONTAINERS = {
     DIRECTORY_MANIFEST_SUFFIX: "its directory",
@@ -76,10 +76,11 @@ def _state_of(stamp: str, repository: Repository) -> State:
 
 
 def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:
-    """The newest state at or before `when`, in each layout that holds it. Raises NothingThere.
+    """The newest state at or before `when`, in each layout that holds it.
 
     Where it is not all there, it says what it lacks. No older one stands in for it: a restore would remove the blobs
-    that this one lacks, and no data tell which are needed.
+    that this one lacks, and no data tell which are needed. Raises NothingThere, and NewerFormat where a manifest is not
+    there under a name that this version knows, and a later one wrote its record.
     """
     # Those whose manifest is gone too: what stands on it lacks it.
     stamps = recorded_blob_states(repository.names)
@@ -112,13 +113,13 @@ def _what_is_left(repository: Repository, stamps: Sequence[str]) -> BlobChoice:
 
 
 def what_is_gone(repository: Repository, stamp: str) -> tuple[Path, str] | None:
-    """The name of a file, and what to say behind it, of a state that has a record and no manifest; None with one."""
+    """The name of a file, and what to say behind it, of a state that has a record and no manifest; None with one.
+
+    Raises NewerFormat where a later version wrote the record: its manifest may have a name that nobody knows here.
+    """
     if any(stamp + suffix in repository.names for suffix in MANIFEST_SUFFIXES):
         return None
-    try:
-        record = repository.record(stamp)
-    except NewerFormat:
-        record = None
+    record = repository.record(stamp)
     if record is None or record.blobs is None:
         return repository.location / (stamp + RECORD_SUFFIX), "cannot be read, and no manifest of this state is there"
     return repository.location / record.blobs.manifest, "is missing"
@@ -153,13 +154,28 @@ def _which_are_whole(repository: Repository, timestamp: str) -> str:
 
 def _is_whole(repository: Repository, stamp: str) -> bool:
     """Whether the manifests of a state are all there, and as they were written, as far as that is known."""
-    for choice in choose_states(repository, stamp):
-        with contextlib.suppress(ZodbvaultError):
-            if not require_as_written(repository, choice):
-                with contextlib.closing(entries_of(choice, Path(gettempdir()))) as entries:
-                    collections.deque(entries, maxlen=0)
-            return True
-    return False
+    try:
+        choices = choose_states(repository, stamp)
+    except NewerFormat:
+        return False
+    return any(_is_as_written(repository, choice) for choice in choices)
+
+
+def _is_as_written(repository: Repository, choice: BlobChoice) -> bool:
+    """Whether each manifest of a state is what its record says; without one, whether it can be read to its end."""
+    # Whoever lists or prunes reads no blobs, and is not to wait for the import of what does.
+    from pathlib import Path
+    from tempfile import gettempdir
+
+    from zodbvault.commands.state_in_use import entries_of
+
+    try:
+        if not require_as_written(repository, choice):
+            with contextlib.closing(entries_of(choice, Path(gettempdir()))) as entries:
+                collections.deque(entries, maxlen=0)
+    except ZodbvaultError:
+        return False
+    return True
 
 
 def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int, layout: str) -> bool:

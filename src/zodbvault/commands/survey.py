@@ -248,11 +248,15 @@ def _what_is_gone(repository: Repository, group: list[SeenBackup]) -> str | None
     """Which manifest is missing of some older states that stand on each other. They may be many: names alone count."""
     from zodbvault.commands.only_blobs_states import what_is_gone
 
-    found = (what_is_gone(repository, seen.timestamp) for seen in group)
-    path, what = next(filter(None, found), (None, ""))
-    if path is None and not group[0].is_complete:
-        return "no complete manifest is before it"
-    return None if path is None else f"{path.name} {what}"
+    for seen in group:
+        try:
+            gone = what_is_gone(repository, seen.timestamp)
+        except NewerFormat as error:
+            return _named(error)
+        if gone is not None:
+            path, what = gone
+            return f"{path.name} {what}"
+    return None if group[0].is_complete else "no complete manifest is before it"
 
 
 def _wrong_with_newest(repository: Repository, group: list[SeenBackup]) -> str | None:
@@ -262,11 +266,14 @@ def _wrong_with_newest(repository: Repository, group: list[SeenBackup]) -> str |
 
     try:
         require_as_written(repository, choose_states(repository, group[-1].timestamp)[0], quick=True)
-    except NewerFormat:
-        return None
     except ZodbvaultError as error:
-        return f"{os.path.basename(error.path or '')} {error.what}"
+        return _named(error)
     return None
+
+
+def _named(error: ZodbvaultError) -> str:
+    """What an error says, behind the name of its file."""
+    return f"{os.path.basename(error.path or '')} {error.what}"
 
 
 def _warnings(repository: Repository, chains: tuple[SeenChain, ...]) -> Iterator[str]:

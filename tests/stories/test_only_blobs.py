@@ -12,11 +12,13 @@ import pytest
 from tests.faults.damage import packed_manifest, unpacked_manifest
 from tests.layouts import LAYOUTS
 from tests.site import BlobKey, Site, blob_files, tree
+from zodbvault.commands import written_manifests
 from zodbvault.commands.drill import drill
 from zodbvault.commands.prune import prune
 from zodbvault.commands.restore_plan import plan_restore
 from zodbvault.commands.verify_blobs import StateVerifier
 from zodbvault.errors import ZodbvaultError
+from zodbvault.io.hashing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -379,6 +381,27 @@ def test_what_stands_on_a_manifest_that_is_not_whole_is_refused_and_that_one_is_
     assert refusal(site, third).endswith(f"whole manifests: {full}.")
     (site.blob_location / f"{full}.blobs.gz").write_bytes(b"")
     assert refusal(site, third).endswith("from another copy of the backups; no other state has a whole manifest.")
+
+
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+def test_a_damaged_manifest_that_many_states_stand_on_is_read_once_for_all_of_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *_, newest = states_of(site, 6)
+    path = site.blob_location / f"{first}.blobs.gz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    read: list[Path] = []
+
+    def counted(each: Path) -> tuple[int, str]:
+        read.append(each)
+        return sha256_of(each)
+
+    monkeypatch.setattr(written_manifests, "sha256_of", counted)
+    with pytest.raises(ZodbvaultError, match="no other state has a whole manifest"):
+        site.restore(newest)
+    assert read == [path]
 
 
 @pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)

@@ -137,32 +137,42 @@ def other_dates_named(location: Path, timestamp: str) -> Iterator[None]:
         if error.hint is None:
             error.hint = "Nothing was changed. Choose another date."
             if isinstance(error, DamagedManifest):
-                error.hint = _which_are_whole(read_repository(location, location), timestamp)
+                damaged = {error.path or ""}
+                error.hint = _which_are_whole(read_repository(location, location), timestamp, damaged)
         raise
 
 
-def _which_are_whole(repository: Repository, timestamp: str) -> str:
-    """What to do where the manifests of a state are not whole."""
+def _which_are_whole(repository: Repository, timestamp: str, damaged: set[str]) -> str:
+    """What to do where the manifests of a state are not whole. damaged: paths of those that are known not to be."""
     stamps = recorded_blob_states(repository.names)
     before = (stamp for stamp in reversed(stamps) if stamp < timestamp)
     behind = (stamp for stamp in stamps if stamp > timestamp)
-    nearest = (next((stamp for stamp in each if _is_whole(repository, stamp)), None) for each in (before, behind))
-    named = ", ".join(filter(None, nearest))
+    whole = ((stamp for stamp in each if _is_whole(repository, stamp, damaged)) for each in (before, behind))
+    named = ", ".join(filter(None, (next(nearest, None) for nearest in whole)))
     others = f"the nearest states with whole manifests: {named}" if named else "no other state has a whole manifest"
     return f"Nothing was changed. Choose another date, or fetch it from another copy of the backups; {others}."
 
 
-def _is_whole(repository: Repository, stamp: str) -> bool:
-    """Whether the manifests of a state are all there, and as they were written, as far as that is known."""
+def _is_whole(repository: Repository, stamp: str, damaged: set[str]) -> bool:
+    """Whether the manifests of a state are all there, and as they were written, as far as that is known.
+
+    Adds to `damaged`, and reads nothing of what stands on one of these: many states may stand on a large one.
+    """
     try:
         choices = choose_states(repository, stamp)
     except NewerFormat:
         return False
-    return any(_is_as_written(repository, choice) for choice in choices)
+    for choice in choices:
+        if damaged.isdisjoint(str(path) for path in (choice.complete, *choice.deltas)):
+            error = _wrong_with(repository, choice)
+            if error is None:
+                return True
+            damaged.add(error.path or "")
+    return False
 
 
-def _is_as_written(repository: Repository, choice: BlobChoice) -> bool:
-    """Whether each manifest of a state is what its record says; without one, whether it can be read to its end."""
+def _wrong_with(repository: Repository, choice: BlobChoice) -> ZodbvaultError | None:
+    """Why the manifests of a state are not what their records say or, without one, cannot be read to their end."""
     # Whoever lists or prunes reads no blobs, and is not to wait for the import of what does.
     from pathlib import Path
     from tempfile import gettempdir
@@ -173,9 +183,9 @@ def _is_as_written(repository: Repository, choice: BlobChoice) -> bool:
         if not require_as_written(repository, choice):
             with contextlib.closing(entries_of(choice, Path(gettempdir()))) as entries:
                 collections.deque(entries, maxlen=0)
-    except ZodbvaultError:
-        return False
-    return True
+    except ZodbvaultError as error:
+        return error
+    return None
 
 
 def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int, layout: str) -> bool:

@@ -219,6 +219,7 @@ def _checks(repository: Repository, timestamp: str) -> Checks | None:
 
 def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
     """The states of a site whose blobs alone are backed up: each complete one with the changes on it."""
+    # Here and below: what reads manifests takes its time to import, and a look at any other site needs none of it.
     from zodbvault.commands.only_blobs_states import recorded_states
 
     complete = {state.timestamp for state in recorded_states(repository) if state.is_complete}

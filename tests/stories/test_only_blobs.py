@@ -362,6 +362,10 @@ def test_what_stands_on_a_manifest_that_is_not_whole_is_refused_and_that_one_is_
         finished = site.command("backup-check")
         assert finished.returncode == 2
         assert f"the newest backup may not restore: {path.name} " in finished.stdout
+        # With a date, list says the same of that one.
+        for when in (second, third, fourth):
+            (taken,) = (line for line in site.list(when) if " is refused: " in line)
+            assert taken.startswith(f"A restore of {when} is refused: {path.name} ")
     for when in (second, third, fourth, None):
         refused = refusal(site, when)
         assert re.match(rf"{path}: ({wrong})", refused)

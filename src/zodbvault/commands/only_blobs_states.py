@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,20 @@ def what_is_gone(repository: Repository, stamp: str) -> tuple[Path, str] | None:
     if record is None or record.blobs is None:
         return repository.location / (stamp + RECORD_SUFFIX), "cannot be read, and no manifest of this state is there"
     return repository.location / record.blobs.manifest, "is missing"
+
+
+def wrong_with_state(repository: Repository, choice: BlobChoice) -> str | None:
+    """Why a state does not restore, as far as names and sizes tell: a file, and what is wrong with it; else None."""
+    try:
+        require_as_written(repository, choice, quick=True)
+    except ZodbvaultError as error:
+        return named(error)
+    return None
+
+
+def named(error: ZodbvaultError) -> str:
+    """What an error says, behind the name of its file."""
+    return f"{os.path.basename(error.path or '')} {error.what}"
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ decide from it they decide without a disk.
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.choosing import blobs_of_each, recorded_blob_states
@@ -247,13 +246,13 @@ def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
 
 def _what_is_gone(repository: Repository, group: list[SeenBackup]) -> str | None:
     """Which manifest is missing of some older states that stand on each other. They may be many: names alone count."""
-    from zodbvault.commands.only_blobs_states import what_is_gone
+    from zodbvault.commands.only_blobs_states import named, what_is_gone
 
     for seen in group:
         try:
             gone = what_is_gone(repository, seen.timestamp)
         except NewerFormat as error:
-            return _named(error)
+            return named(error)
         if gone is not None:
             path, what = gone
             return f"{path.name} {what}"
@@ -262,19 +261,12 @@ def _what_is_gone(repository: Repository, group: list[SeenBackup]) -> str | None
 
 def _wrong_with_newest(repository: Repository, group: list[SeenBackup]) -> str | None:
     """What is wrong with the newest of some states that stand on each other, by names and sizes."""
-    from zodbvault.commands.only_blobs_states import choose_states
-    from zodbvault.commands.written_manifests import require_as_written
+    from zodbvault.commands.only_blobs_states import choose_states, named, wrong_with_state
 
     try:
-        require_as_written(repository, choose_states(repository, group[-1].timestamp)[0], quick=True)
-    except ZodbvaultError as error:
-        return _named(error)
-    return None
-
-
-def _named(error: ZodbvaultError) -> str:
-    """What an error says, behind the name of its file."""
-    return f"{os.path.basename(error.path or '')} {error.what}"
+        return wrong_with_state(repository, choose_states(repository, group[-1].timestamp)[0])
+    except NewerFormat as error:
+        return named(error)
 
 
 def _warnings(repository: Repository, chains: tuple[SeenChain, ...]) -> Iterator[str]:

@@ -257,13 +257,17 @@ def states_to_verify(
     date: as `parse_when` gives it. Oldest first.
     """
     stamps = recorded_blob_states(repository.names) if every else (choose_states(repository, date)[0].timestamp,)
-    return tuple(_to_verify(repository, stamp) for stamp in stamps)
+    known: dict[str, tuple[bool, str | None]] = {}
+    return tuple(_to_verify(repository, stamp, known) for stamp in stamps)
 
 
-def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | None, str | None]:
+def _to_verify(
+    repository: Repository, stamp: str, known: dict[str, tuple[bool, str | None]]
+) -> tuple[str, BlobChoice | None, str | None]:
+    """The same for one. known: as in require_as_written()."""
     try:
         choice = choose_states(repository, stamp)[0]
-        require_as_written(repository, choice)
+        require_as_written(repository, choice, known=known)
     except ZodbvaultError as error:
         return stamp, None, str(error)
     if choice.complete is None:

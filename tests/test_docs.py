@@ -241,7 +241,9 @@ def test_a_disk_that_is_not_mounted_is_seen(tmp_path: Path) -> None:
     site.options["pre_command"] = ""
     folder.chmod(0o555)
     with unprivileged() as prefix:
-        assert site.command("backup", prefix=prefix).returncode == 1
+        finished = site.command("backup", prefix=prefix)
+    assert finished.returncode == 1
+    assert re.search(rf"ERROR: {folder}\S*: .*Permission denied", finished.stderr), finished.stderr
     folder.chmod(0o755)
     finished = site.command("backup", "-q")
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")

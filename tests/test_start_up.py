@@ -156,3 +156,10 @@ def test_no_command_needs_zodb_or_buildout(command: str, site: Site) -> None:
     site.imported("snapshot")
     assert found(FOREIGN, site.imported("zipbackup")) == set()
     assert found(FOREIGN, site.imported(*command.split())) == set()
+
+
+def test_what_looks_at_names_and_records_waits_for_nothing_that_restores(site: Site) -> None:
+    site.imported("backup")
+    for command in ("list", "check"):
+        heavy = {"tempfile", "zodbvault.blobs.target", "zodbvault.commands.state_in_use"}
+        assert site.imported(command) & heavy == set(), command

@@ -232,3 +232,25 @@ def test_what_we_wrote_is_not_taken_without_its_manifest(made: Made, layout: str
         assert require_as_written(made.read(), theirs) is False
     write(made, record._replace(blobs=None))
     assert require_as_written(made.read(), ours) is False
+
+
+def test_what_is_known_of_a_manifest_is_not_looked_at_again(made: Made) -> None:
+    known: dict[str, tuple[bool, str | None]] = {}
+    assert require_as_written(made.read(), state(made, B), known=known)
+    assert known == {FULL: (True, None), SECOND: (True, None)}
+    # Not the bytes, nor whether there is a record.
+    (made.blob_location / FULL).write_bytes(b"another")
+    (made.location / f"{B}.json").unlink()
+    assert require_as_written(made.read(), state(made), known=known)
+    (made.location / f"{C}.json").unlink()
+    assert require_as_written(made.read(), state(made), known=known)
+    known.clear()
+    (made.location / f"{A}.json").unlink()
+    assert not require_as_written(made.read(), state(made), known=known)
+    assert known == dict.fromkeys((FULL, SECOND, THIRD), (False, None))
+    known[SECOND] = (True, "is not what was written")
+    with pytest.raises(DamagedManifest, match="is not what was written") as error:
+        require_as_written(made.read(), state(made), known=known)
+    assert error.value.path == str(made.blob_location / SECOND)
+    known |= {SECOND: (True, None), THIRD: (True, None)}
+    assert not require_as_written(made.read(), state(made), known=known)

@@ -151,3 +151,69 @@ def test_with_the_newer_version_everything_goes_on(site: Downgraded) -> None:
     if not site.settings.only_blobs:
         assert f"{stamp}.deltafsz" in site.names()
         site.assert_is(state)
+
+
+def with_an_unknown_manifest(folder: Path, stamp: str) -> None:
+    """The manifests of a state get a name that only the newer version knows."""
+    manifests = list(folder.glob(f"{stamp}.*blobs.gz"))
+    assert manifests
+    for manifest in manifests:
+        manifest.rename(manifest.with_name(f"{stamp}.newblobs.gz"))
+
+
+@pytest.mark.parametrize("site", [case for case in CASES if case.startswith("blobs alone")], indirect=True)
+@pytest.mark.parametrize("command", [*REFUSED, "restore --dry-run"])
+def test_of_blobs_alone_an_unknown_manifest_is_not_called_missing(site: Downgraded, command: str) -> None:
+    with_an_unknown_manifest(site.blob_location, site.newest)
+    before = site.everything_there()
+    finished = site.command(command.split()[0], *REFUSED.get(command, ("--dry-run",)))
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    said = finished.stdout + finished.stderr
+    assert len(re.findall(CLEAR, said)) == 1, said
+    assert "cannot be read" not in said
+    assert "is missing" not in said
+    assert site.everything_there() == before
+
+
+@pytest.mark.parametrize("site", [case for case in CASES if case.startswith("blobs alone")], indirect=True)
+def test_list_with_a_date_says_why_it_is_refused(site: Downgraded) -> None:
+    with_an_unknown_manifest(site.blob_location, site.newest)
+    finished = site.command("backup-list", "2076-12-24")
+    assert finished.returncode == 0, finished.stderr
+    assert re.search(rf"A restore of {site.newest} is refused: .*{CLEAR}", finished.stdout), finished.stdout
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known manifest", "unknown manifest"])
+def test_of_blobs_alone_what_stands_on_a_state_of_the_newer_version_is_refused_and_check_says_so(
+    tmp_path: Path, is_known: bool
+) -> None:
+    """Both versions have written in turns."""
+    site = Downgraded(tmp_path / "site", CASES["blobs alone"])
+    site.set_format(FORMAT_VERSION)
+    middle = sorted(site.states)[1]
+    if not is_known:
+        with_an_unknown_manifest(site.blob_location, middle)
+    site.record = site.record.with_name(f"{middle}.json")
+    site.set_format(FORMAT_VERSION + 1)
+    finished = site.command("restore", "-n")
+    assert finished.returncode == 1, finished.stdout
+    assert re.search(rf"ERROR: .*{middle}\.json: {CLEAR}", finished.stderr), finished.stderr
+    finished = site.command("backup-check", "--max-age", "1000d")
+    assert finished.returncode == 2, finished.stdout
+    what = rf"CRITICAL: the newest backup may not restore: {middle}\.json has format {FORMAT_VERSION + 1}"
+    assert re.search(what, finished.stdout), finished.stdout
+    site.restore(min(site.states))
+    site.close()
+
+
+def test_an_older_state_of_the_newer_version_with_an_unknown_manifest_is_named_by_its_format(tmp_path: Path) -> None:
+    site = Downgraded(tmp_path / "site", CASES["blobs alone"])
+    with_an_unknown_manifest(site.blob_location, site.newest)
+    site.set_format(FORMAT_VERSION)
+    site.options |= {"keep": "0", "keep_blob_days": "0"}
+    site.backup()
+    site.set_format(FORMAT_VERSION + 1)
+    finished = site.command("backup-check")
+    what = f"WARNING: an older backup may not restore: {site.record.name} has format {FORMAT_VERSION + 1}"
+    assert finished.stdout.startswith(f"ZODBVAULT {what}"), finished.stdout
+    site.close()

@@ -12,11 +12,13 @@ import pytest
 from tests.faults.damage import packed_manifest, unpacked_manifest
 from tests.layouts import LAYOUTS
 from tests.site import BlobKey, Site, blob_files, tree
+from zodbvault.commands import written_manifests
 from zodbvault.commands.drill import drill
 from zodbvault.commands.prune import prune
 from zodbvault.commands.restore_plan import plan_restore
 from zodbvault.commands.verify_blobs import StateVerifier
 from zodbvault.errors import ZodbvaultError
+from zodbvault.io.hashing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -360,6 +362,10 @@ def test_what_stands_on_a_manifest_that_is_not_whole_is_refused_and_that_one_is_
         finished = site.command("backup-check")
         assert finished.returncode == 2
         assert f"the newest backup may not restore: {path.name} " in finished.stdout
+        # With a date, list says the same of that one.
+        for when in (second, third, fourth):
+            (taken,) = (line for line in site.list(when) if " is refused: " in line)
+            assert taken.startswith(f"A restore of {when} is refused: {path.name} ")
     for when in (second, third, fourth, None):
         refused = refusal(site, when)
         assert re.match(rf"{path}: ({wrong})", refused)
@@ -379,6 +385,53 @@ def test_what_stands_on_a_manifest_that_is_not_whole_is_refused_and_that_one_is_
     assert refusal(site, third).endswith(f"whole manifests: {full}.")
     (site.blob_location / f"{full}.blobs.gz").write_bytes(b"")
     assert refusal(site, third).endswith("from another copy of the backups; no other state has a whole manifest.")
+
+
+def manifests_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The manifests that are compared with their records from now on, in that order."""
+    read: list[Path] = []
+
+    def noted(path: Path) -> tuple[int, str]:
+        read.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(written_manifests, "sha256_of", noted)
+    return read
+
+
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+def test_a_damaged_manifest_that_many_states_stand_on_is_read_once_for_all_of_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *_, newest = states_of(site, 6)
+    path = site.blob_location / f"{first}.blobs.gz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    read = manifests_read(monkeypatch)
+    with pytest.raises(ZodbvaultError, match="no other state has a whole manifest"):
+        site.restore(newest)
+    assert read == [path]
+
+
+@pytest.mark.parametrize("site", ["pool"], indirect=True)
+def test_a_verification_compares_each_manifest_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third, fourth = states_of(site, 4)
+    manifests = [site.blob_location / f"{first}.blobs.gz"]
+    manifests += [site.blob_location / f"{stamp}.deltablobs.gz" for stamp in (second, third, fourth)]
+    read = manifests_read(monkeypatch)
+    assert site.verify(quick=True).good
+    assert read == manifests
+    # What is wrong with one is said of each state that stands on it.
+    content = bytearray(manifests[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    manifests[1].write_bytes(content)
+    read.clear()
+    report = site.verify(quick=True)
+    assert read == manifests[:2]
+    chains = report.found[0].chains
+    assert [chain.timestamp for chain in chains if not chain.findings] == [first]
+    assert all(f"{manifests[1]}: is not what was written" in chain.findings[0].what for chain in chains[1:])
 
 
 @pytest.mark.parametrize("site", ["pool", "directories", "archives"], indirect=True)

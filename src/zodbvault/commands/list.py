@@ -10,15 +10,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from zodbvault.commands.choosing import choose
-from zodbvault.commands.only_blobs_states import choose_states
+from zodbvault.commands.choosing import choose, recorded_blob_states
+from zodbvault.commands.only_blobs_states import choose_states, wrong_with_state
 from zodbvault.commands.places import ALL
 from zodbvault.commands.summary import iso_time, plural, printable
 from zodbvault.commands.survey import SeenBackup, Survey, survey_site
 from zodbvault.commands.tables import Column, Result, Table, duration_text, shown
 from zodbvault.errors import one_line
 from zodbvault.io.sizes import size_text
-from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL
+from zodbvault.repository.records import BLOBS, FULL, INCREMENTAL, NewerFormat
 from zodbvault.repository.store import read_repository
 from zodbvault.repository.timestamps import parse_when, seconds_of
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from zodbvault.commands.blob_choices import BlobChoice
     from zodbvault.io.clock import Clock
+    from zodbvault.repository.store import Repository
     from zodbvault.settings import Settings
 
 JSON_FORMAT = 1
@@ -89,15 +90,26 @@ def _taken(settings: Settings, survey: Survey, date: str | None) -> Taken:
     places = survey.places
     repository = read_repository(places.location, places.blobs)
     if settings.only_blobs:
-        state = choose_states(repository, date)[0]
-        if state.lacks and state.complete is not None:
-            return Taken(state.timestamp, (), None, refusal=f"{state.complete.name} {state.lacks}")
-        return Taken(state.timestamp, (), state)
+        return _taken_of_blobs_alone(repository, date)
     choice = choose(repository, date, with_blobs=settings.backup_blobs)
     files = tuple(line.file.name for line in choice.chain.lines)
     gone = choice.blobs.gone[0].name if choice.blobs is not None and choice.blobs.gone else None
     there = next((one for one in choice.blob_choices if not one.gone), None)
     return Taken(choice.timestamp, files, there, gone)
+
+
+def _taken_of_blobs_alone(repository: Repository, date: str | None) -> Taken:
+    """What a restore takes where blobs alone are backed up, or why it refuses, as far as names and sizes tell that."""
+    try:
+        states = choose_states(repository, date)
+    except NewerFormat as error:
+        newest = max(stamp for stamp in recorded_blob_states(repository.names) if date is None or stamp <= date)
+        return Taken(newest, (), None, refusal=str(error))
+    refusals = [wrong_with_state(repository, state) for state in states]
+    if None not in refusals:
+        return Taken(states[0].timestamp, (), None, refusal=refusals[0])
+    state = states[refusals.index(None)]
+    return Taken(state.timestamp, (), state)
 
 
 def _only(survey: Survey, taken: Taken) -> Survey:
@@ -223,7 +235,7 @@ def _totals_text(survey: Survey) -> str:
 def _plan(survey: Survey, taken: Taken) -> list[str]:
     """What a restore takes, in sentences."""
     if taken.refusal is not None:
-        return [f"A restore of {taken.timestamp} is refused: {taken.refusal}."]
+        return [f"A restore of {taken.timestamp} is refused: {taken.refusal.rstrip('.')}."]
     lines = []
     if taken.files:
         by_name = {backup.name: backup for backup in survey.backups}

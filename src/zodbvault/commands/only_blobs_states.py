@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from zodbvault.blobs.manifest import DamagedManifest
 from zodbvault.blobs.stored import find_stored
 from zodbvault.commands.blob_choices import BlobChoice, BlobListing, choose_states_alone
 from zodbvault.commands.choosing import NothingThere, recorded_blob_states, what_there_is
-from zodbvault.commands.state_in_use import entries_of
 from zodbvault.commands.written_manifests import require_as_written
 from zodbvault.errors import ZodbvaultError
 from zodbvault.io.clock import DAY
@@ -29,11 +27,14 @@ from zodbvault.repository.names import (
     RECORD_SUFFIX,
 )
 from zodbvault.repository.records import ARCHIVES, DIRECTORIES, POOL, NewerFormat
-from zodbvault.repository.store import Repository, read_repository
+from zodbvault.repository.store import read_repository
 from zodbvault.repository.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from zodbvault.repository.store import Repository
 
 _CONTAINERS = {
     DIRECTORY_MANIFEST_SUFFIX: "its directory",
@@ -76,10 +77,11 @@ def _state_of(stamp: str, repository: Repository) -> State:
 
 
 def choose_states(repository: Repository, when: str | None) -> tuple[BlobChoice, ...]:
-    """The newest state at or before `when`, in each layout that holds it. Raises NothingThere.
+    """The newest state at or before `when`, in each layout that holds it.
 
     Where it is not all there, it says what it lacks. No older one stands in for it: a restore would remove the blobs
-    that this one lacks, and no data tell which are needed.
+    that this one lacks, and no data tell which are needed. Raises NothingThere, and NewerFormat where a manifest is not
+    there under a name that this version knows, and a later one wrote its record.
     """
     # Those whose manifest is gone too: what stands on it lacks it.
     stamps = recorded_blob_states(repository.names)
@@ -112,16 +114,30 @@ def _what_is_left(repository: Repository, stamps: Sequence[str]) -> BlobChoice:
 
 
 def what_is_gone(repository: Repository, stamp: str) -> tuple[Path, str] | None:
-    """The name of a file, and what to say behind it, of a state that has a record and no manifest; None with one."""
+    """The name of a file, and what to say behind it, of a state that has a record and no manifest; None with one.
+
+    Raises NewerFormat where a later version wrote the record: its manifest may have a name that nobody knows here.
+    """
     if any(stamp + suffix in repository.names for suffix in MANIFEST_SUFFIXES):
         return None
-    try:
-        record = repository.record(stamp)
-    except NewerFormat:
-        record = None
+    record = repository.record(stamp)
     if record is None or record.blobs is None:
         return repository.location / (stamp + RECORD_SUFFIX), "cannot be read, and no manifest of this state is there"
     return repository.location / record.blobs.manifest, "is missing"
+
+
+def wrong_with_state(repository: Repository, choice: BlobChoice) -> str | None:
+    """Why a state does not restore, as far as names and sizes tell: a file, and what is wrong with it; else None."""
+    try:
+        require_as_written(repository, choice, quick=True)
+    except ZodbvaultError as error:
+        return named(error)
+    return None
+
+
+def named(error: ZodbvaultError) -> str:
+    """What an error says, behind the name of its file."""
+    return f"{os.path.basename(error.path or '')} {error.what}"
 
 
 @contextlib.contextmanager
@@ -136,30 +152,55 @@ def other_dates_named(location: Path, timestamp: str) -> Iterator[None]:
         if error.hint is None:
             error.hint = "Nothing was changed. Choose another date."
             if isinstance(error, DamagedManifest):
-                error.hint = _which_are_whole(read_repository(location, location), timestamp)
+                damaged = {error.path or ""}
+                error.hint = _which_are_whole(read_repository(location, location), timestamp, damaged)
         raise
 
 
-def _which_are_whole(repository: Repository, timestamp: str) -> str:
-    """What to do where the manifests of a state are not whole."""
+def _which_are_whole(repository: Repository, timestamp: str, damaged: set[str]) -> str:
+    """What to do where the manifests of a state are not whole. damaged: paths of those that are known not to be."""
     stamps = recorded_blob_states(repository.names)
     before = (stamp for stamp in reversed(stamps) if stamp < timestamp)
     behind = (stamp for stamp in stamps if stamp > timestamp)
-    nearest = (next((stamp for stamp in each if _is_whole(repository, stamp)), None) for each in (before, behind))
-    named = ", ".join(filter(None, nearest))
+    whole = ((stamp for stamp in each if _is_whole(repository, stamp, damaged)) for each in (before, behind))
+    named = ", ".join(filter(None, (next(nearest, None) for nearest in whole)))
     others = f"the nearest states with whole manifests: {named}" if named else "no other state has a whole manifest"
     return f"Nothing was changed. Choose another date, or fetch it from another copy of the backups; {others}."
 
 
-def _is_whole(repository: Repository, stamp: str) -> bool:
-    """Whether the manifests of a state are all there, and as they were written, as far as that is known."""
-    for choice in choose_states(repository, stamp):
-        with contextlib.suppress(ZodbvaultError):
-            if not require_as_written(repository, choice):
-                with contextlib.closing(entries_of(choice, Path(gettempdir()))) as entries:
-                    collections.deque(entries, maxlen=0)
-            return True
+def _is_whole(repository: Repository, stamp: str, damaged: set[str]) -> bool:
+    """Whether the manifests of a state are all there, and as they were written, as far as that is known.
+
+    Adds to `damaged`, and reads nothing of what stands on one of these: many states may stand on a large one.
+    """
+    try:
+        choices = choose_states(repository, stamp)
+    except NewerFormat:
+        return False
+    for choice in choices:
+        if damaged.isdisjoint(str(path) for path in (choice.complete, *choice.deltas)):
+            error = _wrong_with(repository, choice)
+            if error is None:
+                return True
+            damaged.add(error.path or "")
     return False
+
+
+def _wrong_with(repository: Repository, choice: BlobChoice) -> ZodbvaultError | None:
+    """Why the manifests of a state are not what their records say or, without one, cannot be read to their end."""
+    # Whoever lists or prunes reads no blobs, and is not to wait for the import of what does.
+    from pathlib import Path
+    from tempfile import gettempdir
+
+    from zodbvault.commands.state_in_use import entries_of
+
+    try:
+        if not require_as_written(repository, choice):
+            with contextlib.closing(entries_of(choice, Path(gettempdir()))) as entries:
+                collections.deque(entries, maxlen=0)
+    except ZodbvaultError as error:
+        return error
+    return None
 
 
 def complete_is_due(states: Sequence[State], now: int, keep_blob_days: int, layout: str) -> bool:
@@ -216,13 +257,17 @@ def states_to_verify(
     date: as `parse_when` gives it. Oldest first.
     """
     stamps = recorded_blob_states(repository.names) if every else (choose_states(repository, date)[0].timestamp,)
-    return tuple(_to_verify(repository, stamp) for stamp in stamps)
+    known: dict[str, tuple[bool, str | None]] = {}
+    return tuple(_to_verify(repository, stamp, known) for stamp in stamps)
 
 
-def _to_verify(repository: Repository, stamp: str) -> tuple[str, BlobChoice | None, str | None]:
+def _to_verify(
+    repository: Repository, stamp: str, known: dict[str, tuple[bool, str | None]]
+) -> tuple[str, BlobChoice | None, str | None]:
+    """The same for one. known: as in require_as_written()."""
     try:
         choice = choose_states(repository, stamp)[0]
-        require_as_written(repository, choice)
+        require_as_written(repository, choice, known=known)
     except ZodbvaultError as error:
         return stamp, None, str(error)
     if choice.complete is None:

@@ -7,7 +7,6 @@ decide from it they decide without a disk.
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from zodbvault.commands.choosing import blobs_of_each, recorded_blob_states
@@ -219,6 +218,7 @@ def _checks(repository: Repository, timestamp: str) -> Checks | None:
 
 def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
     """The states of a site whose blobs alone are backed up: each complete one with the changes on it."""
+    # Here and below: what reads manifests takes its time to import, and a look at any other site needs none of it.
     from zodbvault.commands.only_blobs_states import recorded_states
 
     complete = {state.timestamp for state in recorded_states(repository) if state.is_complete}
@@ -246,27 +246,27 @@ def _groups_of_states(repository: Repository) -> tuple[SeenChain, ...]:
 
 def _what_is_gone(repository: Repository, group: list[SeenBackup]) -> str | None:
     """Which manifest is missing of some older states that stand on each other. They may be many: names alone count."""
-    from zodbvault.commands.only_blobs_states import what_is_gone
+    from zodbvault.commands.only_blobs_states import named, what_is_gone
 
-    found = (what_is_gone(repository, seen.timestamp) for seen in group)
-    path, what = next(filter(None, found), (None, ""))
-    if path is None and not group[0].is_complete:
-        return "no complete manifest is before it"
-    return None if path is None else f"{path.name} {what}"
+    for seen in group:
+        try:
+            gone = what_is_gone(repository, seen.timestamp)
+        except NewerFormat as error:
+            return named(error)
+        if gone is not None:
+            path, what = gone
+            return f"{path.name} {what}"
+    return None if group[0].is_complete else "no complete manifest is before it"
 
 
 def _wrong_with_newest(repository: Repository, group: list[SeenBackup]) -> str | None:
     """What is wrong with the newest of some states that stand on each other, by names and sizes."""
-    from zodbvault.commands.only_blobs_states import choose_states
-    from zodbvault.commands.written_manifests import require_as_written
+    from zodbvault.commands.only_blobs_states import choose_states, named, wrong_with_state
 
     try:
-        require_as_written(repository, choose_states(repository, group[-1].timestamp)[0], quick=True)
-    except NewerFormat:
-        return None
-    except ZodbvaultError as error:
-        return f"{os.path.basename(error.path or '')} {error.what}"
-    return None
+        return wrong_with_state(repository, choose_states(repository, group[-1].timestamp)[0])
+    except NewerFormat as error:
+        return named(error)
 
 
 def _warnings(repository: Repository, chains: tuple[SeenChain, ...]) -> Iterator[str]:

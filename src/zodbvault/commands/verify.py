@@ -191,7 +191,8 @@ def _verify_blobs_alone(name: str, places: Places, wanted: Wanted) -> VerifiedPl
             blobs = verifier.blobs.get(timestamp)
             found.append(VerifiedChain(timestamp, stamps, stamps, tuple(findings), blobs=blobs, is_newer=is_newer))
     names = list_files(places.location) if any(state.findings for state in found) else repository.names
-    gone = {state.timestamp for state in found if state.timestamp + RECORD_SUFFIX in repository.names - names}
+    gone_names = repository.names - names
+    gone = {state.timestamp for state in found if state.timestamp + RECORD_SUFFIX in gone_names}
     for timestamp in sorted(gone):
         logger.info("The state of %s was pruned meanwhile.", timestamp)
     return VerifiedPlace(name, places, tuple(state for state in reversed(found) if state.timestamp not in gone))

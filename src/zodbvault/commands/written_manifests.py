@@ -29,26 +29,37 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zodbvault")
 
 
-def require_as_written(repository: Repository, choice: BlobChoice, *, quick: bool = False) -> bool:
+def require_as_written(
+    repository: Repository,
+    choice: BlobChoice,
+    *,
+    quick: bool = False,
+    known: dict[str, tuple[bool, str | None]] | None = None,
+) -> bool:
     """Whether the records tell of every manifest of a state, and each is what its record says.
 
-    quick: look at their sizes only. False where a record is missing, so that nobody knows; also for a state without
-    manifests of ours. Raises DamagedManifest for a manifest that is another one than was written, for one that is gone
-    from beside a directory or an archive that we wrote, and where blobs alone are backed up for a state between that
-    nobody knows any more.
+    quick: look at their sizes only. known: by name, whether a record tells of a manifest, and what is wrong with it; it
+    is added to, so that of states that stand on each other each manifest is looked at once. Returns False where a
+    record is missing, so that nobody knows; also for a state without manifests of ours. Raises DamagedManifest for a
+    manifest that is another one than was written, for one that is gone from beside a directory or an archive that we
+    wrote, and where blobs alone are backed up for a state between that nobody knows any more.
     """
     require_all_there(choice)
     if choice.complete is None:
         _require_that_none_is_gone(repository, choice)
         return False
     _require_that_none_is_between(repository, choice)
+    known = {} if known is None else known
     is_proved = True
     for path in (choice.complete, *choice.deltas):
-        blobs = recorded(repository, path.name)
-        what = None if blobs is None else wrong_with_manifest(repository, blobs, quick=quick)
+        if path.name not in known:
+            blobs = recorded(repository, path.name)
+            what = None if blobs is None else wrong_with_manifest(repository, blobs, quick=quick)
+            known[path.name] = (blobs is not None, what)
+        is_recorded, what = known[path.name]
         if what is not None:
             raise DamagedManifest(what, path=path)
-        is_proved = is_proved and blobs is not None
+        is_proved = is_proved and is_recorded
     return is_proved
 
 

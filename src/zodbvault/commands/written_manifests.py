@@ -56,10 +56,10 @@ def require_as_written(
             blobs = recorded(repository, path.name)
             what = None if blobs is None else wrong_with_manifest(repository, blobs, quick=quick)
             known[path.name] = (blobs is not None, what)
-        is_recorded, what = known[path.name]
+        is_proof, what = known[path.name]
         if what is not None:
             raise DamagedManifest(what, path=path)
-        is_proved = is_proved and is_recorded
+        is_proved = is_proved and is_proof
     return is_proved
 
 

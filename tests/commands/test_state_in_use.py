@@ -317,6 +317,33 @@ def test_only_a_state_that_is_proved_or_lacks_no_more_than_was_lost_is_certain(p
         assert not state.is_certain(sorted(A | D))
 
 
+def test_the_data_need_not_be_read_for_a_state_that_records_prove_to_be_theirs(place: Place) -> None:
+    place.in_pool(A)
+
+    def is_known(choice: BlobChoice, *, proved: bool) -> bool:
+        with place.in_use(choice, is_proved=lambda _: proved) as state:
+            assert state.is_known is False  # nothing is taken yet
+            state.take_first_that_can_be_read()
+            return state.is_known
+
+    assert is_known(place.state(FIRST, A), proved=True) is True
+    assert is_known(place.state(FIRST, A), proved=False) is False
+    assert is_known(place.state(FIRST, A, **OTHER), proved=True) is False
+    assert is_known(damage(place.state(FIRST, A)), proved=True) is False
+
+
+def test_the_content_is_compared_where_that_is_asked_for_and_a_manifest_tells_it(place: Place) -> None:
+    def is_compared(*choices: BlobChoice, checksum: bool = True) -> bool:
+        with place.in_use(*choices, checksum=checksum) as state:
+            return state.is_compared_by_content
+
+    ours, theirs = place.state(FIRST, A), place.directory(FIRST, A)
+    assert is_compared(ours) is True
+    assert is_compared(ours, checksum=False) is False
+    assert is_compared(theirs) is False
+    assert is_compared() is False
+
+
 def test_a_state_that_records_say_to_be_another_is_not_taken(place: Place) -> None:
     place.in_pool(A)
     choices = place.state(SECOND, A), place.state(FIRST, A)

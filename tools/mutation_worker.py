@@ -34,7 +34,7 @@ timeout_constant = 3.0
 
 [tool.pytest.ini_options]
 addopts = "--strict-markers -m 'not slow and not interop_full and not integration'"
-tmp_path_retention_policy = "none"
+tmp_path_retention_policy = "failed"
 markers = {markers}
 """
 

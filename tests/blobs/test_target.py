@@ -121,6 +121,15 @@ def test_only_what_differs_is_copied(tmp_path: Path, layout: Layout) -> None:
     assert not (place.site / path_for(layout, key(2))).parent.exists()
 
 
+def test_blobs_that_are_there_and_good_are_counted_as_kept(tmp_path: Path) -> None:
+    place = Place(tmp_path, site=A | C | {key(2): b"of another size", key(4): b"a later one"})
+    place.back_up(B | {key(3): b"lost", key(4): b"A LATER ONE"})
+    with place.target as target, place.plan(A | B | C | {key(3): b"lost"}, target) as plan:
+        assert (plan.kept, plan.blobs) == (2, 2)
+    with place.target as target, place.plan({key(4): b"A LATER ONE"} | A, target, checksum=True) as plan:
+        assert (plan.kept, plan.blobs) == (1, 1)
+
+
 def test_planning_changes_nothing(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.back_up(A)

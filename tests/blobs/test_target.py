@@ -907,10 +907,12 @@ def test_many_blobs_on_several_threads(tmp_path: Path, layout: Layout) -> None:
 
 
 @pytest.mark.usefixtures("speed")
-def test_damage_among_many_leaves_no_temporary_file(tmp_path: Path) -> None:
-    many = {key(number): b"%d" % number for number in range(1, 400)}
+@pytest.mark.parametrize("damaged", [20, 390])
+def test_damage_among_many_leaves_no_temporary_file(tmp_path: Path, damaged: int) -> None:
+    """Nor an open file: behind many blobs one is kept, by which all are synced at once."""
+    many = {key(number): b"%03d" % number for number in range(1, 400)}
     place = Place(tmp_path, "bushy", {})
-    place.back_up(many | {key(20): b"??"})
+    place.back_up(many | {key(damaged): b"???"})
     with no_descriptor_left(), place.target as target, pytest.raises(DamagedBlob, match="is damaged"):
         place.add(many, target)
     assert files_below(place.site / "tmp") == set()

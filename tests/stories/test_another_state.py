@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from tests.site import Site, blob_files
+from tests.site import Site, State, blob_files
 from zodbvault.blobs import target
 from zodbvault.io.durable import SyncBatch
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_the_names_that_were_given_before_are_brought_to_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    site = Site(tmp_path / "site", options={"blob_layout": "directories"})
-    site.commit_blobs(120, names=120)
+def with_damage_in_its_last_blob(folder: Path, blobs: int) -> tuple[Site, str, State]:
+    """A site that has lost its blobs, of which two backups are in directories; in the first one the last is damaged.
+
+    With the timestamp and the state of the first. The second has that blob, whole.
+    """
+    site = Site(folder, options={"blob_layout": "directories"})
+    site.commit_blobs(blobs, names=blobs)
     stamp, state = site.backed_up()
     site.commit_blobs(1)
     site.backup()
@@ -31,6 +33,13 @@ def test_the_names_that_were_given_before_are_brought_to_the_disk(
     last.write_bytes(bytes(byte ^ 1 for byte in content))
     assert site.blob_storage is not None
     shutil.rmtree(site.blob_storage)
+    return site, stamp, state
+
+
+def test_the_names_that_were_given_before_are_brought_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site, stamp, state = with_damage_in_its_last_blob(tmp_path / "site", 120)
     synced = set()
     real = SyncBatch.add_folder
 
@@ -45,3 +54,15 @@ def test_the_names_that_were_given_before_are_brought_to_the_disk(
     site.assert_is(state)
     site.close()
     assert {os.path.dirname(path) for path in blob_files(site.blob_storage).values()} <= synced
+
+
+def test_what_was_added_before_another_state_served_is_not_called_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "_PLACED_AT_ONCE", 1)
+    site, stamp, state = with_damage_in_its_last_blob(tmp_path / "site", 20)
+    summary = site.restore(stamp).summary
+    assert f", {len(state.blobs)} blobs added (" in summary
+    assert summary.endswith(", 0 removed.")
+    site.assert_is(state)
+    site.close()

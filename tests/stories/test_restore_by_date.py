@@ -10,7 +10,6 @@ import pytest
 from zc.zlibstorage import ZlibStorage
 
 from tests.site import Site, State, blob_files, tree
-from zodbvault.blobs import target
 from zodbvault.errors import ZodbvaultError
 
 
@@ -411,26 +410,3 @@ def test_what_is_kept_is_told_and_how_it_was_compared(site: Site) -> None:
     (site.location / f"{stamp}.json").unlink()
     report = site.restore(stamp, checksum=True)
     assert report.summary.endswith(f", 0 removed, {len(state.blobs)} kept (same name and size).")
-
-
-def test_what_was_added_before_another_state_served_is_not_called_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(target, "_PLACED_AT_ONCE", 1)
-    site = Site(tmp_path / "site", options={"blob_layout": "directories"})
-    site.commit_blobs(20, names=20)
-    stamp, state = site.backed_up()
-    site.commit_blobs(1)
-    site.backup()
-    site.close()
-    last = max(blob_files(site.blob_location / f"blobstorage.{stamp}" / "blobstorage").items())[1]
-    content = last.read_bytes()
-    last.unlink()  # the later directory has another name of the same file
-    last.write_bytes(bytes(byte ^ 1 for byte in content))
-    assert site.blob_storage is not None
-    shutil.rmtree(site.blob_storage)
-    summary = site.restore(stamp).summary
-    assert f", {len(state.blobs)} blobs added (" in summary
-    assert summary.endswith(", 0 removed.")
-    site.assert_is(state)
-    site.close()

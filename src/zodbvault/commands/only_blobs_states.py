@@ -163,8 +163,8 @@ def _which_are_whole(repository: Repository, timestamp: str, damaged: set[str]) 
     before = (stamp for stamp in reversed(stamps) if stamp < timestamp)
     behind = (stamp for stamp in stamps if stamp > timestamp)
     whole = ((stamp for stamp in each if _is_whole(repository, stamp, damaged)) for each in (before, behind))
-    named = ", ".join(filter(None, (next(nearest, None) for nearest in whole)))
-    others = f"the nearest states with whole manifests: {named}" if named else "no other state has a whole manifest"
+    dates = ", ".join(filter(None, (next(nearest, None) for nearest in whole)))
+    others = f"the nearest states with whole manifests: {dates}" if dates else "no other state has a whole manifest"
     return f"Nothing was changed. Choose another date, or fetch it from another copy of the backups; {others}."
 
 

@@ -120,8 +120,9 @@ class DataAndBlobs:
         """What is wrong with the state of a date; None where it has all."""
         if choice.blobs is None:
             first = next(self._references.up_to(number), None)
-            what = "" if first is None else f"refers to the blob {bushy_path(first)}, and has no blob state"
-            return Finding((choice.timestamp,), what) if what else None
+            if first is None:
+                return None
+            return Finding((choice.timestamp,), f"refers to the blob {bushy_path(first)}, and has no blob state")
         # What another program made is taken by a restore only if it has all blobs; else it goes on to the next one.
         candidates = (choice.blobs,) if choice.blobs.is_exact else choice.blob_choices
         wrong = None

@@ -43,8 +43,8 @@ class Finding(NamedTuple):
 
 def finding_of(error: ZodbvaultError, *dates: str) -> Finding:
     """What an error says is wrong with what these backups need."""
-    is_of_manifest = isinstance(error, DamagedManifest) and error.path is not None
-    return Finding(dates, str(error), os.path.basename(error.path or "") if is_of_manifest else "")
+    path = error.path if isinstance(error, DamagedManifest) else None
+    return Finding(dates, str(error), os.path.basename(path or ""))
 
 
 @dataclass(frozen=True)
